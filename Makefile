@@ -31,11 +31,11 @@ export OTTLA_SKIPPED := $(TARGET)/skipped-tests
 OTTLA := $(OTTLA_BIN_DIR)/ottla
 # Kafka's tool names: links to the binary `ottla`.
 TOOLS := kafka-acls kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets \
-  kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster \
+  kafka-delegation-tokens kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster \
   kafka-metadata-quorum kafka-leader-election kafka-reassign-partitions kafka-transactions kafka-dump-log \
   kafka-groups kafka-features kafka-producer-perf-test kafka-consumer-perf-test kafka-e2e-latency \
   kafka-verifiable-producer kafka-verifiable-consumer kafka-metadata-shell \
-  kafka-streams-application-reset
+  kafka-streams-application-reset kafka-client-metrics kafka-replica-verification
 
 .PHONY: help
 help:

@@ -58,24 +58,30 @@ cp LICENSE "$root/LICENSE"
 open_directory /tmp
 chmod 1777 "$root/tmp"
 for directory in /var/lib/kafka/data /var/lib/kafka/log /var/lib/zookeeper/data /var/lib/zookeeper/log \
-  /bitnami/kafka /bitnami/zookeeper /kafka /kafka/data /zookeeper/data /data; do
+  /bitnami/kafka /bitnami/zookeeper /kafka /kafka/data /zookeeper/data /data /opt/kafka/logs; do
   open_directory "$directory"
 done
 
 # Programs under the names, and at the places, that the images have which these replace.
 add "$bin/ottla" /usr/bin/ottla
 tools="$(cd "$bin" && for link in kafka-*; do [ -L "$link" ] && echo "$link"; done)"
-tools="$tools kafka-server-start zookeeper-server-start kafka-storage zookeeper-shell"
+# The last one only says what to use instead.
+tools="$tools kafka-server-start zookeeper-server-start kafka-storage zookeeper-shell kafka-run-class"
 mkdir -p "$root/opt/kafka/bin" "$root/kafka/bin" "$root/opt/bitnami" "$root/opt/zookeeper/bin"
 for tool in $tools; do
   ln -sf ottla "$root/usr/bin/$tool"
   ln -sf ottla "$root/usr/bin/$tool.sh"
   for place in opt/kafka kafka; do ln -sf /usr/bin/ottla "$root/$place/bin/$tool.sh"; done
 done
-for program in cub ub dub nc start-kafka.sh zkCli.sh; do ln -sf ottla "$root/usr/bin/$program"; done
+for program in cub ub dub nc start-kafka.sh zkCli.sh zkServer.sh; do ln -sf ottla "$root/usr/bin/$program"; done
 ln -s /opt/kafka "$root/opt/bitnami/kafka"
 ln -s /opt/zookeeper "$root/opt/bitnami/zookeeper"
-ln -s /usr/bin/ottla "$root/opt/zookeeper/bin/zkCli.sh"
+for script in zkCli.sh zkServer.sh; do ln -s /usr/bin/ottla "$root/opt/zookeeper/bin/$script"; done
+# The directories of the official ZooKeeper image, whose name is its version: commands and checks name them.
+for release in 3.5.{5..10} 3.6.{0..4} 3.7.{0..2} 3.8.{0..5} 3.9.{0..4}; do
+  ln -s opt/zookeeper "$root/apache-zookeeper-$release-bin"
+done
+for release in 3.4.{9..14}; do ln -s opt/zookeeper "$root/zookeeper-$release"; done
 cp -r deploy/image/. "$root/"
 # Start scripts are changed in place by some deployments, by whichever user.
 chmod -R a+rwX "$root"/etc/confluent "$root"/etc/kafka "$root"/opt/kafka/config
@@ -96,4 +102,4 @@ import() { # name options…
 }
 
 import coordinator -c 'EXPOSE 2181 2888 9405' -c 'VOLUME ["/var/lib/zookeeper/data"]'
-import broker -c 'ENV OTTLA_BOOTSTRAP=localhost:9092' -c 'EXPOSE 9092 9404' -c 'VOLUME ["/var/lib/kafka/data"]'
+import broker -c 'ENV OTTLA_BOOTSTRAP=localhost:9092' -c 'EXPOSE 9092 2181 9404' -c 'VOLUME ["/var/lib/kafka/data"]'

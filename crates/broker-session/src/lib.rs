@@ -33,5 +33,5 @@ pub use config::{
 };
 pub use give_up::GiveUp;
 pub use registration::Applicant;
-pub use session::{Effect, Session};
+pub use session::{Effect, Session, Standing};
 pub use stopping::Closing;

@@ -59,6 +59,18 @@ struct ImageState {
     is_ready: bool,
 }
 
+/// Where a broker stands with the quorum, as far as it knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It never was registered.
+    Unregistered,
+    /// It was, and is so no more.
+    Fenced,
+    /// It is, and its image does not show that the quorum counts on it.
+    CatchingUp,
+    Live,
+}
+
 /// See the crate.
 #[derive(Debug)]
 pub struct Session {
@@ -103,6 +115,15 @@ impl Session {
     /// The epoch up to which nothing is lost of the logs: the last one of this process, or what its predecessor left.
     pub fn whole_since(&self) -> BrokerEpoch {
         self.registration.whole_since()
+    }
+
+    pub fn standing(&self) -> Standing {
+        match (self.epoch(), self.first_epoch) {
+            (Some(_), _) if self.image.is_ready => Standing::Live,
+            (Some(_), _) => Standing::CatchingUp,
+            (None, Some(_)) => Standing::Fenced,
+            (None, None) => Standing::Unregistered,
+        }
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -347,6 +347,25 @@ fn clients_are_served_once_and_when_the_image_shows_the_registration_as_ready() 
 }
 
 #[test]
+fn a_session_knows_where_it_stands() {
+    let mut session = session_of(applicant());
+    assert_eq!(session.standing(), Standing::Unregistered);
+    session.tick(at(0));
+    session.registration_answered(at(0), Ok(accepted(5)));
+    assert_eq!(session.standing(), Standing::CatchingUp);
+    session.image_moved(&image(7, INCARNATION, true), Revision(7));
+    assert_eq!(session.standing(), Standing::Live);
+    session.tick(at(0));
+    session.heartbeats_opened(at(0));
+    session.beat_answered(at(50), &fenced());
+    assert_eq!(session.standing(), Standing::Fenced, "although its image is of before");
+    session.tick(at(50));
+    session.image_moved(&image(8, INCARNATION, false), Revision(8));
+    session.registration_answered(at(70), Ok(accepted(9)));
+    assert_eq!(session.standing(), Standing::CatchingUp);
+}
+
+#[test]
 fn an_image_that_stays_behind_is_watched_elsewhere() {
     let mut session = open_session();
     session.image_moved(&image(6, INCARNATION, false), Revision(6));

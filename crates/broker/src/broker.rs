@@ -11,8 +11,10 @@ use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
 
+use crate::audit::AuditLog;
 use crate::authorization::{Access, Authorization};
 use crate::auto_creation::AutoCreation;
+use crate::delegation_tokens::Tokens;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
@@ -47,6 +49,10 @@ pub struct Broker {
     pub quotas: Arc<ClientQuotas>,
     /// None: everybody may do everything.
     pub authorization: Option<Arc<Authorization>>,
+    /// None: there is no audit log.
+    pub audit: Option<Arc<AuditLog>>,
+    /// None: there are no delegation tokens.
+    pub tokens: Option<Arc<Tokens>>,
     pub auto_creation: AutoCreation,
     /// Makes large responses beside the workers.
     pub heavy_work: HeavyWork,
@@ -60,7 +66,7 @@ pub struct Broker {
 impl Broker {
     /// What the sender of a request may do.
     pub fn access(&self, context: &RequestContext) -> Access {
-        Access::of(self.authorization.as_ref(), &self.metadata, context)
+        Access::of(self.authorization.as_ref(), self.audit.as_ref(), &self.metadata, context)
     }
 
     /// What the response to one request may take.

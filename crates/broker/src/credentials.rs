@@ -9,8 +9,12 @@ use ottla_metadata::{ConfigEntity, ConfigKind, Image};
 use ottla_model::{ClusterSecret, ListenerName};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_sasl::oauth::{Bearer, TokenError};
 use ottla_sasl::scram::ITERATIONS_MIN;
-use ottla_sasl::{Credentials, ScramCredential, ScramHash};
+use ottla_sasl::{Credentials, ScramCredential, ScramHash, TokenCredential};
+
+use crate::delegation_tokens::Tokens;
+use crate::oauth::BearerChecks;
 
 /// The credentials of a user in the cluster's tree.
 pub fn of_user(image: &Image, user: &str) -> BTreeMap<ScramHash, ScramCredential> {
@@ -33,6 +37,9 @@ pub struct ListenerUsers {
     /// Of `SaslConfig::scram_users`, derived once.
     configured: BTreeMap<(ScramHash, String), ScramCredential>,
     nobody_secret: [u8; 32],
+    tokens: Option<Arc<Tokens>>,
+    /// Of OAUTHBEARER.
+    bearer: Option<Arc<BearerChecks>>,
 }
 
 impl ListenerUsers {
@@ -42,6 +49,8 @@ impl ListenerUsers {
         config: &SaslConfig,
         live: Arc<LiveConfig>,
         metadata: Arc<MetadataCache>,
+        tokens: Option<Arc<Tokens>>,
+        bearer: Option<Arc<BearerChecks>>,
     ) -> Self {
         let nobody_secret = nobody_secret(live.fixed().cluster_secret.as_ref());
         let mut configured = BTreeMap::new();
@@ -52,7 +61,7 @@ impl ListenerUsers {
                 configured.insert((hash, user.clone()), credential);
             }
         }
-        Self { listener: listener.clone(), live, metadata, configured, nobody_secret }
+        Self { listener: listener.clone(), live, metadata, configured, nobody_secret, tokens, bearer }
     }
 }
 
@@ -73,6 +82,15 @@ impl Credentials for ListenerUsers {
     fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential> {
         let of_cluster = of_user(&self.metadata.peek(), user).remove(&hash);
         of_cluster.or_else(|| self.configured.get(&(hash, user.to_owned())).cloned())
+    }
+
+    fn token(&self, hash: ScramHash, id: &str) -> Option<TokenCredential> {
+        self.tokens.as_ref()?.credential(&self.metadata.peek(), hash, id, &self.nobody_secret)
+    }
+
+    fn bearer(&self, token: &str) -> Result<Bearer, TokenError> {
+        let checks = self.bearer.as_ref().ok_or_else(|| TokenError::UnknownKey(String::new()))?;
+        checks.check(token)
     }
 
     fn nobody_secret(&self) -> [u8; 32] {

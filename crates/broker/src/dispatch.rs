@@ -22,10 +22,10 @@ impl Service for Broker {
 
     /// Before the broker has registered, ApiVersions is answered, by which a coordinator that dials recognises the
     /// incarnation, and what must be refused anyway.
-    fn handle_early(identity: &Identity, frame: &BytesMut) -> Option<Answer> {
+    fn handle_early(identity: &Identity, context: &RequestContext, frame: &BytesMut) -> Option<Answer> {
         match frame::parse_header(frame) {
             Ok((header, body_start)) if header.api() == Some(Api::ApiVersions) => {
-                Some(api_versions::answer(identity, &header, frame.get(body_start..).unwrap_or_default()))
+                Some(api_versions::answer(identity, context, &header, frame.get(body_start..).unwrap_or_default()))
             }
             Ok(_) => None,
             Err(error) => Some(refuse(identity, &error)),
@@ -63,6 +63,8 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DescribeConfigs => handlers::describe_configs::handle,
         Api::AlterConfigs => handlers::alter_configs::handle,
         Api::IncrementalAlterConfigs => handlers::alter_configs::handle_incremental,
+        Api::GetTelemetrySubscriptions => handlers::get_telemetry_subscriptions::handle,
+        Api::PushTelemetry => handlers::push_telemetry::handle,
         Api::ListConfigResources => handlers::list_config_resources::handle,
         Api::DescribeLogDirs => handlers::describe_log_dirs::handle,
         Api::AlterReplicaLogDirs => handlers::alter_replica_log_dirs::handle,
@@ -87,6 +89,10 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::ListPartitionReassignments => handlers::list_partition_reassignments::handle,
         Api::SaslHandshake => handlers::sasl_handshake::handle,
         Api::SaslAuthenticate => handlers::sasl_authenticate::handle,
+        Api::CreateDelegationToken => handlers::create_delegation_token::handle,
+        Api::RenewDelegationToken => handlers::renew_delegation_token::handle,
+        Api::ExpireDelegationToken => handlers::expire_delegation_token::handle,
+        Api::DescribeDelegationToken => handlers::describe_delegation_token::handle,
         Api::DescribeUserScramCredentials => handlers::describe_user_scram_credentials::handle,
         Api::AlterUserScramCredentials => handlers::alter_user_scram_credentials::handle,
         Api::DescribeClientQuotas => handlers::describe_client_quotas::handle,
@@ -156,21 +162,27 @@ mod tests {
 
     use super::*;
 
-    fn early(frame: &[u8]) -> Option<Answer> {
-        Broker::handle_early(&Identity::new(IncarnationKey::new([7; 32]), BrokerId(1)), &BytesMut::from(frame))
-    }
-
-    #[test]
-    fn g8_large_requests_leave_the_workers_but_records_and_brokers_requests_do_not() {
-        let context = |is_inter_broker_listener| RequestContext {
+    fn context(is_inter_broker_listener: bool) -> RequestContext {
+        RequestContext {
             listener: ListenerName::new("CLIENT"),
             security_protocol: SecurityProtocol::Plaintext,
             is_inter_broker_listener,
             principal: KafkaPrincipal::anonymous(),
+            is_by_token: false,
             peer: "127.0.0.1:1".parse().expect("an address"),
             connection_id: 1,
-            opened: std::time::Instant::now(),
-        };
+            opened: Instant::now(),
+            software: Arc::default(),
+        }
+    }
+
+    fn early(frame: &[u8]) -> Option<Answer> {
+        let identity = Identity::new(IncarnationKey::new([7; 32]), BrokerId(1));
+        Broker::handle_early(&identity, &context(false), &BytesMut::from(frame))
+    }
+
+    #[test]
+    fn g8_large_requests_leave_the_workers_but_records_and_brokers_requests_do_not() {
         let (client, broker) = (context(false), context(true));
         let large = LARGE_REQUEST_BYTES;
         for api in [Api::DescribeGroups, Api::Metadata, Api::OffsetFetch, Api::OffsetForLeaderEpoch] {

@@ -7,18 +7,22 @@
 //! Kafka's wire types stop at [`handlers`] and at `replica-manager`'s fetchers; protobuf types stop at the `rpc` crate,
 //! which speaks the controller's own types.
 
+pub mod audit;
 pub mod authorization;
 pub mod auto_creation;
 pub mod broker;
+pub mod client_metrics;
 pub mod configs;
 pub mod coordinators;
 pub mod credentials;
-pub mod dispatch;
+pub mod delegation_tokens;
+mod dispatch;
 pub mod first_users;
 pub mod groups;
 pub mod handlers;
 pub mod internal_topic;
 pub mod lifecycle;
+mod oauth;
 pub mod peers;
 pub mod producer_ids;
 pub mod quotas;

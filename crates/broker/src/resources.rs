@@ -1,9 +1,10 @@
-//! The scarce things of a broker, and how they are divided: `docs/resources.md` is the description.
+//! The bounded resources of a broker, and how they are divided: `docs/resources.md` is the description.
 
 use std::sync::Arc;
 
 use ottla_config::BrokerConfig;
 use ottla_group_coordinator::shard::BudgetLimits;
+use ottla_model::ListenerName;
 use ottla_protocol::{bounds, record_batch};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replication::producer_state::ProducerBudget;
@@ -12,6 +13,7 @@ use ottla_storage::RealEnv;
 use ottla_transaction_coordinator::IdBudget;
 
 use crate::quotas::ClientQuotas;
+use crate::quotas::connections::ConnectionPace;
 use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::telemetry::Telemetry;
 
@@ -112,22 +114,28 @@ impl Resources {
 
     /// The limits of connections: `max.connections`, and what the limit of open files allows.
     pub fn connection_limits(&self, live: &Arc<LiveConfig>, quotas: &Arc<ClientQuotas>) -> Arc<ConnectionLimits> {
-        let quotas = Arc::clone(quotas);
+        let (quotas, pace) = (Arc::clone(quotas), ConnectionPace::new(live));
         let (live, descriptors) = (Arc::clone(live), self.descriptors);
         let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        let limits = ConnectionLimits::new(move |ip| {
+        let limits = ConnectionLimits::new(move |listener, ip| {
             let config = live.current();
+            let of_listener = config.max_connections_of_listeners.get(&ListenerName::new(listener)).copied();
             let own = config.max_connections_per_ip_overrides.get(&ip).copied();
             Limits {
                 total: config.max_connections.min(count(descriptors.connections)),
                 kept_for_brokers: count(descriptors.kept_for_brokers),
+                of_listener: of_listener.map_or(usize::MAX, |most| count(most.into())),
                 per_ip: own.unwrap_or(config.max_connections_per_ip),
             }
         });
-        Arc::new(limits.with_rate(move |ip| quotas.admits(ip)))
+        Arc::new(
+            limits
+                .with_rate(move |ip| quotas.admits(ip))
+                .with_pace(move |listener| pace.wait(&ListenerName::new(listener))),
+        )
     }
 
-    /// Shows the scarce things in the metrics.
+    /// Shows the resources in the metrics.
     pub fn show(&self, telemetry: &Telemetry, connections: &Arc<ConnectionLimits>) {
         let table = &telemetry.resources;
         table.add_ledger("response_bytes", &self.responses);

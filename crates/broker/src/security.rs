@@ -7,38 +7,61 @@ use std::time::Duration;
 
 use ottla_config::BrokerConfig;
 use ottla_model::ListenerName;
-use ottla_network::{ListenerSecurity, SaslListener};
+use ottla_network::{ListenerSecurity, LoginWatcher, SaslListener};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_secure_stream::StreamSecurity;
 use ottla_tls::{ClientTls, ServerTls, TlsError};
 
+use crate::audit::AuditLog;
 use crate::credentials::ListenerUsers;
+use crate::delegation_tokens::Tokens;
+use crate::oauth::{BearerChecks, KeysError};
 
 /// How often the files of certificates are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A listener, or the connections to other brokers, whose TLS cannot be used.
+/// A listener, or the connections to other brokers, whose certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("listener {listener}: {source}")]
 pub struct SecurityError {
     listener: ListenerName,
-    source: TlsError,
+    source: KeysError,
+}
+
+/// What was made of the configuration of the listeners.
+pub struct Listeners {
+    pub security: BTreeMap<ListenerName, ListenerSecurity>,
+    /// Whose keys are to be followed.
+    pub bearers: Vec<(ListenerName, Arc<BearerChecks>)>,
 }
 
 /// The security of each listener.
 pub fn listeners(
     live: &Arc<LiveConfig>,
     metadata: &Arc<MetadataCache>,
-) -> Result<BTreeMap<ListenerName, ListenerSecurity>, SecurityError> {
+    tokens: Option<&Arc<Tokens>>,
+    audit: Option<&Arc<AuditLog>>,
+) -> Result<Listeners, SecurityError> {
     let config = live.fixed();
-    let mut listeners = BTreeMap::new();
+    let (mut listeners, mut bearers) = (BTreeMap::new(), Vec::new());
     for (name, wanted) in &config.security.listeners {
         let failed = |source| SecurityError { listener: name.clone(), source };
-        let tls = wanted.tls.clone().map(ServerTls::new).transpose().map_err(failed)?;
+        let tls = wanted.tls.clone().map(ServerTls::new).transpose().map_err(|error| failed(error.into()))?;
+        let bearer = wanted.sasl.as_ref().and_then(|sasl| sasl.bearer.as_ref());
+        let bearer = bearer.map(BearerChecks::new).transpose().map_err(failed)?.map(Arc::new);
+        bearers.extend(bearer.clone().map(|checks| (name.clone(), checks)));
         let sasl = wanted.sasl.as_ref().map(|sasl| SaslListener {
             mechanisms: sasl.mechanisms.clone(),
-            credentials: Arc::new(ListenerUsers::new(name, sasl, Arc::clone(live), Arc::clone(metadata))),
+            credentials: Arc::new(ListenerUsers::new(
+                name,
+                sasl,
+                Arc::clone(live),
+                Arc::clone(metadata),
+                tokens.cloned(),
+                bearer,
+            )),
+            watcher: audit.map(|audit| Arc::clone(audit) as Arc<dyn LoginWatcher + Send + Sync>),
             reauth_max: sasl.reauth_max,
             receive_bytes_max: sasl.receive_bytes_max,
             failure_delay: config.security.failed_authentication_delay,
@@ -46,15 +69,16 @@ pub fn listeners(
         let security = ListenerSecurity { protocol: wanted.protocol, tls: tls.map(Arc::new), sasl: sasl.map(Arc::new) };
         listeners.insert(name.clone(), security);
     }
-    Ok(listeners)
+    Ok(Listeners { security: listeners, bearers })
 }
 
 /// How this broker connects to others.
 pub fn peers(config: &BrokerConfig) -> Result<StreamSecurity, SecurityError> {
-    let failed = |source| SecurityError { listener: config.inter_broker_listener.clone(), source };
+    let failed =
+        |source: TlsError| SecurityError { listener: config.inter_broker_listener.clone(), source: source.into() };
     let wanted = &config.security.inter_broker;
     let tls = wanted.tls.clone().map(ClientTls::new).transpose().map_err(failed)?;
-    Ok(StreamSecurity { tls: tls.map(Arc::new), credentials: wanted.credentials.clone() })
+    StreamSecurity::new(tls, wanted.login.clone()).map_err(failed)
 }
 
 /// Looks at the files of all certificates again and again; ends only with its task.

@@ -3,6 +3,7 @@
 pub mod http;
 pub mod loggers;
 pub mod logging;
+pub mod readiness;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use ottla_network::NetworkMetrics;
 use ottla_replica_manager::manager::metrics::ReplicaMetrics;
 use ottla_resources::ResourceTable;
 
+use crate::client_metrics::ClientMetrics;
 use crate::groups::metrics::GroupMetrics;
 use crate::transactions::metrics::TransactionMetrics;
 
@@ -28,11 +30,14 @@ pub struct Telemetry {
     pub groups: GroupMetrics,
     pub transactions: TransactionMetrics,
     pub resources: ResourceTable,
+    /// What clients push of their own metrics.
+    pub clients: ClientMetrics,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
         let registry = Registry::new("ottla_broker");
+        let resources = ResourceTable::new(&registry);
         Self {
             network: Arc::new(NetworkMetrics::new(&registry)),
             replicas: Arc::new(ReplicaMetrics::new(&registry)),
@@ -44,16 +49,17 @@ impl Default for Telemetry {
             broker_epoch: registry.gauge("epoch", "Broker epoch; -1 while the broker is not registered"),
             groups: GroupMetrics::new(&registry),
             transactions: TransactionMetrics::new(&registry),
-            resources: ResourceTable::new(&registry),
+            clients: ClientMetrics::new(&registry, &resources),
+            resources,
             registry,
         }
     }
 }
 
 impl Telemetry {
-    /// Prometheus' text form. O(metrics), O(groups) and O(transactional ids), never O(partitions).
+    /// Prometheus' text form. O(metrics), O(groups), O(transactional ids) and what clients push, never O(partitions).
     pub fn render(&self) -> String {
-        self.registry.render()
+        self.registry.render() + &self.clients.render()
     }
 
     /// Every metric of a broker, for `docs/metrics.md`.

@@ -1,10 +1,11 @@
 //! `security.protocol`, `ssl.*` and `sasl.*` of a client's properties.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use ottla_model::SecurityProtocol;
 use ottla_sasl::jaas::{self, JaasEntry};
-use ottla_sasl::{ClientCredentials, Mechanism};
+use ottla_sasl::oauth::token_source::TokenSource;
+use ottla_sasl::{ClientCredentials, ClientLogin, Mechanism};
 use ottla_secure_stream::StreamSecurity;
 use ottla_tls::{ClientTls, TlsSettings};
 
@@ -40,18 +41,15 @@ fn read(properties: &[(String, String)], login_file: Option<&str>) -> Result<Str
     })?;
     let tls = if protocol.has_tls() {
         let settings = TlsSettings::read(get).map_err(|error| error.to_string())?;
-        Some(Arc::new(ClientTls::new(settings).map_err(|error| error.to_string())?))
+        Some(ClientTls::new(settings).map_err(|error| error.to_string())?)
     } else {
         None
     };
-    let credentials = if protocol.has_sasl() { Some(credentials(get, login_file)?) } else { None };
-    Ok(StreamSecurity { tls, credentials })
+    let login = if protocol.has_sasl() { Some(login(&get, login_file)?) } else { None };
+    StreamSecurity::new(tls, login).map_err(|error| error.to_string())
 }
 
-fn credentials<'a>(
-    get: impl Fn(&str) -> Option<&'a str>,
-    login_file: Option<&str>,
-) -> Result<ClientCredentials, String> {
+fn login<'a>(get: &dyn Fn(&str) -> Option<&'a str>, login_file: Option<&str>) -> Result<ClientLogin, String> {
     let name = get("sasl.mechanism").unwrap_or("GSSAPI");
     let mechanism = Mechanism::from_name(name).ok_or_else(|| {
         let known: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.name()).collect();
@@ -66,14 +64,22 @@ fn credentials<'a>(
         }
         (None, None) => return Err("sasl.jaas.config is not set, and no login file is named".to_owned()),
     };
-    let login = modules.iter().filter(|module| module.serves(mechanism)).find_map(JaasEntry::login);
-    let (user, password) =
+    let mut modules = modules.iter().filter(|module| module.serves(mechanism));
+    if mechanism == Mechanism::OAuthBearer {
+        let module = modules.next().ok_or_else(|| format!("sasl.jaas.config: no login module of {name}"))?;
+        return TokenSource::read(get, module).map(ClientLogin::Bearer).map_err(|error| error.to_string());
+    }
+    let login = modules.find_map(|module| module.login().map(|(user, password)| (user, password, module.is_token())));
+    let (user, password, is_token) =
         login.ok_or_else(|| format!("sasl.jaas.config: no login module of {name} with username and password"))?;
-    Ok(ClientCredentials { mechanism, user: user.to_owned(), password: password.to_owned() })
+    let (user, password) = (user.to_owned(), password.to_owned());
+    Ok(ClientLogin::User(ClientCredentials { mechanism, user, password, is_token }))
 }
 
 #[cfg(test)]
 mod tests {
+    use ottla_secure_stream::bearer::Login;
+
     use super::*;
 
     fn properties(text: &str) -> Vec<(String, String)> {
@@ -86,10 +92,10 @@ mod tests {
                     org.apache.kafka.common.security.plain.PlainLoginModule required \\\n  username=\"admin\" \\\n\
                     password=\"admin-pass\";\n";
         let security = read(&properties(text), None).expect("understood");
-        let credentials = security.credentials.expect("a login");
+        let Some(Login::User(credentials)) = security.login.as_deref() else { panic!("a user") };
         assert_eq!((credentials.user.as_str(), credentials.password.as_str()), ("admin", "admin-pass"));
         assert!(security.tls.is_none());
-        assert!(read(&[], None).expect("plaintext").credentials.is_none());
+        assert!(read(&[], None).expect("plaintext").login.is_none());
     }
 
     #[test]
@@ -97,6 +103,11 @@ mod tests {
         for (text, expected) in [
             ("security.protocol=SASL_PLAINTEXT", "sasl.mechanism=GSSAPI"),
             ("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN", "sasl.jaas.config is not set"),
+            (
+                "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=OAUTHBEARER\nsasl.jaas.config=\
+                 x.OAuthBearerLoginModule required clientSecret=hunter2;",
+                "sasl.oauthbearer.token.endpoint.url",
+            ),
             ("security.protocol=TLS", "security.protocol=TLS"),
             ("security.protocol=SSL\nssl.truststore.location=/no/such\nssl.truststore.password=hunter2", "/no/such"),
         ] {

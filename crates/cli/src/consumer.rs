@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ottla_client::{AbortedBatches, Client, FetchOptions};
-use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 use ottla_protocol::messages::fetch::IsolationLevel;
 use ottla_protocol::record_batch::{Batches, Record, Records, TimestampType};
 use tokio::sync::mpsc;
@@ -55,6 +55,8 @@ pub struct Incoming {
     pub partition: PartitionId,
     pub record: Record,
     pub timestamp_type: TimestampType,
+    /// Of the record's batch.
+    pub leader_epoch: LeaderEpoch,
 }
 
 /// Connections to each broker, at most: partitions beyond share them.
@@ -159,6 +161,7 @@ fn topic_name(topic: &str) -> Result<TopicName, KafkaError> {
 struct Piece {
     at: TopicPartition,
     timestamp_type: TimestampType,
+    leader_epoch: LeaderEpoch,
     records: std::vec::IntoIter<Record>,
 }
 
@@ -209,6 +212,7 @@ impl Reading {
                 partition: piece.at.partition,
                 record,
                 timestamp_type: piece.timestamp_type,
+                leader_epoch: piece.leader_epoch,
             }),
             None => {
                 self.current = None;
@@ -421,8 +425,12 @@ async fn fetch(
                     break;
                 }
                 read += piece.len();
-                let timestamp_type = header.timestamp_type();
-                let piece = Piece { at: position.at.clone(), timestamp_type, records: piece.into_iter() };
+                let piece = Piece {
+                    at: position.at.clone(),
+                    timestamp_type: header.timestamp_type(),
+                    leader_epoch: header.partition_leader_epoch,
+                    records: piece.into_iter(),
+                };
                 if sender.send(Ok(piece)).await.is_err() {
                     return Ok(None);
                 }

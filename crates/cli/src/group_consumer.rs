@@ -63,8 +63,8 @@ pub struct GroupConsumer {
     reading: Option<Reading>,
     /// Whether there is nothing in the share: then no record is waited for.
     is_idle: bool,
-    /// How far the caller has read.
-    positions: BTreeMap<TopicPartition, Offset>,
+    /// How far the caller has read, as it would be committed.
+    positions: BTreeMap<TopicPartition, CommittedOffset>,
     /// The committed part of these positions.
     committed: BTreeMap<TopicPartition, Offset>,
     next_commit: Instant,
@@ -181,7 +181,9 @@ impl GroupConsumer {
     fn handed_out(&mut self, record: Result<Incoming, KafkaError>) -> Result<Incoming, KafkaError> {
         let record = record?;
         let at = TopicPartition::new(record.topic.clone(), record.partition);
-        self.positions.insert(at, Offset(record.record.offset.0 + 1));
+        let mut position = CommittedOffset::from(Offset(record.record.offset.0 + 1));
+        position.leader_epoch = Some(record.leader_epoch);
+        self.positions.insert(at, position);
         Ok(record)
     }
 
@@ -215,7 +217,7 @@ impl GroupConsumer {
                 _ => self.committed.get(&at).copied(),
             };
             let position = Position::find(client, at.clone(), next, &self.settings).await?;
-            self.positions.insert(at, position.next);
+            self.positions.insert(at, position.next.into());
             positions.push(position);
         }
         self.assigned(share);
@@ -297,29 +299,27 @@ impl GroupConsumer {
         self.commit_these(&self.uncommitted()).await
     }
 
-    async fn commit_these(&mut self, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), KafkaError> {
-        let news: BTreeMap<TopicPartition, CommittedOffset> =
-            offsets.iter().map(|(at, offset)| (at.clone(), (*offset).into())).collect();
+    async fn commit_these(&mut self, news: &BTreeMap<TopicPartition, CommittedOffset>) -> Result<(), KafkaError> {
         if news.is_empty() {
             return Ok(());
         }
         match &mut self.membership {
-            Some(membership) => membership.commit(&news).await?,
+            Some(membership) => membership.commit(news).await?,
             None => {
                 let client = self.kafka.client();
-                let outcomes = client.commit_offsets(&self.group.group, &Committer::nobody(), &news).await?;
+                let outcomes = client.commit_offsets(&self.group.group, &Committer::nobody(), news).await?;
                 if let Some(code) = outcomes.into_values().find(|code| !code.is_ok()) {
                     return Err(ottla_client::ClientError::refused(code).into());
                 }
             }
         }
-        self.committed.extend(news.into_iter().map(|(at, committed)| (at, committed.offset)));
+        self.committed.extend(news.iter().map(|(at, committed)| (at.clone(), committed.offset)));
         Ok(())
     }
 
-    fn uncommitted(&self) -> BTreeMap<TopicPartition, Offset> {
-        let news = self.positions.iter().filter(|(at, offset)| self.committed.get(at) != Some(offset));
-        news.map(|(at, offset)| (at.clone(), *offset)).collect()
+    fn uncommitted(&self) -> BTreeMap<TopicPartition, CommittedOffset> {
+        let news = self.positions.iter().filter(|(at, position)| self.committed.get(at) != Some(&position.offset));
+        news.map(|(at, position)| (at.clone(), position.clone())).collect()
     }
 
     /// Commits what was read of some partitions, where nothing else does; the positions, and whether they are
@@ -331,7 +331,7 @@ impl GroupConsumer {
         let mut news = self.uncommitted();
         news.retain(|at, _| partitions.contains(&at.partition));
         let result = self.commit_these(&news).await;
-        (news, result)
+        (news.into_iter().map(|(at, position)| (at, position.offset)).collect(), result)
     }
 
     pub async fn close(mut self) -> Result<(), KafkaError> {

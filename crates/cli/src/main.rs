@@ -18,6 +18,7 @@ mod output;
 mod producer;
 mod progress;
 mod quorum;
+mod replication_throttles;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -71,11 +71,7 @@ fn page() -> String {
 
 #[test]
 fn the_page_lists_every_metric() {
-    if std::env::var_os("OTTLA_WRITE_DOCS").is_some() {
-        std::fs::write(PATH, page()).expect("written");
-    }
-    let written = std::fs::read_to_string(PATH).unwrap_or_default();
-    assert!(written == page(), "docs/metrics.md is out of date: run this test with OTTLA_WRITE_DOCS=1");
+    ottla_test_support::generated(PATH, &page());
 }
 
 #[test]

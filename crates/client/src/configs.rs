@@ -1,8 +1,8 @@
-//! Configurations of topics, brokers and groups: the current values, and changes.
+//! Configurations of topics, brokers, groups and subscriptions to clients' metrics: the current values, and changes.
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest};
 use ottla_model::{BrokerId, ErrorCode};
 use ottla_protocol::Api;
 
@@ -21,7 +21,11 @@ pub enum ConfigResource {
     /// The default for every broker without an own value.
     AllBrokers,
     Group(String),
+    ClientMetrics(String),
 }
+
+/// Kafka's `ConfigResource.Type` of a [`ConfigResource::ClientMetrics`].
+pub const CONFIG_CLIENT_METRICS: i8 = 16;
 
 impl ConfigResource {
     /// Kafka's `ConfigResource.Type` and the name that goes with it.
@@ -31,6 +35,7 @@ impl ConfigResource {
             Self::Broker(id) => (4, id.to_string()),
             Self::BrokerLogger(id) => (8, id.to_string()),
             Self::AllBrokers => (4, String::new()),
+            Self::ClientMetrics(name) => (CONFIG_CLIENT_METRICS, name.clone()),
             Self::Group(name) => (32, name.clone()),
         }
     }
@@ -51,7 +56,8 @@ pub struct ConfigEntry {
     pub value: Option<String>,
     pub is_read_only: bool,
     pub is_sensitive: bool,
-    /// Kafka's `ConfigSource`: 1 topic, 2 broker, 3 default broker, 4 static broker, 5 default, 6 logger, 8 group.
+    /// Kafka's `ConfigSource`: 1 topic, 2 broker, 3 default broker, 4 static broker, 5 default, 6 logger, 7 client
+    /// metrics, 8 group.
     pub source: i8,
     /// Where the value would come from, strongest first: name, value and source.
     pub synonyms: Vec<(String, Option<String>, i8)>,
@@ -138,6 +144,21 @@ impl Client {
         };
         // Setting the same value again is harmless, but a retry must not undo a later change by another client.
         self.retry(None, |error| error.outcome() != Outcome::Unknown, attempt).await
+    }
+
+    /// The names of the resources of a kind that have, or could have, configurations. A broker whose version of the
+    /// request names no kinds lists client metrics only.
+    pub async fn list_config_resources(&self, kind: i8) -> Result<Vec<String>, ClientError> {
+        let attempt = || async {
+            let response = self.admin_link().await?.call(&ListConfigResourcesRequest::default()).await?;
+            match error_of(response.error_code) {
+                ErrorCode::None => Ok(response.config_resources),
+                code => Err(ClientError::Refused { code, message: None }),
+            }
+        };
+        let resources = self.retry(None, |_| true, attempt).await?;
+        let of_kind = resources.into_iter().filter(|resource| resource.resource_type == kind);
+        Ok(of_kind.map(|resource| resource.resource_name.to_string()).collect())
     }
 
     async fn link_for(&self, resource: &ConfigResource) -> Result<std::sync::Arc<crate::cluster::Link>, ClientError> {

@@ -126,11 +126,9 @@ impl Client {
             });
         }
         self.learn(topic, partition, answer.current_leader, &response.node_endpoints);
+        // What is wrong with a record says more than that something is wrong with the batch.
         let first_fault = answer.record_errors.iter().find_map(|error| error.message.clone());
-        let message = match (answer.error_message, first_fault) {
-            (Some(message), Some(fault)) => Some(format!("{message}: {fault}")),
-            (message, fault) => message.or(fault),
-        };
+        let message = first_fault.or(answer.error_message);
         Err(ClientError::Refused { code: answer.error, message })
     }
 

@@ -18,6 +18,7 @@ mod connection;
 mod convert;
 mod coordinator;
 mod data;
+mod delegation_tokens;
 mod elections;
 mod error;
 mod features;
@@ -28,6 +29,7 @@ mod metadata;
 mod offsets;
 mod quotas;
 mod reassignments;
+mod replicas;
 mod scram;
 mod transactions;
 
@@ -37,9 +39,10 @@ pub use admin::{
     QuorumDescription, QuorumReplica, TopicOutcome,
 };
 pub use cluster::{Client, ClientConfig};
-pub use configs::{ConfigChange, ConfigEntry, ConfigResource};
+pub use configs::{CONFIG_CLIENT_METRICS, ConfigChange, ConfigEntry, ConfigResource};
 pub use connection::{Connection, ConnectionConfig};
 pub use data::{FetchOptions, FoundOffset, Produced};
+pub use delegation_tokens::DescribedToken;
 pub use elections::{ElectionOutcome, ElectionType};
 pub use error::{ClientError, Outcome};
 pub use features::{FeatureChange, FeatureLevels, Features};
@@ -51,5 +54,6 @@ pub use offsets::{CommittedOffset, Committer};
 pub use ottla_secure_stream::StreamSecurity;
 pub use quotas::{ClientQuota, QuotaMatch, QuotaPart};
 pub use reassignments::{Reassignment, ReassignmentRefused};
+pub use replicas::{ReplicaPosition, ReplicaRecords};
 pub use scram::{DescribedUser, ScramChange};
 pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

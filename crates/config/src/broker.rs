@@ -9,8 +9,11 @@ use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, Topi
 use ottla_sasl::Mechanism;
 
 use crate::address::HostPort;
+use crate::audit::AuditConfig;
 use crate::authorizer::AuthorizerConfig;
 use crate::cleaner::CleanerConfig;
+use crate::connections::{self, ConnectionRates};
+use crate::delegation_tokens::DelegationTokenConfig;
 use crate::environment;
 use crate::error::ConfigError;
 use crate::groups::GroupsConfig;
@@ -81,6 +84,7 @@ pub struct BrokerConfig {
     /// `max.memory.bytes`; none (−1): half of what the machine or its cgroup has.
     pub max_memory_bytes: Option<u64>,
     pub socket_request_max_bytes: usize,
+    pub telemetry_max_bytes: usize,
     /// None (−1): the system's.
     pub socket_receive_buffer_bytes: Option<usize>,
     /// None (−1): the system's.
@@ -88,7 +92,11 @@ pub struct BrokerConfig {
     pub socket_listen_backlog_size: i32,
     pub connections_max_idle: Duration,
     pub max_connections: usize,
+    /// `listener.name.NAME.max.connections`.
+    pub max_connections_of_listeners: BTreeMap<ListenerName, u32>,
     pub max_connections_per_ip: usize,
+    /// `max.connection.creation.rate`.
+    pub connection_rates: ConnectionRates,
     /// `max.connections.per.ip.overrides`: the limits of single addresses.
     pub max_connections_per_ip_overrides: BTreeMap<IpAddr, usize>,
     pub fetch_max_bytes: usize,
@@ -102,6 +110,9 @@ pub struct BrokerConfig {
     /// `controller.quota.window.num` and `controller.quota.window.size.seconds`.
     pub controller_quota_window_num: usize,
     pub controller_quota_window_size: Duration,
+    /// `replication.quota.window.num` and `replication.quota.window.size.seconds`.
+    pub replication_quota_window_num: usize,
+    pub replication_quota_window_size: Duration,
 
     pub replica_lag_time_max: Duration,
     pub replica_fetch_max_bytes: usize,
@@ -122,6 +133,10 @@ pub struct BrokerConfig {
 
     /// Who may do what; none: everybody may do everything.
     pub authorizer: Option<AuthorizerConfig>,
+    /// None: there is no audit log.
+    pub audit: Option<AuditConfig>,
+    /// None: there are no delegation tokens.
+    pub delegation_tokens: Option<DelegationTokenConfig>,
 
     /// Groups, and the topic that keeps them.
     pub groups: GroupsConfig,
@@ -151,6 +166,9 @@ pub struct TopicToCreate {
     pub replication_factor: i16,
     pub cleanup_policy: Option<String>,
 }
+
+/// The most of `telemetry.max.bytes`: a PushTelemetry is read whole.
+const TELEMETRY_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Coordinators' port where `coordinator.connect` names none: ZooKeeper's.
 const COORDINATOR_PORT: u16 = 2181;
@@ -215,6 +233,8 @@ impl BrokerConfig {
     ) -> Result<Self, ConfigError> {
         let reader = Reader::new(&properties);
         let security = SecurityConfig::read(&properties, &listeners, before)?;
+        let connection_rates = ConnectionRates::read(&reader, &listeners)?;
+        let max_connections_of_listeners = connections::max_of_listeners(&reader, &listeners)?;
         let (coordinator_connect, chroot) = coordinator_connect(&reader)?;
         let config = Self {
             broker_id: broker_id(&reader)?,
@@ -254,12 +274,15 @@ impl BrokerConfig {
                 .and_then(|bytes| u64::try_from(bytes).ok()),
             max_memory_bytes: max_memory(&reader)?,
             socket_request_max_bytes: bytes(&reader, "socket.request.max.bytes", 1)?,
+            telemetry_max_bytes: reader.number("telemetry.max.bytes", 1..=TELEMETRY_MAX_BYTES)?,
             socket_receive_buffer_bytes: buffer(&reader, "socket.receive.buffer.bytes")?,
             socket_send_buffer_bytes: buffer(&reader, "socket.send.buffer.bytes")?,
             socket_listen_backlog_size: reader.number("socket.listen.backlog.size", 1..=i32::MAX)?,
             connections_max_idle: idle(&reader, "connections.max.idle.ms")?,
             max_connections: bytes(&reader, "max.connections", 0)?,
+            max_connections_of_listeners,
             max_connections_per_ip: bytes(&reader, "max.connections.per.ip", 0)?,
+            connection_rates,
             max_connections_per_ip_overrides: per_ip_overrides(&reader)?,
             fetch_max_bytes: bytes(&reader, "fetch.max.bytes", 1024)?,
             max_incremental_fetch_session_cache_slots: bytes(&reader, "max.incremental.fetch.session.cache.slots", 0)?,
@@ -270,6 +293,8 @@ impl BrokerConfig {
             quota_window_size: seconds(&reader, "quota.window.size.seconds")?,
             controller_quota_window_num: count(&reader, "controller.quota.window.num")?,
             controller_quota_window_size: seconds(&reader, "controller.quota.window.size.seconds")?,
+            replication_quota_window_num: count(&reader, "replication.quota.window.num")?,
+            replication_quota_window_size: seconds(&reader, "replication.quota.window.size.seconds")?,
 
             replica_lag_time_max: reader.duration_ms("replica.lag.time.max.ms", 1)?,
             replica_fetch_max_bytes: bytes(&reader, "replica.fetch.max.bytes", 0)?,
@@ -287,6 +312,8 @@ impl BrokerConfig {
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable")?,
 
             authorizer: AuthorizerConfig::read(&reader)?,
+            audit: AuditConfig::read(&reader)?,
+            delegation_tokens: DelegationTokenConfig::read(&reader)?,
             groups: GroupsConfig::read(&reader)?,
             transactions: TransactionsConfig::read(&reader)?,
 
@@ -361,7 +388,7 @@ fn coordinator_connect(reader: &Reader<'_>) -> Result<(Vec<HostPort>, Option<Chr
     Ok((addresses, chroot))
 }
 
-fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
+pub(crate) fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
     let mut directories: Vec<PathBuf> = Vec::new();
     let key = if reader.list("log.dirs").is_empty() { "log.dir" } else { "log.dirs" };
     for item in reader.list(key) {

@@ -12,7 +12,7 @@ pub const FORMATTED_FILE: &str = "formatted.properties";
 const CLUSTER_ID: &str = "cluster.id";
 const USER: &str = "scram.user.";
 
-/// A user that is to be made where it is not there.
+/// A user to create if it is missing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FormattedUser {
     pub name: String,

@@ -9,10 +9,13 @@
 //! because logging itself is configured by it (warnings travel in [`Loaded`]).
 
 mod address;
+mod audit;
 mod authorizer;
 mod broker;
 mod cleaner;
+mod connections;
 mod coordinator;
+mod delegation_tokens;
 mod environment;
 mod error;
 mod file;
@@ -31,11 +34,14 @@ mod topic_defaults;
 mod transactions;
 
 pub use address::HostPort;
+pub use audit::AuditConfig;
 pub use authorizer::AuthorizerConfig;
 pub use broker::{BrokerConfig, TopicToCreate};
 pub use cleaner::CleanerConfig;
+pub use connections::ConnectionRates;
 pub use coordinator::{CoordinatorConfig, QuorumServer};
-pub use environment::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row, property_name};
+pub use delegation_tokens::DelegationTokenConfig;
+pub use environment::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row, property_name, unused_variables};
 pub use error::ConfigError;
 pub use file::parse as parse_properties;
 pub use formatted::{FORMATTED_FILE, FormattedUser, formatted_text, formatted_users};

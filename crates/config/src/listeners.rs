@@ -81,7 +81,7 @@ pub(crate) fn resolve(
     let controllers = controller_names(properties);
     let is_brokers = |entry: &Entry| !controllers.contains(&entry.name);
     let advertised_property = advertised_property(properties, warnings)?;
-    let listeners_property = listeners_property(properties, warnings)?;
+    let listeners_property = listeners_property(properties)?;
     let advertised = match &advertised_property {
         Some(property) => {
             let mut entries = parse(ADVERTISED, property, warnings)?;
@@ -162,7 +162,7 @@ fn advertise_this_machine(entries: &mut [Entry], host: &Host) {
 fn advertised_property(properties: &Properties, warnings: &mut Vec<String>) -> Result<Option<Property>, ConfigError> {
     let reader = Reader::new(properties);
     let host_name = reader.property("advertised.host.name");
-    let port = legacy_port(&reader, "advertised.port", warnings)?;
+    let port = reader.optional("advertised.port", 0..=u16::MAX)?;
     if let Some(property) = reader.property(ADVERTISED) {
         if host_name.is_some() || port.is_some() {
             warnings
@@ -173,39 +173,25 @@ fn advertised_property(properties: &Properties, warnings: &mut Vec<String>) -> R
     let Some(host_name) = host_name else { return Ok(None) };
     let port = match port {
         Some(port) => port,
-        None => legacy_port(&reader, "port", warnings)?.unwrap_or(DEFAULT_PORT),
+        None => reader.optional("port", 0..=u16::MAX)?.unwrap_or(DEFAULT_PORT),
     };
     let value = format!("PLAINTEXT://{}:{port}", host_name.value);
     Ok(Some(Property { value, origin: host_name.origin.clone() }))
 }
 
 /// `listeners`, or what the two properties that came before it say.
-fn listeners_property(properties: &Properties, warnings: &mut Vec<String>) -> Result<Option<Property>, ConfigError> {
+fn listeners_property(properties: &Properties) -> Result<Option<Property>, ConfigError> {
     let reader = Reader::new(properties);
     if let Some(property) = properties.explicit(LISTENERS).filter(|property| !property.value.is_empty()) {
         return Ok(Some(property.clone()));
     }
     let host_name = reader.property("host.name");
-    let port = legacy_port(&reader, "port", warnings)?;
+    let port = reader.optional("port", 0..=u16::MAX)?;
     let Some(origin) = host_name.or_else(|| port.and(reader.property("port"))).map(|p| p.origin.clone()) else {
         return Ok(None);
     };
     let host = host_name.map(|property| property.value.as_str()).unwrap_or_default();
     Ok(Some(Property { value: format!("PLAINTEXT://{host}:{}", port.unwrap_or(DEFAULT_PORT)), origin }))
-}
-
-/// Kubernetes sets `KAFKA_PORT=tcp://10.0.0.1:9092` in every pod beside a service named kafka: no port of ours.
-fn legacy_port(reader: &Reader<'_>, name: &str, warnings: &mut Vec<String>) -> Result<Option<u16>, ConfigError> {
-    if let Some(property) = reader.property(name)
-        && property.value.starts_with("tcp://")
-    {
-        warnings.push(format!(
-            "{name}={} ({}) comes from a Kubernetes service and is not used",
-            property.value, property.origin
-        ));
-        return Ok(None);
-    }
-    reader.optional(name, 0..=u16::MAX)
 }
 
 fn parse(key: &str, property: &Property, warnings: &mut Vec<String>) -> Result<Vec<Entry>, ConfigError> {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::address::HostPort;
-use crate::broker::resolve_aliases;
+use crate::broker::{log_dirs, resolve_aliases};
 use crate::error::ConfigError;
 use crate::formatted::formatted_cluster_id;
 use crate::host::Host;
@@ -24,8 +24,15 @@ const BOOTSTRAP: &str = "controller.quorum.bootstrap.servers";
 const CONTROLLER_NAMES: &str = "controller.listener.names";
 const ACCEPTED_ROLES: &str = "broker, controller, or both";
 const ACCEPTED_VOTERS: &str = "id@host:port[,id@host:port…]";
+/// Gives way to `log.dirs`, as Kafka's default does.
+const LOG_DIR: &str = "log.dir";
+const METADATA_LOG_DIR: &str = "metadata.log.dir";
 /// Kafka's images put the controllers there.
 const CONTROLLER_PORT: u16 = 9093;
+/// Where spotify's image, and every one before KRaft, has a ZooKeeper.
+const ZOOKEEPER_PORT: u16 = 2181;
+/// The variables of spotify's and of landoop's image, which hold a ZooKeeper.
+const HOSTS_WITH_ZOOKEEPER: &[&str] = &["ADVERTISED_HOST", "ADV_HOST"];
 /// A node that is a cluster by itself.
 const ONLY_NODE: &str = "1";
 /// Raft needs ids above 0, Kafka's nodes begin at 0: that one is the first number that no node can have.
@@ -66,6 +73,19 @@ impl Node {
         Self::load_on(service, sources, defaults, &Host::this())
     }
 
+    /// The directories that `kafka-storage` formats for a node of these settings, whatever its roles.
+    pub fn log_dirs(sources: &Sources, defaults: &NodeDefaults) -> Result<Vec<PathBuf>, ConfigError> {
+        let settings = Settings::read(sources, &defaults.log_dir.display().to_string())?;
+        let reader = Reader::new(&settings.properties);
+        let mut directories = log_dirs(&reader)?;
+        if let Some(metadata) = reader.text(METADATA_LOG_DIR).map(PathBuf::from)
+            && !directories.contains(&metadata)
+        {
+            directories.insert(0, metadata);
+        }
+        Ok(directories)
+    }
+
     /// Reads it as if on `host`.
     pub fn load_on(
         service: Service,
@@ -73,21 +93,26 @@ impl Node {
         defaults: &NodeDefaults,
         host: &Host,
     ) -> Result<Self, ConfigError> {
-        // A coordinator's file is no broker's; its environment may still name roles.
-        let looked_at = match service {
-            Service::Broker => sources.clone(),
-            Service::Coordinator => Sources { file: None, flags: Vec::new(), ..sources.clone() },
+        let is_coordinator = service == Service::Coordinator;
+        // A coordinator's file is no broker's; its environment may still name roles. Where it does not, variables of
+        // brokers that share it, with their secrets and commands, are nothing to a coordinator.
+        let looked_at = match is_coordinator {
+            false => Some(sources.clone()),
+            true if environment::names_roles(&sources.environment) => {
+                Some(Sources { file: None, flags: Vec::new(), ..sources.clone() })
+            }
+            true => None,
         };
         let mut sources = sources.clone();
         let log_dir = defaults.log_dir.display().to_string();
-        let mut settings = Settings::read(&looked_at, &log_dir)?;
-        if service == Service::Coordinator && settings.roles.is_none() {
+        let settings = looked_at.map(|looked_at| Settings::read(&looked_at, &log_dir)).transpose()?;
+        let Some(mut settings) = settings.filter(|settings| !is_coordinator || settings.roles.is_some()) else {
             let data_dir = defaults.coordinator_dir.display().to_string();
             sources.derived.push(Derived::new("data.dir", data_dir, "where this image keeps it"));
             let coordinator = CoordinatorConfig::load_on(&sources, host)?;
             return Ok(Self { coordinator: Some(coordinator), broker: None });
-        }
-        sources.derived.push(Derived::new("log.dirs", log_dir, "where this image keeps it"));
+        };
+        sources.derived.push(Derived::new(LOG_DIR, log_dir, "where this image keeps it"));
         let roles = match settings.roles {
             Some(roles) => roles,
             None if settings.connects()? => Roles { broker: true, controller: false },
@@ -149,12 +174,14 @@ fn coordinator_id(node: i32) -> u64 {
 struct Settings {
     properties: Properties,
     roles: Option<Roles>,
+    /// Whether clients may look for the coordinator where a ZooKeeper would be.
+    replaces_zookeeper: bool,
 }
 
 impl Settings {
     fn read(sources: &Sources, log_dir: &str) -> Result<Self, ConfigError> {
         let mut sources = sources.clone();
-        sources.derived.push(Derived::new("log.dirs", log_dir, "where this image keeps it"));
+        sources.derived.push(Derived::new(LOG_DIR, log_dir, "where this image keeps it"));
         let defaults = BROKER_CONFIGS.iter().filter_map(|known| Some((known.name, known.default?)));
         let mut properties = merge(defaults, &sources, environment::of_broker, &mut Vec::new())?;
         resolve_aliases(&mut properties)?;
@@ -163,7 +190,7 @@ impl Settings {
             let origin = Origin::Derived(ROLES.to_owned());
             properties.insert(CONTROLLER_NAMES, Property { value: "CONTROLLER".to_owned(), origin });
         }
-        Ok(Self { properties, roles })
+        Ok(Self { properties, roles, replaces_zookeeper: false })
     }
 
     /// Whether it names coordinators. A key that was meant to is no reason to be a cluster by itself.
@@ -198,7 +225,13 @@ impl Settings {
             ("transaction.state.log.replication.factor", "1"),
             ("transaction.state.log.min.isr", "1"),
         ];
-        if !self.properties.iter().any(|(_, property)| property.origin.is_static()) {
+        let is_told_nothing = !self.properties.iter().any(|(_, property)| property.origin.is_static());
+        let has_zookeeper = |property: &Property| {
+            HOSTS_WITH_ZOOKEEPER.iter().any(|host| property.origin == Origin::Environment((*host).to_owned()))
+        };
+        self.replaces_zookeeper =
+            is_told_nothing || self.properties.get("advertised.host.name").is_some_and(has_zookeeper);
+        if is_told_nothing {
             // Nothing was said at all: as apache/kafka, which is tried out from the machine that published the port.
             settings.push(("advertised.listeners", "PLAINTEXT://localhost:9092"));
         }
@@ -233,7 +266,12 @@ impl Settings {
         };
         let mut derived = Vec::new();
         let mut derive = |name: &str, value: String, from: &str| derived.push(Derived::new(name, value, from));
-        derive("client.port", port.to_string(), "the controller's listener");
+        if self.replaces_zookeeper && listener.is_none() {
+            derive("client.port", ZOOKEEPER_PORT.to_string(), "no coordinators are named: a cluster of one node");
+            derive("peer.port", port.to_string(), "the controller's listener");
+        } else {
+            derive("client.port", port.to_string(), "the controller's listener");
+        }
         if let Some(listener) = listener.filter(|listener| !listener.host.is_empty()) {
             derive("client.host", listener.host, "the controller's listener");
         }
@@ -301,7 +339,7 @@ impl Settings {
 
     fn first_log_dir(&self) -> PathBuf {
         let reader = Reader::new(&self.properties);
-        let dirs = [reader.list("metadata.log.dir"), reader.list("log.dirs"), reader.list("log.dir")].concat();
+        let dirs = [reader.list(METADATA_LOG_DIR), reader.list("log.dirs"), reader.list(LOG_DIR)].concat();
         dirs.first().map(PathBuf::from).unwrap_or_default()
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use ottla_model::{ListenerName, SecurityProtocol};
 use ottla_sasl::jaas::{self, JaasEntry};
-use ottla_sasl::{ClientCredentials, Mechanism};
+use ottla_sasl::oauth::settings::{BearerSettings, SettingError};
+use ottla_sasl::oauth::token_source::TokenSource;
+use ottla_sasl::{ClientCredentials, ClientLogin, Mechanism};
 use ottla_tls::{Password, TlsError, TlsSettings};
 
 use crate::error::ConfigError;
@@ -20,7 +22,9 @@ const JAAS: &str = "sasl.jaas.config";
 const MECHANISMS: &str = "sasl.enabled.mechanisms";
 const INTER_BROKER_MECHANISM: &str = "sasl.mechanism.inter.broker.protocol";
 const LOGIN_FILE: &str = "java.security.auth.login.config";
-const ACCEPTED_MECHANISMS: &str = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512";
+const ACCEPTED_MECHANISMS: &str = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER";
+const SERVER_HANDLER: &str = "sasl.server.callback.handler.class";
+const LOGIN_HANDLER: &str = "sasl.login.callback.handler.class";
 
 /// The security of every listener, and of the connections to other brokers.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ pub struct SaslConfig {
     pub plain_users: BTreeMap<String, Password>,
     /// Users whose SCRAM passwords stand in the configuration (`client.users`); those of the cluster win.
     pub scram_users: BTreeMap<String, Password>,
+    /// Of OAUTHBEARER.
+    pub bearer: Option<BearerSettings>,
     /// `connections.max.reauth.ms`; none: a login holds as long as its connection.
     pub reauth_max: Option<Duration>,
     /// `sasl.server.max.receive.size`.
@@ -60,7 +66,7 @@ pub struct SaslConfig {
 #[derive(Clone, Debug)]
 pub struct PeerSecurity {
     pub tls: Option<TlsSettings>,
-    pub credentials: Option<ClientCredentials>,
+    pub login: Option<ClientLogin>,
 }
 
 /// Reads a setting of one listener: its own value, else that of all listeners.
@@ -104,6 +110,34 @@ impl<'a> Scope<'a> {
         };
         let unset = Property { value: String::new(), origin: Origin::Default };
         ConfigError::invalid(&self.key(name), self.property(name).unwrap_or(&unset), problem, "Kafka's ssl.* settings")
+    }
+
+    /// The value of a setting of the listener; of OAUTHBEARER's handlers only those behind `oauthbearer.`.
+    fn bearer_setting(&self, name: &str) -> Option<&'a str> {
+        let property = match name {
+            SERVER_HANDLER | LOGIN_HANDLER => self.filled(&format!("oauthbearer.{name}")),
+            name => self.filled(name),
+        };
+        property.map(|property| property.value.as_str())
+    }
+
+    fn bearer_error(&self, error: SettingError) -> ConfigError {
+        match self.filled(&error.name) {
+            Some(property) => ConfigError::invalid(
+                &self.key(&error.name),
+                property,
+                error.problem,
+                "Kafka's sasl.oauthbearer.* settings",
+            ),
+            None => ConfigError::missing(&self.key(&error.name), error.problem),
+        }
+    }
+
+    fn bearer(&self, file: Option<&LoginFile>) -> Result<BearerSettings, ConfigError> {
+        let modules = self.modules(Mechanism::OAuthBearer, file)?;
+        let module = modules.iter().find(|module| module.serves(Mechanism::OAuthBearer));
+        let get = |name: &str| self.bearer_setting(name);
+        BearerSettings::read(&get, get(SERVER_HANDLER), module).map_err(|error| self.bearer_error(error))
     }
 
     fn mechanisms(&self) -> Result<BTreeSet<Mechanism>, ConfigError> {
@@ -227,9 +261,11 @@ impl SaslConfig {
         };
         let reauth_ms = number("connections.max.reauth.ms", 0, i64::MAX.unsigned_abs())?;
         let receive_bytes_max = number("sasl.server.max.receive.size", 1, i32::MAX.unsigned_abs().into())?;
+        let bearer = mechanisms.contains(&Mechanism::OAuthBearer).then(|| scope.bearer(file)).transpose()?;
         Ok(Self {
             mechanisms,
             plain_users,
+            bearer,
             scram_users: shared.clone(),
             reauth_max: (reauth_ms > 0).then(|| Duration::from_millis(reauth_ms)),
             receive_bytes_max: usize::try_from(receive_bytes_max).unwrap_or(usize::MAX),
@@ -252,7 +288,7 @@ impl PeerSecurity {
             .map_or(SecurityProtocol::Plaintext, |listener| listener.protocol);
         let tls = if protocol.has_tls() { Some(scope.tls()?) } else { None };
         if !protocol.has_sasl() {
-            return Ok(Self { tls, credentials: None });
+            return Ok(Self { tls, login: None });
         }
         let property = reader
             .property(INTER_BROKER_MECHANISM)
@@ -263,14 +299,32 @@ impl PeerSecurity {
             return Err(ConfigError::invalid(INTER_BROKER_MECHANISM, property, problem, "one of its mechanisms"));
         }
         let modules = scope.modules(mechanism, file)?;
-        let login = modules.iter().filter(|module| module.serves(mechanism)).find_map(JaasEntry::login);
+        let mut own_modules = modules.iter().filter(|module| module.serves(mechanism));
+        let module_name = format!("{}{}.{JAAS}", scope.prefix, mechanism.name().to_ascii_lowercase());
+        if mechanism == Mechanism::OAuthBearer {
+            let module = own_modules
+                .next()
+                .ok_or_else(|| ConfigError::missing(&module_name, "the login module of OAUTHBEARER"))?;
+            let source = TokenSource::read(&|name| scope.bearer_setting(name), module);
+            let source = source.map_err(|error| scope.bearer_error(error))?;
+            return Ok(Self { tls, login: Some(ClientLogin::Bearer(source)) });
+        }
+        let login = own_modules.find_map(|module| Some((module.login()?, module.is_token())));
+        if login.is_some_and(|(_, is_token)| is_token) {
+            // It would end, and the cluster with it.
+            return Err(ConfigError::missing(&module_name, "a user, not a delegation token, for other brokers"));
+        }
+        let login = login.map(|(login, _)| login);
         let own = reader.text("inter.broker.user").zip(reader.text("inter.broker.password"));
         let Some((user, password)) = login.or(own) else {
-            let name = format!("{}{}.{JAAS}", scope.prefix, mechanism.name().to_ascii_lowercase());
-            return Err(ConfigError::missing(&name, "a login module with username and password, for other brokers"));
+            return Err(ConfigError::missing(
+                &module_name,
+                "a login module with username and password, for other brokers",
+            ));
         };
-        let credentials = ClientCredentials { mechanism, user: user.to_owned(), password: password.to_owned() };
-        Ok(Self { tls, credentials: Some(credentials) })
+        let (user, password) = (user.to_owned(), password.to_owned());
+        let credentials = ClientCredentials { mechanism, user, password, is_token: false };
+        Ok(Self { tls, login: Some(ClientLogin::User(credentials)) })
     }
 }
 
@@ -293,15 +347,15 @@ fn shared_users(reader: &Reader<'_>) -> Result<BTreeMap<String, Password>, Confi
 
 /// Java classes that would decide who gets in.
 fn refuse_handlers(properties: &Properties) -> Result<(), ConfigError> {
-    const HANDLERS: [&str; 4] = [
-        "sasl.server.callback.handler.class",
-        "sasl.login.callback.handler.class",
-        "sasl.client.callback.handler.class",
-        "sasl.login.class",
-    ];
+    const HANDLERS: [&str; 4] =
+        [SERVER_HANDLER, LOGIN_HANDLER, "sasl.client.callback.handler.class", "sasl.login.class"];
     for (name, property) in properties.iter() {
         let is_handler = HANDLERS.iter().any(|handler| name == *handler || name.ends_with(&format!(".{handler}")));
-        if is_handler && !property.value.is_empty() {
+        let is_of_bearer = [SERVER_HANDLER, LOGIN_HANDLER]
+            .iter()
+            .any(|handler| name.strip_suffix(handler).is_some_and(|scope| scope.ends_with("oauthbearer.")));
+        // Those of OAUTHBEARER are looked at by its settings.
+        if is_handler && !is_of_bearer && !property.value.is_empty() {
             let problem = "there is no such class here";
             return Err(ConfigError::invalid(name, property, problem, "users of PLAIN in sasl.jaas.config, or SCRAM"));
         }

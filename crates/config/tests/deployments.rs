@@ -336,11 +336,10 @@ fn unknown_keys_warn_and_those_of_the_jvm_are_quiet() {
     ])
     .expect("usable");
     assert_eq!(config.num_partitions, 1);
-    assert_eq!(warnings.len(), 3, "{warnings:#?}");
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
     assert!(warnings[0].contains("log.segment.ms (KAFKA_LOG_SEGMENT_MS)"), "{}", warnings[0]);
     assert!(warnings[0].contains("did you mean log.roll.ms?"), "{}", warnings[0]);
     assert!(warnings[1].contains("did you mean num.partitions?"));
-    assert!(warnings[2].contains("comes from a Kubernetes service"));
 }
 
 #[test]

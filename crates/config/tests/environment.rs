@@ -38,6 +38,7 @@ fn section(page: &mut String, title: &str, families: &[Family]) {
                 Effect::Property(property) => format!("property `{property}`"),
                 Effect::Acts(how) => how.to_owned(),
                 Effect::Unused(why) => format!("not used: {why}"),
+                Effect::Warned(why) => format!("not used, and the log says so: {why}"),
                 Effect::Refused(what) => format!("ends the start: {what}"),
             };
             writeln!(page, "| `{}` | {effect} |", row.variable.replace('*', "…")).expect("a string takes all text");
@@ -47,12 +48,7 @@ fn section(page: &mut String, title: &str, families: &[Family]) {
 
 #[test]
 fn the_page_is_what_the_tables_say() {
-    let page = page();
-    if std::env::var_os("OTTLA_WRITE_DOCS").is_some() {
-        std::fs::write(PATH, &page).expect("the page can be written");
-    }
-    let written = std::fs::read_to_string(PATH).expect("the page is there");
-    assert_eq!(written, page, "docs/environment.md is old: run this test with OTTLA_WRITE_DOCS=1");
+    ottla_test_support::generated(PATH, &page());
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn readers() -> Vec<(PathBuf, String)> {
     let mut texts = Vec::new();
     sources_below(&crates().join("config/src"), &mut texts);
     sources_below(&crates().join("tls/src"), &mut texts);
+    sources_below(&crates().join("sasl/src"), &mut texts);
     texts.retain(|(path, _)| !path.parent().is_some_and(|folder| folder.ends_with("known")));
     let mut services = Vec::new();
     sources_below(&crates().join("broker/src"), &mut services);
@@ -51,9 +52,17 @@ const REFUSED: [&str; 3] =
 
 #[test]
 fn every_known_key_is_read_or_says_why_not() {
-    // Another name of broker.id; names that are made of a mechanism's.
-    const OTHERWISE: &[&str] =
-        &["node.id", "plain.sasl.jaas.config", "scram-sha-256.sasl.jaas.config", "scram-sha-512.sasl.jaas.config"];
+    // Read by a constant that holds the name; another name of broker.id; names that are made of a mechanism's.
+    const OTHERWISE: &[&str] = &[
+        "cordoned.log.dirs",
+        "node.id",
+        "oauthbearer.sasl.jaas.config",
+        "oauthbearer.sasl.login.callback.handler.class",
+        "oauthbearer.sasl.server.callback.handler.class",
+        "plain.sasl.jaas.config",
+        "scram-sha-256.sasl.jaas.config",
+        "scram-sha-512.sasl.jaas.config",
+    ];
     let readers = readers();
     let mut silent = Vec::new();
     for config in BROKER_CONFIGS {
@@ -105,6 +114,8 @@ fn classes_that_guard_something_end_the_start() {
         assert!(error.starts_with(key) && !error.contains('\n'), "{error}");
         assert!(load(&[(key, "")]).is_ok(), "no value is no class");
     }
+    let of_listener = "listener.name.plaintext.principal.builder.class";
+    assert!(load(&[(of_listener, "org.example.Guard")]).unwrap_err().starts_with(of_listener));
 }
 
 #[test]

@@ -49,8 +49,9 @@ fn coordinator(node: &Node) -> String {
 #[test]
 fn nothing_at_all_is_a_cluster_of_one() {
     let alone = node(&[]);
-    assert_eq!(broker(&alone), "1 127.0.0.1:9093 PLAINTEXT://:9092 PLAINTEXT://localhost:9092 PLAINTEXT /data/logs");
-    assert_eq!(coordinator(&alone), "- 0.0.0.0:9093  /data/logs/__coordinator");
+    assert_eq!(broker(&alone), "1 127.0.0.1:2181 PLAINTEXT://:9092 PLAINTEXT://localhost:9092 PLAINTEXT /data/logs");
+    assert_eq!(coordinator(&alone), "- 0.0.0.0:2181  /data/logs/__coordinator");
+    assert_eq!(alone.coordinator.expect("a coordinator").config.peer_port, Some(9093));
     let coordinator_image = load_as(Service::Coordinator, &[]).expect("usable");
     assert_eq!(broker(&coordinator_image), "none");
     assert_eq!(coordinator(&coordinator_image), "- 0.0.0.0:2181  /data/tree");
@@ -95,6 +96,65 @@ fn both_roles_by_the_voters() {
     assert_eq!(config.peer_port, None);
     let warnings = &both.broker.as_ref().expect("a broker").warnings;
     assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn a_coordinator_does_not_read_what_is_the_brokers() {
+    let shared = [
+        ("KAFKA_SSL_KEY_CREDENTIALS", "no-such-file"),
+        ("KAFKA_BROKER_ID_FILE", "/no/such/file"),
+        ("RACK_COMMAND", "false"),
+        ("ZOO_MY_ID", "2"),
+    ];
+    let alone = load_as(Service::Coordinator, &shared).expect("nothing of brokers is read");
+    assert_eq!(coordinator(&alone), "2 0.0.0.0:2181  /data/tree");
+    assert!(load_as(Service::Broker, &shared).is_err());
+    let with_roles = [&shared[..], &[("KAFKA_PROCESS_ROLES", "controller")]].concat();
+    assert!(load_as(Service::Coordinator, &with_roles).is_err());
+}
+
+#[test]
+fn spotifys_node_answers_where_its_zookeeper_did() {
+    let spotify = node(&[("ADVERTISED_HOST", "10.1.1.1"), ("ADVERTISED_PORT", "9092"), ("NUM_PARTITIONS", "3")]);
+    assert_eq!(coordinator(&spotify), "- 0.0.0.0:2181  /data/logs/__coordinator");
+    assert!(broker(&spotify).starts_with("1 127.0.0.1:2181 "), "{}", broker(&spotify));
+    let landoop = node(&[("ADV_HOST", "10.1.1.1")]);
+    assert_eq!(coordinator(&landoop), "- 0.0.0.0:2181  /data/logs/__coordinator");
+    assert!(broker(&landoop).contains(" PLAINTEXT://10.1.1.1:9092 "), "{}", broker(&landoop));
+    // Others begin with KRaft, and may have a ZooKeeper of others beside them.
+    let apache = node(&[("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://localhost:9092")]);
+    assert_eq!(coordinator(&apache), "- 0.0.0.0:9093  /data/logs/__coordinator");
+    assert_eq!(apache.coordinator.expect("a coordinator").config.peer_port, None);
+}
+
+#[test]
+fn debezium_has_a_word_for_both_roles() {
+    let variables = [("NODE_ID", "1"), ("NODE_ROLE", "combined"), ("KAFKA_CONTROLLER_QUORUM_VOTERS", "1@kafka:9093")];
+    let both = node(&variables);
+    assert_eq!(coordinator(&both), "1 0.0.0.0:9093 1@kafka:9093 /data/logs/__coordinator");
+    assert!(broker(&both).starts_with("1 kafka:9093 PLAINTEXT://:9092 "), "{}", broker(&both));
+    let member = node(&[variables[0], ("NODE_ROLE", "broker"), variables[2]]);
+    assert_eq!(coordinator(&member), "none");
+    // Another variable of the role wins, and Kafka's own key does not have the word.
+    let member = node(&[variables[0], variables[1], variables[2], ("KAFKA_PROCESS_ROLES", "broker")]);
+    assert_eq!(coordinator(&member), "none");
+    let error = load_as(Service::Broker, &[("KAFKA_PROCESS_ROLES", "combined")]).expect_err("refused").to_string();
+    assert!(error.contains("`combined` is no role"), "{error}");
+}
+
+#[test]
+fn either_key_names_the_directory() {
+    let directory = |variables: &[(&str, &str)]| {
+        let loaded = node(variables).broker.expect("a broker");
+        loaded.config.log_dirs.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+    };
+    assert_eq!(directory(&[]), "/data/logs");
+    assert_eq!(directory(&[("KAFKA_LOG_DIR", "/one")]), "/one");
+    assert_eq!(directory(&[("KAFKA_LOG_DIR", "/one"), ("KAFKA_LOG_DIRS", "/two,/three")]), "/two,/three");
+    let sources = Sources::of_environment([("KAFKA_LOG_DIR", "/one"), ("KAFKA_METADATA_LOG_DIR", "/meta")]);
+    let defaults = NodeDefaults { log_dir: "/data/logs".into(), coordinator_dir: "/data/tree".into() };
+    let formatted = Node::log_dirs(&sources, &defaults).expect("usable");
+    assert_eq!(formatted, ["/meta", "/one"].map(std::path::PathBuf::from));
 }
 
 #[test]

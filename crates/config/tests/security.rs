@@ -3,7 +3,8 @@
 
 use ottla_config::{BrokerConfig, ConfigError, Host, Loaded, Sources};
 use ottla_model::{ListenerName, SecurityProtocol};
-use ottla_sasl::Mechanism;
+use ottla_sasl::oauth::token_source::TokenSource;
+use ottla_sasl::{ClientLogin, Mechanism};
 use ottla_tls::ClientAuth;
 
 const BASE: &[(&str, &str)] = &[("KAFKA_ZOOKEEPER_CONNECT", "zookeeper:2181")];
@@ -66,7 +67,7 @@ fn three_listeners_by_a_file_of_variables() {
     assert_eq!(noauth.protocol, SecurityProtocol::Ssl);
     let files: Vec<_> = noauth.tls.as_ref().unwrap().files().map(|path| path.display().to_string()).collect();
     assert_eq!(files, ["/etc/kafka/secrets/server.keystore.p12", "/etc/kafka/secrets/truststore.p12"]);
-    assert!(config.security.inter_broker.tls.is_none() && config.security.inter_broker.credentials.is_none());
+    assert!(config.security.inter_broker.tls.is_none() && config.security.inter_broker.login.is_none());
     assert!(!format!("{:?}", config.security).contains("hunter2"));
 }
 
@@ -162,7 +163,7 @@ fn users_of_bitnamis_variables() {
     let config = config(&variables);
     let users = ["controller", "user1", "user2"].map(str::to_owned).to_vec();
     assert_eq!(sasl(&config, "CLIENT"), (vec!["PLAIN", "SCRAM-SHA-256"], users.clone()));
-    let credentials = config.security.inter_broker.credentials.unwrap();
+    let Some(ClientLogin::User(credentials)) = config.security.inter_broker.login else { panic!("a user") };
     assert_eq!((credentials.mechanism, credentials.user.as_str()), (Mechanism::ALL[1], "controller"));
     let scram = &config.security.listeners[&ListenerName::new("CLIENT")].sasl.as_ref().unwrap().scram_users;
     assert_eq!(scram.keys().cloned().collect::<Vec<_>>(), users);
@@ -191,7 +192,12 @@ fn what_is_not_served_is_refused_by_name() {
     );
     refused(&sasl, "sasl.enabled.mechanisms=GSSAPI (default): the mechanism GSSAPI is not served");
     let plain = ("KAFKA_SASL_ENABLED_MECHANISMS", "PLAIN");
-    refused(&with(&sasl, &[("KAFKA_SASL_ENABLED_MECHANISMS", "OAUTHBEARER")]), "the mechanism OAUTHBEARER");
+    let oauth = ("KAFKA_SASL_ENABLED_MECHANISMS", "OAUTHBEARER");
+    refused(&with(&sasl, &[oauth]), "sasl.oauthbearer.jwks.endpoint.url is not set");
+    let url = ("KAFKA_SASL_OAUTHBEARER_JWKS_ENDPOINT_URL", "ldap://p.example/keys");
+    refused(&with(&sasl, &[oauth, url]), "sasl.oauthbearer.jwks.endpoint.url=ldap://p.example/keys");
+    let validator = ("KAFKA_SASL_OAUTHBEARER_JWT_VALIDATOR_CLASS", "org.example.Validator");
+    refused(&with(&sasl, &[oauth, validator]), "sasl.oauthbearer.jwt.validator.class=org.example.Validator");
     refused(&with(&sasl, &[plain]), "sasl.mechanism.inter.broker.protocol=GSSAPI");
     let between = ("KAFKA_SASL_MECHANISM_INTER_BROKER_PROTOCOL", "PLAIN");
     refused(&with(&sasl, &[plain, between]), "listener.name.own.plain.sasl.jaas.config is not set");
@@ -199,6 +205,50 @@ fn what_is_not_served_is_refused_by_name() {
     refused(&with(&sasl, &[plain, between, broken]), "the login configuration ends too early");
     let handler = ("KAFKA_LISTENER_NAME_OWN_PLAIN_SASL_SERVER_CALLBACK_HANDLER_CLASS", "org.example.Handler");
     refused(&with(&sasl, &[plain, between, handler]), "sasl.server.callback.handler.class");
+    let scram = ("KAFKA_SASL_ENABLED_MECHANISMS", "SCRAM-SHA-512");
+    let between = ("KAFKA_SASL_MECHANISM_INTER_BROKER_PROTOCOL", "SCRAM-SHA-512");
+    let token = (
+        "KAFKA_LISTENER_NAME_OWN_SCRAM-SHA-512_SASL_JAAS_CONFIG",
+        "x.ScramLoginModule required username=t password=hunter2 tokenauth=true;",
+    );
+    refused(&with(&sasl, &[scram, between, token]), "a user, not a delegation token");
+}
+
+/// Signed bearer tokens on a listener of clients, and between brokers; unsecured ones where a listener asks for them.
+#[test]
+fn bearer_tokens_are_checked_as_each_listener_says() {
+    const HANDLER: &str = "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler";
+    let config = config(&[
+        ("KAFKA_LISTENERS", "OWN://:9092,TRIAL://:9093"),
+        ("KAFKA_ADVERTISED_LISTENERS", "OWN://kafka:9092,TRIAL://kafka:9093"),
+        ("KAFKA_INTER_BROKER_LISTENER_NAME", "OWN"),
+        ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "OWN:SASL_PLAINTEXT,TRIAL:SASL_PLAINTEXT"),
+        ("KAFKA_SASL_ENABLED_MECHANISMS", "OAUTHBEARER"),
+        ("KAFKA_SASL_MECHANISM_INTER_BROKER_PROTOCOL", "OAUTHBEARER"),
+        ("KAFKA_LISTENER_NAME_OWN_SASL_OAUTHBEARER_JWKS_ENDPOINT_URL", "https://p.example/keys"),
+        ("KAFKA_SASL_OAUTHBEARER_EXPECTED_AUDIENCE", "kafka,other"),
+        ("KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL", "https://p.example/token"),
+        ("KAFKA_LISTENER_NAME_OWN_OAUTHBEARER_SASL_SERVER_CALLBACK_HANDLER_CLASS", HANDLER),
+        (
+            "KAFKA_LISTENER_NAME_OWN_OAUTHBEARER_SASL_JAAS_CONFIG",
+            "x.OAuthBearerLoginModule required clientId=me clientSecret=hunter2 ssl.truststore.password=hunter2;",
+        ),
+        (
+            "KAFKA_LISTENER_NAME_TRIAL_OAUTHBEARER_SASL_JAAS_CONFIG",
+            "x.OAuthBearerLoginModule required unsecuredValidatorRequiredScope=trial;",
+        ),
+    ]);
+    let bearer = |name: &str| {
+        let sasl = config.security.listeners[&ListenerName::new(name)].sasl.as_ref().unwrap();
+        sasl.bearer.clone().unwrap()
+    };
+    let own = bearer("OWN");
+    assert!(own.keys.is_some() && own.rules.is_signed && own.rules.audiences.len() == 2);
+    let trial = bearer("TRIAL");
+    assert!(trial.keys.is_none() && !trial.rules.is_signed && trial.rules.required_scope.contains("trial"));
+    let login = config.security.inter_broker.login.clone();
+    assert!(matches!(login, Some(ClientLogin::Bearer(TokenSource::Endpoint(_)))), "{login:?}");
+    assert!(!format!("{:?}", config.security).contains("hunter2"));
 }
 
 /// Kafka refuses to start without a login module; here its users may come later, and whoever waits in vain is told.

@@ -228,9 +228,7 @@ impl<S: CoordinatorShard, W: Waiter> CoordinatorPartition<S, W> {
         if !self.log_refuses && !shard.asks_log(&environment.view, request) {
             return;
         }
-        let log = environment.log.check_append(self.epoch);
-        self.log_refuses = log.is_err();
-        shard.set_log_state(log);
+        self.log_refuses = tell_log_state(&mut **shard, environment, self.epoch);
     }
 
     /// Follows the log's role and high watermark.
@@ -325,6 +323,10 @@ impl<S: CoordinatorShard, W: Waiter> CoordinatorPartition<S, W> {
         match std::mem::replace(&mut self.stage, Stage::Away) {
             Stage::Loaded { mut shard, end, since } if high_watermark >= end || self.rules.serves_before_replicated => {
                 let now = environment.now;
+                // It may write at once, and must not write what would be refused.
+                if shard.asks_log(&environment.view, None) {
+                    self.log_refuses = tell_log_state(&mut *shard, environment, self.epoch);
+                }
                 let mut effects = shard.loaded(now, &mut environment.view);
                 for notice in std::mem::take(&mut self.notices) {
                     effects.extend(shard.notice(now, &mut environment.view, notice));
@@ -409,6 +411,18 @@ impl<S: CoordinatorShard, W: Waiter> CoordinatorPartition<S, W> {
         }
         outputs
     }
+}
+
+/// Returns whether the log refuses records.
+fn tell_log_state<S: CoordinatorShard>(
+    shard: &mut S,
+    environment: &Environment<'_, '_, S>,
+    epoch: LeaderEpoch,
+) -> bool {
+    let log = environment.log.check_append(epoch);
+    let refuses = log.is_err();
+    shard.set_log_state(log);
+    refuses
 }
 
 fn refused<S: CoordinatorShard, W>(error: ErrorCode) -> (Option<S::Answer>, Outputs<S, W>) {

@@ -3,7 +3,8 @@
 //! A disk that never voted cannot have lost a vote. It may therefore join the quorum of its first start in two cases:
 //! every other configured member reports that its disk is empty too; or one of them has already formed the quorum and
 //! knows this disk from that time. A disk that a formed member does not know, under an id that it does know, has
-//! replaced a disk that voted: it is refused, and the error names it.
+//! replaced a disk that voted. If the members agree on that, it is refused, and the error names it; a single member may
+//! lag, and is not believed ([`crate::opinions`]).
 //!
 //! If the quorum runs, and this coordinator is not one of its members, it waits until it is added (`ottla quorum add`).
 //! It then receives the quorum's state before it votes.
@@ -11,6 +12,7 @@
 //! If no list is configured: without an id, a quorum of one; with an id, the first broker sends its list.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -24,6 +26,7 @@ use tonic::transport::Channel;
 
 use crate::error::CoordinatorError;
 use crate::identify::{self, Conflict, Identified};
+use crate::opinions::ASKED_MAX;
 use crate::rocksdb_store::{Identity, RocksDbStore};
 use crate::shared::Shared;
 
@@ -106,53 +109,111 @@ struct Peer {
     channel: Channel,
 }
 
-/// Asks every listed peer until all agree.
+/// Asks every listed peer until all agree. Members of a running quorum that an answer names are asked too: the list may
+/// be older than the quorum's members.
 async fn agree(shared: &Shared) -> Result<Formed, CoordinatorError> {
     let listed = shared.voters();
     let mut peers = Vec::new();
-    for (&id, address) in listed.iter().filter(|(id, _)| **id != shared.id) {
-        peers.push(Peer { id, address: address.clone(), channel: channel(address)? });
-    }
+    add_peers(shared, &listed, &mut peers)?;
     let mut reminder = Reminder::default();
     loop {
         let answers = join_all(peers.iter().map(|peer| identify::identify(shared, peer.channel.clone()))).await;
-        let mut disks = BTreeMap::from([(shared.id, Some(shared.disk))]);
-        let mut missing = Vec::new();
-        let mut is_remembered = false;
-        let mut runs_without = None;
+        let mut round = Round::default();
         for (peer, answer) in peers.iter().zip(answers) {
-            match answer {
-                Ok(found) => {
-                    identify::check(shared, &peer.address, peer.id, &found)?;
-                    if !found.is_empty && found.recognition == Recognition::SameDisk && found.members_revision > 0 {
-                        return Ok(Formed::Joins(members_of(&found)));
+            let missing = |why: &dyn Display| format!("{} at {} ({why})", peer.id, peer.address);
+            match answer.map_err(|status| missing(&describe(&status))) {
+                Ok(found) => match identify::check(shared, &peer.address, peer.id, &found) {
+                    Ok(()) => round.found.push(found),
+                    Err(conflict @ Conflict::DisputedDisk { .. }) => {
+                        round.missing.push(conflict.to_string());
+                        round.disputing.push(found);
                     }
-                    if !found.is_empty && !found.voters.contains_key(&shared.id) {
-                        runs_without = Some(identify::names(&found.voters));
-                    }
-                    is_remembered |= !found.is_empty && found.recognition == Recognition::SameDisk;
-                    disks.insert(peer.id, Some(found.disk));
-                }
-                Err(status) => missing.push(format!("{} at {} ({})", peer.id, peer.address, describe(&status))),
+                    Err(conflict) if listed.contains_key(&peer.id) => return Err(conflict.into()),
+                    // The list does not name it, and an older member may be wrong about it.
+                    Err(conflict) => tracing::debug!("{conflict}"),
+                },
+                Err(missing) if listed.contains_key(&peer.id) => round.missing.push(missing),
+                Err(_) => {}
             }
         }
-        if let Some(members) = runs_without {
-            let me = shared.id;
-            reminder
-                .say(|| format!("the quorum {members} runs without this coordinator: ottla quorum add {me}@ADDRESS"));
-            tokio::time::sleep(JOIN_PAUSE).await;
-            continue;
+        let mut disks = BTreeMap::from([(shared.id, shared.disk)]);
+        disks.extend(round.found.iter().map(|found| (found.id, found.disk)));
+        match round.verdict(shared.id) {
+            Verdict::Joins(members) => return Ok(Formed::Joins(members)),
+            Verdict::First => {
+                let voter = |(id, address): (CoordinatorId, String)| {
+                    let disk = disks.get(&id).copied();
+                    (id, Voter { address, disk })
+                };
+                return Ok(Formed::First(listed.into_iter().map(voter).collect()));
+            }
+            Verdict::WaitsToBeAdded(members) => {
+                let me = shared.id;
+                reminder.say(|| {
+                    format!("the quorum {members} runs without this coordinator: ottla quorum add {me}@ADDRESS")
+                });
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+            Verdict::AskAgain => {
+                reminder.say(|| format!("first start: waiting for coordinator {}", round.missing.join(", ")));
+                tokio::time::sleep(ROUND_PAUSE).await;
+            }
+        }
+        for found in round.found.iter().chain(&round.disputing).filter(|found| !found.is_empty) {
+            add_peers(shared, &found.voters, &mut peers)?;
+        }
+    }
+}
+
+/// Adds those that are not asked yet.
+fn add_peers(
+    shared: &Shared,
+    addresses: &BTreeMap<CoordinatorId, String>,
+    peers: &mut Vec<Peer>,
+) -> Result<(), CoordinatorError> {
+    for (&id, address) in addresses.iter().filter(|(id, _)| **id != shared.id) {
+        let is_asked = peers.iter().any(|peer| peer.id == id && peer.address == *address);
+        if !is_asked && peers.len() < ASKED_MAX {
+            peers.push(Peer { id, address: address.clone(), channel: channel(address)? });
+        }
+    }
+    Ok(())
+}
+
+/// The answers of one round.
+#[derive(Default)]
+struct Round {
+    found: Vec<Identified>,
+    /// They know this coordinator with another disk, and are not believed yet.
+    disputing: Vec<Identified>,
+    /// What is missing for a first quorum; for people.
+    missing: Vec<String>,
+}
+
+enum Verdict {
+    Joins(Voters),
+    First,
+    /// The members, for people.
+    WaitsToBeAdded(String),
+    AskAgain,
+}
+
+impl Round {
+    /// The members that have seen the latest change of the members decide: others lag.
+    fn verdict(&self, me: CoordinatorId) -> Verdict {
+        let formed = || self.found.iter().filter(|found| !found.is_empty);
+        let newest = formed().chain(&self.disputing).map(|found| found.members_revision).max();
+        let of_newest = || formed().filter(|found| Some(found.members_revision) == newest);
+        let knowing = of_newest().find(|found| found.recognition == Recognition::SameDisk);
+        if let Some(found) = knowing.filter(|found| found.members_revision > 0) {
+            return Verdict::Joins(members_of(found));
+        }
+        if let Some(found) = of_newest().find(|found| !found.voters.contains_key(&me)) {
+            return Verdict::WaitsToBeAdded(identify::names(&found.voters));
         }
         // A quorum that knows this disk was formed with it: no other answers are needed.
-        if missing.is_empty() || is_remembered {
-            let voter = |(id, address): (CoordinatorId, String)| {
-                let disk = disks.get(&id).copied().flatten();
-                (id, Voter { address, disk })
-            };
-            return Ok(Formed::First(listed.into_iter().map(voter).collect()));
-        }
-        reminder.say(|| format!("first start: waiting for coordinator {}", missing.join(", ")));
-        tokio::time::sleep(ROUND_PAUSE).await;
+        let may_form = self.missing.is_empty() || knowing.is_some();
+        if may_form && self.disputing.is_empty() { Verdict::First } else { Verdict::AskAgain }
     }
 }
 
@@ -244,5 +305,57 @@ impl Reminder {
             tracing::info!("{text}");
             self.said = Some((Instant::now(), text));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::IncarnationId;
+
+    use super::*;
+
+    const ME: CoordinatorId = CoordinatorId(2);
+
+    /// Of a member of a running quorum.
+    fn found(id: u64, members_revision: u64, members: &[u64], recognition: Recognition) -> Identified {
+        Identified {
+            id: CoordinatorId(id),
+            disk: IncarnationId::ZERO,
+            is_empty: false,
+            voters: members.iter().map(|id| (CoordinatorId(*id), format!("c{id}:2181"))).collect(),
+            disks: BTreeMap::new(),
+            members_revision,
+            cluster_id: None,
+            recognition,
+            known_disk: None,
+            stream_confirmed: false,
+        }
+    }
+
+    #[test]
+    fn a_replaced_coordinator_joins_while_a_member_lags() {
+        let lagging = found(1, 40, &[1, 2, 3], Recognition::OtherDisk);
+        let knowing = found(3, 50, &[1, 2, 3], Recognition::SameDisk);
+        let missing = vec!["1 lags".to_owned()];
+        let round = Round { found: vec![knowing], disputing: vec![lagging.clone()], missing: missing.clone() };
+        assert!(matches!(round.verdict(ME), Verdict::Joins(members) if members.len() == 3));
+        // Removed, and not added yet.
+        let without = found(3, 45, &[1, 3], Recognition::Unspecified);
+        let round = Round { found: vec![without], disputing: vec![lagging], missing };
+        assert!(matches!(round.verdict(ME), Verdict::WaitsToBeAdded(members) if members == "1@c1:2181,3@c3:2181"));
+    }
+
+    #[test]
+    fn a_member_that_lags_does_not_let_a_disk_join_or_form() {
+        for revision in [0, 40] {
+            let lagging = found(1, revision, &[1, 2, 3], Recognition::SameDisk);
+            let newest = found(3, 50, &[1, 2, 3], Recognition::OtherDisk);
+            let round = Round { found: vec![lagging], disputing: vec![newest], missing: vec!["3".to_owned()] };
+            assert!(matches!(round.verdict(ME), Verdict::AskAgain), "{revision}");
+        }
+        // Of the first quorum, which was formed with this disk.
+        let remembering = found(1, 0, &[1, 2, 3], Recognition::SameDisk);
+        let round = Round { found: vec![remembering], disputing: Vec::new(), missing: vec!["3".to_owned()] };
+        assert!(matches!(round.verdict(ME), Verdict::First));
     }
 }

@@ -11,7 +11,7 @@ use ottla_consensus::{Role, RoleChange};
 use ottla_model::Revision;
 
 use crate::shared::{Formed, Shared};
-use crate::zookeeper::ZooKeeper;
+use crate::zookeeper::{ZooKeeper, timeout_limits};
 
 /// Tools read the number to know which lines to expect: the last ZooKeeper whose output these are.
 const VERSION: &str = concat!("3.9.2-ottla-", env!("CARGO_PKG_VERSION"));
@@ -61,7 +61,7 @@ impl Words {
             b"isro" => self.state().map_or("null", |_| "rw").to_owned(),
             b"conf" => self.configuration(),
             b"envi" => environment(),
-            b"cons" => format!("{}\n", connection(peer)),
+            b"cons" => format!("{}\n", self.connections(peer)),
             b"dirs" => {
                 "datadir_size: 0\nlogdir_size: 0\n".replace('0', &directory_bytes(&self.config.data_dir).to_string())
             }
@@ -89,8 +89,8 @@ impl Words {
             mode,
             revision: view.revision,
             nodes: view.tree.len(),
-            ephemerals: view.tree.iter().filter(|(path, _)| path.as_str().starts_with("/brokers/ids/")).count(),
-            data_bytes: view.tree.iter().map(|(path, _)| path.as_str().len()).sum(),
+            ephemerals: view.image.broker_count(),
+            data_bytes: view.tree.bytes(),
             followers: if leads { voters.saturating_sub(1) } else { 0 },
             learners: if leads { members.by_id.len().saturating_sub(1) } else { 0 },
             connections: connections + 1,
@@ -103,22 +103,37 @@ impl Words {
         self.zookeeper.as_ref().map_or((0, 0), |zookeeper| (zookeeper.connections(), zookeeper.watches()))
     }
 
+    /// A line for each connection of ZooKeeper's clients, and for the one that asks.
+    fn connections(&self, peer: SocketAddr) -> String {
+        let clients = self.zookeeper.as_ref().map(|zookeeper| zookeeper.clients()).unwrap_or_default();
+        let mut text: String = clients.into_iter().map(|(client, requests)| connection(client, requests)).collect();
+        text.push_str(&connection_that_asks(peer));
+        text
+    }
+
     fn server(&self, state: &State, asked: u64) -> String {
         format!("Zookeeper version: {VERSION}, built on an unknown day\n{}", summary(state, asked))
     }
 
     fn statistics(&self, state: &State, asked: u64, peer: SocketAddr) -> String {
         let version = format!("Zookeeper version: {VERSION}, built on an unknown day\n");
-        format!("{version}Clients:\n{}\n{}", connection(peer), summary(state, asked))
+        format!("{version}Clients:\n{}\n{}", self.connections(peer), summary(state, asked))
     }
 
     fn configuration(&self) -> String {
         let config = &self.config;
         let directory = config.data_dir.display();
-        let tick = config.sync_timeout.as_millis().min(2_000);
+        let limits = timeout_limits(config);
         let mut text = format!(
-            "clientPort={}\nsecureClientPort=-1\ndataDir={directory}\ndataLogDir={directory}\ntickTime={tick}\nserverId={}\n",
-            config.client_port, self.shared.id
+            "clientPort={}\nsecureClientPort=-1\ndataDir={directory}\ndataLogDir={directory}\ntickTime={}\n\
+             maxClientCnxns={}\nminSessionTimeout={}\nmaxSessionTimeout={}\nserverId={}\n",
+            config.client_port,
+            config.tick_time.as_millis(),
+            // 0 is ZooKeeper's word for no bound.
+            config.client_connections_max.unwrap_or(0),
+            limits.min_ms,
+            limits.max_ms,
+            self.shared.id
         );
         let members = self.shared.formed().map(Formed::members).unwrap_or_default();
         for (id, address) in self.shared.voters() {
@@ -176,7 +191,12 @@ fn monitor(state: &State, asked: u64) -> String {
     text
 }
 
-fn connection(peer: SocketAddr) -> String {
+/// Requests are answered in turn, one by one.
+fn connection(client: SocketAddr, requests: u64) -> String {
+    format!(" /{client}[1](queued=0,recved={requests},sent={requests})\n")
+}
+
+fn connection_that_asks(peer: SocketAddr) -> String {
     format!(" /{peer}[0](queued=0,recved=1,sent=0)\n")
 }
 

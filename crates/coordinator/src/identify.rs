@@ -13,6 +13,7 @@ use ottla_rpc::quorum::{IdentifyRequest, Recognition};
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::opinions::Opinion;
 use crate::shared::{Shared, wire_voters};
 
 /// A coordinator answers this from memory.
@@ -110,6 +111,11 @@ pub enum Conflict {
         "coordinator {me} voted with disk {known} before, says coordinator {id} at {address}, and this data directory is disk {disk}: a member that lost its disk must not vote (ottla quorum remove {me}, then add it)"
     )]
     LostDisk { me: CoordinatorId, disk: IncarnationId, known: IncarnationId, id: CoordinatorId, address: String },
+    /// One that lags says so too: the others are asked.
+    #[error(
+        "coordinator {id} at {address} knows coordinator {me} with another disk: it lags, or the disk was lost; the other members decide"
+    )]
+    DisputedDisk { me: CoordinatorId, id: CoordinatorId, address: String },
     /// Of the other one. Its word counts for nothing until its disk is admitted: a member that was restored alone says
     /// of all others that they were removed.
     #[error(
@@ -132,10 +138,8 @@ pub fn names(voters: &BTreeMap<CoordinatorId, String>) -> String {
 pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Identified) -> Result<(), Conflict> {
     let address = address.to_owned();
     // First: the disks and lists of another cluster are irrelevant for this one.
-    if let (Some(ours), Some(theirs)) = (shared.cluster_id(), &found.cluster_id)
-        && ours != *theirs
-    {
-        return Err(Conflict::OtherCluster { address, ours, theirs: theirs.clone() });
+    if let Some((ours, theirs)) = shared.other_cluster(found) {
+        return Err(Conflict::OtherCluster { address, ours, theirs });
     }
     if found.id == shared.id && found.disk != shared.disk {
         return Err(Conflict::DuplicateId { id: shared.id, address });
@@ -147,6 +151,7 @@ pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Id
     if let Some(known) = shared.expected_disk(found.id).filter(|known| *known != found.disk) {
         return Err(Conflict::PeerLostDisk { id: found.id, known, shown: found.disk });
     }
+    // Whatever its age: a removed disk is not added again.
     if found.recognition == Recognition::Removed {
         return Err(Conflict::Removed { me: shared.id, id: found.id, address });
     }
@@ -158,11 +163,22 @@ pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Id
         let (id, ours, theirs) = (found.id, names(&ours), names(&found.voters));
         return Err(Conflict::OtherVoters { id, address, ours, theirs });
     }
-    if found.recognition == Recognition::OtherDisk {
-        let known = found.known_disk.unwrap_or_default();
-        return Err(Conflict::LostDisk { me: shared.id, disk: shared.disk, known, id: found.id, address });
+    if found.is_empty {
+        return Ok(());
     }
-    Ok(())
+    let is_other_disk = found.recognition == Recognition::OtherDisk;
+    let members = found.voters.keys().copied().collect();
+    let opinion = Opinion { members_revision: found.members_revision, members, is_other_disk };
+    let is_disk_lost = shared.record_opinion(found.id, opinion);
+    let (me, id) = (shared.id, found.id);
+    match is_other_disk {
+        false => Ok(()),
+        true if !is_disk_lost => Err(Conflict::DisputedDisk { me, id, address }),
+        true => {
+            let known = found.known_disk.unwrap_or_default();
+            Err(Conflict::LostDisk { me, disk: shared.disk, known, id, address })
+        }
+    }
 }
 
 #[cfg(test)]

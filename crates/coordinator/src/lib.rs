@@ -21,6 +21,7 @@ mod identify;
 mod listener;
 mod member;
 pub mod offline;
+mod opinions;
 mod pages;
 mod peers;
 pub mod probe;
@@ -202,7 +203,12 @@ impl Coordinator {
 /// One address never takes all connections: brokers and peers must be able to come back.
 fn connection_limits(connections_max: u64) -> Arc<ConnectionLimits> {
     let total = usize::try_from(connections_max).unwrap_or(usize::MAX);
-    Arc::new(ConnectionLimits::new(move |_| Limits { total, kept_for_brokers: 0, per_ip: total / 4 * 3 }))
+    Arc::new(ConnectionLimits::new(move |_, _| Limits {
+        total,
+        kept_for_brokers: 0,
+        of_listener: total,
+        per_ip: total / 4 * 3,
+    }))
 }
 
 async fn bind(key: &'static str, host: &str, port: u16) -> Result<TcpListener, CoordinatorError> {

@@ -30,6 +30,8 @@ const PEEK_PAUSE: Duration = Duration::from_millis(5);
 const WORD_BYTES_MAX: usize = 64;
 /// Connections that wait for the server.
 const ACCEPTED_MAX: usize = 64;
+/// Each port of a coordinator has limits of its own, so its connections need no second count.
+const ONE_LISTENER: &str = "coordinator";
 /// After a failed accept (no file descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,12 +47,15 @@ pub fn connections(
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     tokio::spawn(async move {
         let complaints = RateLimit::per_second();
+        let refusals = Arc::new(RateLimit::per_second());
         loop {
             tokio::select! {
                 () = sender.closed() => return,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let permit = match limits.enter(peer.ip().to_canonical(), Caller::Anybody) {
+                        let ip = peer.ip().to_canonical();
+                        let caller = Caller { listener: ONE_LISTENER, is_broker: false, ip };
+                        let permit = match limits.enter(caller) {
                             Ok(permit) => permit,
                             Err(reason) => {
                                 complaints.run(|more| tracing::warn!(%peer, more, "connection refused: {reason}"));
@@ -60,8 +65,9 @@ pub fn connections(
                         let sender = sender.clone();
                         let stopped = stop.clone().cancelled_owned();
                         let (words, zookeeper, stop) = (words.clone(), zookeeper.clone(), stop.clone());
+                        let refusals = refusals.clone();
                         tokio::spawn(async move {
-                            match protocol(stream, peer, &words).await {
+                            match protocol(stream, peer, &words, &refusals).await {
                                 Protocol::Http2(stream) => {
                                     let stopped = Box::pin(stopped);
                                     let _ = sender.send(Ok(Connection { stream, stopped, _permit: permit })).await;
@@ -69,7 +75,7 @@ pub fn connections(
                                 // The permit is given back when the session's connection ends.
                                 Protocol::ZooKeeper(stream) => match zookeeper {
                                     Some(zookeeper) => zookeeper.serve(stream, peer, stop).await,
-                                    None => refuse(peer, "ZooKeeper's protocol is not served here"),
+                                    None => refuse(&refusals, peer, "ZooKeeper's protocol is not served here"),
                                 },
                                 Protocol::Other => {}
                             }
@@ -94,7 +100,7 @@ enum Protocol {
     Other,
 }
 
-async fn protocol(mut stream: TcpStream, peer: SocketAddr, words: &Words) -> Protocol {
+async fn protocol(mut stream: TcpStream, peer: SocketAddr, words: &Arc<Words>, refusals: &RateLimit) -> Protocol {
     let mut first = [0; PREFACE.len()];
     if stream.set_nodelay(true).is_err() {
         return Protocol::Other;
@@ -106,19 +112,24 @@ async fn protocol(mut stream: TcpStream, peer: SocketAddr, words: &Words) -> Pro
         Ok(Some(_)) if first[0] == 0 => return Protocol::ZooKeeper(stream),
         Ok(Some(_)) => {}
     }
-    match words.answer(first, peer) {
+    // One of the words asks the disk for the size of its files.
+    let words = Arc::clone(words);
+    let answer = tokio::task::spawn_blocking(move || words.answer(first, peer)).await;
+    match answer.unwrap_or_default() {
         Some(answer) => {
             // A client that does not read its answer in time has gone.
             let _ = tokio::time::timeout(PREFACE_TIMEOUT, tell(&mut stream, &answer)).await;
         }
-        None if first.iter().all(u8::is_ascii_lowercase) => refuse(peer, "it is no four-letter word that is answered"),
-        None => refuse(peer, "this port accepts gRPC (HTTP/2), not HTTP/1"),
+        None if first.iter().all(u8::is_ascii_lowercase) => {
+            refuse(refusals, peer, "it is no four-letter word that is answered")
+        }
+        None => refuse(refusals, peer, "this port accepts gRPC (HTTP/2), not HTTP/1"),
     }
     Protocol::Other
 }
 
-fn refuse(peer: SocketAddr, why: &str) {
-    tracing::warn!("refused a connection of {peer}: {why}");
+fn refuse(refusals: &RateLimit, peer: SocketAddr, why: &str) {
+    refusals.run(|left_out| tracing::warn!(left_out, "refused a connection of {peer}: {why}"));
 }
 
 /// Looks at the first bytes without taking them, until all have come or they are not the beginning of anything known.

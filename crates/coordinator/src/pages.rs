@@ -7,13 +7,14 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use futures::future::join_all;
 use ottla_metrics::Registry;
 use ottla_model::Chroot;
 use ottla_resources::ConnectionLimits;
 
-use crate::quorums::Quorums;
+use crate::quorums::{Quorum, Quorums};
 
-/// A page waits this long for the driver's word on the other coordinators.
+/// A page waits this long for the drivers' word on the other coordinators.
 const PROGRESS_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// What the health and metrics server tells of.
@@ -55,16 +56,18 @@ async fn page(shown: &Shown) -> String {
     let quorums = shown.quorums.all();
     let open = shown.connections.iter().map(|limits| limits.open()).sum::<usize>();
     shown.quorums.root_metrics().connections.set(i64::try_from(open).unwrap_or(i64::MAX));
-    for quorum in &quorums {
-        let Some(formed) = quorum.shared.formed() else { continue };
-        let view = formed.view.get();
-        quorum.metrics.cluster.show(view.revision, &view.image);
-        // A driver that stalls does not keep the page back.
-        let progress = tokio::time::timeout(PROGRESS_TIMEOUT, formed.driver.progress()).await;
-        let progress = progress.ok().and_then(Result::ok).flatten();
-        quorum.metrics.cluster.show_progress(progress.as_ref());
-    }
+    join_all(quorums.iter().map(show_cluster)).await;
     Registry::render_all(quorums.iter().map(|quorum| &quorum.metrics.registry))
+}
+
+async fn show_cluster(quorum: &Quorum) {
+    let Some(formed) = quorum.shared.formed() else { return };
+    let view = formed.view.get();
+    quorum.metrics.cluster.show(view.revision, &view.image);
+    // A driver that stalls does not keep the page back.
+    let progress = tokio::time::timeout(PROGRESS_TIMEOUT, formed.driver.progress()).await;
+    let progress = progress.ok().and_then(Result::ok).flatten();
+    quorum.metrics.cluster.show_progress(progress.as_ref());
 }
 
 fn verdict(problem: Option<String>) -> (StatusCode, String) {

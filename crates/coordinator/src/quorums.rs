@@ -3,13 +3,14 @@
 //! A quorum of a chroot has the same members, ports and settings, and a disk, a log and a cluster id of its own, below
 //! `data.dir/chroots`. It begins with the first call of a broker or of another member; calls of tools begin none.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::Response;
 use ottla_config::CoordinatorConfig;
-use ottla_model::Chroot;
+use ottla_model::{Chroot, Revision};
 use ottla_rpc::cluster_metadata;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -113,17 +114,29 @@ impl Quorums {
         [self.root.clone()].into_iter().chain(self.chrooted.lock().values().cloned()).collect()
     }
 
-    /// The cluster that a path of ZooKeeper's protocol lies in: that of the longest chroot that it begins with, where
-    /// its quorum is formed.
-    pub fn of_path(&self, path: &str) -> (Option<Chroot>, Arc<Shared>) {
+    /// The newest revision that this coordinator has of any cluster. Clusters do not count alike.
+    pub fn newest_revision(&self) -> Revision {
+        let revisions = self.all().into_iter().filter_map(|quorum| Some(quorum.shared.formed()?.view.get().revision));
+        revisions.max().unwrap_or(Revision(0))
+    }
+
+    /// The chroots whose quorums are formed, as paths of ZooKeeper's protocol begin with them; the longest first.
+    pub fn formed_chroots(&self) -> Vec<String> {
         let chrooted = self.chrooted.lock();
-        let holding = chrooted.iter().filter(|(chroot, quorum)| {
-            ottla_zookeeper::below(path, &chroot.to_string()).is_some() && quorum.shared.formed().is_some()
-        });
-        match holding.max_by_key(|(chroot, _)| chroot.as_str().len()) {
-            Some((chroot, quorum)) => (Some(chroot.clone()), quorum.shared.clone()),
-            None => (None, self.root.shared.clone()),
+        let formed = chrooted.iter().filter(|(_, quorum)| quorum.shared.formed().is_some());
+        let mut chroots: Vec<String> = formed.map(|(chroot, _)| chroot.to_string()).collect();
+        chroots.sort_by_key(|chroot| Reverse(chroot.len()));
+        chroots
+    }
+
+    /// The cluster below such a chroot; empty: the root's.
+    pub fn below(&self, chroot: &str) -> Option<Arc<Shared>> {
+        if chroot.is_empty() {
+            return Some(self.root.shared.clone());
         }
+        let chrooted = self.chrooted.lock();
+        let (_, quorum) = chrooted.iter().find(|(known, _)| known.to_string() == chroot)?;
+        Some(quorum.shared.clone())
     }
 
     fn stored_chroots(&self) -> Vec<Chroot> {

@@ -20,6 +20,8 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
 use crate::driver::{CurrentView, DriverHandle};
+use crate::identify::Identified;
+use crate::opinions::{Opinion, Opinions};
 use crate::rocksdb_store::Identity;
 
 /// Bound of the addresses in one broker's list; further ones are ignored.
@@ -72,6 +74,8 @@ pub struct Shared {
     connect_lists: mpsc::Sender<Vec<String>>,
     watches: Watches,
     raft_streams: Mutex<RaftStreams>,
+    /// What the other members say of this disk.
+    opinions: Mutex<Opinions>,
 }
 
 /// The Raft streams between this member and the others, at most one each way with each.
@@ -133,6 +137,7 @@ impl Shared {
             connect_lists,
             watches: Watches::default(),
             raft_streams: Mutex::default(),
+            opinions: Mutex::default(),
         })
     }
 
@@ -235,6 +240,20 @@ impl Shared {
     pub fn cluster_id(&self) -> Option<String> {
         let known = self.formed().and_then(|formed| Some(formed.view.get().image.cluster_id()?.to_string()));
         known.or_else(|| self.configured_cluster_id.clone())
+    }
+
+    /// The id of this cluster and that of the coordinator that was found, if it belongs to another one.
+    pub fn other_cluster(&self, found: &Identified) -> Option<(String, String)> {
+        let (ours, theirs) = (self.cluster_id()?, found.cluster_id.clone()?);
+        (ours != theirs).then_some((ours, theirs))
+    }
+
+    /// Records what a member says of this disk. Returns whether the members agree that it is not the one that voted.
+    pub fn record_opinion(&self, member: CoordinatorId, opinion: Opinion) -> bool {
+        let known_revision = self.members_revision();
+        let mut opinions = self.opinions.lock();
+        opinions.record(member, opinion);
+        opinions.is_disk_lost(self.id, known_revision)
     }
 
     /// A Raft stream to `peer` is being opened: its first frame shows this token.

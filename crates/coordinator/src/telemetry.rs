@@ -51,7 +51,7 @@ pub struct Metrics {
     elections: Counter,
     pub connections: Gauge,
     pub cluster: ClusterMetrics,
-    /// The scarce things of this quorum; at the root, those of the process too.
+    /// The resources of this quorum; at the root, those of the process too.
     pub resources: ResourceTable,
 }
 

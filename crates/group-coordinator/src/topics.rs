@@ -52,6 +52,11 @@ impl fmt::Debug for VisibleTopics {
 pub trait Topics {
     fn by_name(&self, name: &str) -> Option<TopicView>;
     fn by_id(&self, id: TopicId) -> Option<TopicView>;
+    /// Whether there is a topic of this name that this release cannot read: it is not gone, though nothing is known of
+    /// it. Only hosts that read what another release may have written have such topics.
+    fn is_unreadable(&self, _name: &str) -> bool {
+        false
+    }
     /// Every topic's name, in order. For regular expressions only: it is as long as the cluster is large.
     fn names(&self, each: &mut dyn FnMut(&TopicName));
     /// Grows whenever a topic was created, deleted or given partitions; equal numbers mean equal topics (on one host).

@@ -3,6 +3,7 @@
 //! unchanged.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::config_value::{InvalidValue, ValueKind};
 
@@ -37,6 +38,8 @@ pub enum BrokerConfigError {
     WithoutListener(Vec<String>),
     #[error("Cannot update these configs at default cluster level, broker id must be specified: [{}]", .0.join(", "))]
     PerBroker(Vec<String>),
+    #[error("{name}: there is no class {class} here, and without it clients could do what it is there to refuse")]
+    Guard { name: String, class: String },
     #[error(transparent)]
     Value(#[from] InvalidValue),
 }
@@ -65,6 +68,28 @@ const ANY_LONG: ValueKind = ValueKind::Long { min: i64::MIN };
 const ANY_DOUBLE: ValueKind = ValueKind::Double { min: f64::MIN, max: f64::MAX };
 const COMPRESSIONS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
 const COORDINATOR_BUFFER_MIN_BYTES: i64 = 524_288;
+
+/// The value of `cordoned.log.dirs` (KIP-1066): the paths of log directories that get no new replicas, or `*` for all.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CordonedLogDirs {
+    paths: Vec<String>,
+}
+
+impl CordonedLogDirs {
+    pub const KEY: &str = "cordoned.log.dirs";
+
+    pub fn parse(value: &str) -> Self {
+        Self { paths: value.split(',').map(|path| path.trim().to_owned()).collect() }
+    }
+
+    pub fn are_all(&self) -> bool {
+        self.paths.iter().any(|path| path == "*")
+    }
+
+    pub fn contain(&self, directory: &Path) -> bool {
+        self.are_all() || self.paths.iter().any(|path| directory.as_os_str() == path.as_str())
+    }
+}
 
 /// By name, as Kafka 4.3.0 has them; the throttles at the end of Kafka's list among them.
 pub static DYNAMIC_CONFIGS: &[DynamicConfig] = {
@@ -175,6 +200,14 @@ pub static DYNAMIC_CONFIGS: &[DynamicConfig] = {
     ]
 };
 
+/// Classes that decide what a client may do, each with the one that there is. To take another and go on without it
+/// would be open where it is meant to be closed. (A broker refuses the same at its start.)
+pub const GUARDS: &[(&str, &str)] = &[
+    ("alter.config.policy.class.name", ""),
+    ("create.topic.policy.class.name", ""),
+    ("principal.builder.class", "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder"),
+];
+
 /// Configurations that may be set for all brokers also with a listener's prefix.
 const CLUSTER_WIDE_OF_LISTENERS: &[&str] = &["max.connections", "max.connection.creation.rate", "num.network.threads"];
 
@@ -203,6 +236,13 @@ pub fn validate(
     };
     refuse(those(&|name| find(name).is_none() && is_known(name)), BrokerConfigError::NotDynamic)?;
     refuse(those(&|name| find(name).is_some_and(|config| config.is_security)), BrokerConfigError::WithoutListener)?;
+    for (name, value) in values {
+        let base = without_listener(name).unwrap_or(name);
+        let guard = GUARDS.iter().find(|(guard, _)| *guard == base);
+        if guard.is_some_and(|(_, there_is)| !value.trim().is_empty() && value.trim() != *there_is) {
+            return Err(BrokerConfigError::Guard { name: (*name).to_owned(), class: (*value).to_owned() });
+        }
+    }
     for (name, value) in values {
         if let Some(config) = find(without_listener(name).unwrap_or(name)) {
             config.kind.parse(config.name, value)?;
@@ -282,6 +322,25 @@ mod tests {
                 &[("log.cleanup.policy", "foo")],
                 false,
                 "Invalid value foo for configuration log.cleanup.policy: String must be one of: compact, delete",
+            ),
+            (
+                &[("principal.builder.class", "org.example.Own")],
+                true,
+                "principal.builder.class: there is no class org.example.Own here, and without it clients could do what it is there to refuse",
+            ),
+            (
+                &[("listener.name.x.principal.builder.class", "org.example.Own")],
+                true,
+                "listener.name.x.principal.builder.class: there is no class org.example.Own here, and without it clients could do what it is there to refuse",
+            ),
+            (&[("principal.builder.class", "")], true, ""),
+            (
+                &[(
+                    "principal.builder.class",
+                    "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder",
+                )],
+                true,
+                "",
             ),
             (&[("no.such", "abc")], false, ""),
             (&[("log.cleaner.threads", "0")], false, ""),

@@ -43,6 +43,8 @@ pub struct Delta {
     pub acls_changed: bool,
     /// A coordinator was recorded, or its part in the quorum changed.
     pub coordinators_changed: bool,
+    /// Delegation tokens were set or removed.
+    pub delegation_tokens_changed: bool,
     /// `/controller` names another broker, or none, or one for the first time.
     pub controller_changed: bool,
     /// Nodes whose payload this release cannot decode. They are missing in the image; the caller should log them.
@@ -61,6 +63,7 @@ impl Delta {
             configs,
             acls_changed,
             coordinators_changed,
+            delegation_tokens_changed,
             controller_changed,
             undecodable,
         } = self;
@@ -71,6 +74,7 @@ impl Delta {
             && configs.is_empty()
             && !acls_changed
             && !coordinators_changed
+            && !delegation_tokens_changed
             && !controller_changed
             && undecodable.is_empty()
     }

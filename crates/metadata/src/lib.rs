@@ -9,6 +9,7 @@
 
 pub mod balance;
 pub mod broker_config;
+pub mod client_metrics_config;
 pub mod config_value;
 pub mod controller;
 pub mod delta;
@@ -33,5 +34,6 @@ pub use image::{
     Assignment, BrokerMemory, BrokerRegistration, ConfigEntity, ConfigKind, Endpoint, Image, IsrMember, LeaderSettings,
     PartitionState, Reassignment, TopicImage,
 };
+pub use nodes::delegation_token::DelegationToken;
 pub use transaction::{Change, Transaction, TransactionError};
 pub use tree::{Node, NodeChange, Path, Tree};

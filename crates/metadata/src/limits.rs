@@ -4,6 +4,8 @@
 //! The reasons meet in one: an entry that is proposed must be readable by every member, and every change must fit the
 //! messages by which it travels to other coordinators and to brokers (16 MiB).
 
+use ottla_model::CoordinatorId;
+
 /// A Raft entry: half of the largest gRPC message, so that it fits with its frame, and as a watch event, which repeats
 /// each node's revisions.
 pub const MAX_TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
@@ -34,6 +36,13 @@ pub const MAX_CONFIG_NAME_BYTES: usize = 1024;
 /// Configurations of one entity. Kafka has fewer than 300 for a broker; the rest is for listeners and plugins.
 pub const MAX_CONFIGS_PER_ENTITY: usize = 2_000;
 
+/// All configurations of one subscription to metrics of clients: a hundred names of metrics, which each client gets.
+pub const MAX_CLIENT_METRICS_BYTES: usize = 8 * 1024;
+
+/// Subscriptions to metrics of clients. Each broker compares each client with all of them, and holds their compiled
+/// expressions.
+pub const MAX_CLIENT_METRICS_SUBSCRIPTIONS: usize = 100;
+
 /// Topics, partitions or entities in one request: Kafka's bound on the records of one operation.
 pub const MAX_ITEMS_PER_REQUEST: usize = 10_000;
 
@@ -49,6 +58,16 @@ pub const MAX_ACL_NODE_BYTES: usize = 1024 * 1024;
 
 /// The principal of a rule with its type: distinguished names of certificates have some hundred bytes.
 pub const MAX_PRINCIPAL_BYTES: usize = 1024;
+
+/// Delegation tokens. A request that names one by its HMAC derives those of all, at a microsecond each, and a
+/// description without names has all of them.
+pub const MAX_TOKENS: usize = 10_000;
+
+/// Who may renew one delegation token.
+pub const MAX_TOKEN_RENEWERS: usize = 100;
+
+/// The id of a delegation token: brokers make ids of 22 bytes.
+pub const MAX_TOKEN_ID_BYTES: usize = 64;
 
 /// Replicas of one partition: the states of 500 partitions, which change in one entry when a broker is fenced, stay
 /// within [`MAX_TRANSACTION_BYTES`] with it.
@@ -66,6 +85,27 @@ pub const MAX_REGISTRATION_TEXT_BYTES: usize = 255;
 
 /// The address that a coordinator shows to operators; a longer one is cut.
 pub const MAX_ADDRESS_BYTES: usize = 300;
+
+/// Why there can be no such coordinator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InvalidCoordinator {
+    /// Kafka's clients know ids of 32 bits.
+    #[error("The coordinator id {0} is not between 1 and 2147483647")]
+    Id(CoordinatorId),
+    #[error("A coordinator needs an address, of at most {MAX_ADDRESS_BYTES} bytes")]
+    Address,
+}
+
+/// Checks a coordinator that is to be a member of a quorum.
+pub fn check_coordinator(id: CoordinatorId, address: &str) -> Result<(), InvalidCoordinator> {
+    if id.0 == 0 || i32::try_from(id.0).is_err() {
+        return Err(InvalidCoordinator::Id(id));
+    }
+    if address.is_empty() || address.len() > MAX_ADDRESS_BYTES {
+        return Err(InvalidCoordinator::Address);
+    }
+    Ok(())
+}
 
 /// Decided admin requests that the tree keeps, so that a retry gets the first response. A thousand requests per minute
 /// would be many, and a retry follows within seconds.
@@ -102,11 +142,16 @@ mod tests {
             ("configurations of one topic", MAX_CONFIG_BYTES),
             ("name of a configuration", MAX_CONFIG_NAME_BYTES),
             ("number of configurations", MAX_CONFIGS_PER_ENTITY),
+            ("configurations of one subscription", MAX_CLIENT_METRICS_BYTES),
+            ("subscriptions to metrics", MAX_CLIENT_METRICS_SUBSCRIPTIONS),
             ("topics, partitions or resources", MAX_ITEMS_PER_REQUEST),
             ("filters in one request", MAX_FILTERS_PER_REQUEST),
             ("rules of the authorizer", MAX_ACLS),
             ("rules about one resource", MAX_ACL_NODE_BYTES),
             ("principal of a rule", MAX_PRINCIPAL_BYTES),
+            ("delegation tokens", MAX_TOKENS),
+            ("renewers of one delegation token", MAX_TOKEN_RENEWERS),
+            ("id of a delegation token", MAX_TOKEN_ID_BYTES),
             ("replicas of one partition", usize::try_from(MAX_REPLICATION_FACTOR).unwrap_or(0)),
             ("registered brokers", MAX_BROKERS),
             ("endpoints", MAX_ENDPOINTS),

@@ -40,7 +40,7 @@ impl QuotaKind {
         match kind {
             ConfigKind::Ips => self == Self::ConnectionCreationRate,
             ConfigKind::Clients | ConfigKind::Users | ConfigKind::UserClients => self != Self::ConnectionCreationRate,
-            ConfigKind::Topics | ConfigKind::Brokers | ConfigKind::Groups => false,
+            ConfigKind::Topics | ConfigKind::Brokers | ConfigKind::Groups | ConfigKind::ClientMetrics => false,
         }
     }
 

@@ -111,6 +111,10 @@ uuid_id! {
     TopicId
 }
 uuid_id! {
+    /// Distinguishes one client, from its start to its end, from every other (KIP-714).
+    ClientInstanceId
+}
+uuid_id! {
     /// Distinguishes one start of a process, or one initialization of a disk, from every other.
     IncarnationId
 }

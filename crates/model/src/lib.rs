@@ -22,8 +22,8 @@ pub use deferred::Deferred;
 pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch, Revision};
 pub use error_code::ErrorCode;
 pub use ids::{
-    BrokerId, ClusterId, CoordinatorId, GroupId, IncarnationId, InstanceId, ListenerName, MemberId, PartitionId,
-    ProducerId, TopicId, TopicIdPartition, TopicName, TopicNameError, TopicPartition, TransactionalId,
+    BrokerId, ClientInstanceId, ClusterId, CoordinatorId, GroupId, IncarnationId, InstanceId, ListenerName, MemberId,
+    PartitionId, ProducerId, TopicId, TopicIdPartition, TopicName, TopicNameError, TopicPartition, TransactionalId,
 };
 pub use incarnation_key::IncarnationKey;
 pub use isr_member::IsrMember;

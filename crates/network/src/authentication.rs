@@ -5,7 +5,7 @@
 //! again on the same connection, as the same principal and by the same mechanism (KIP-368).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use ottla_model::{ErrorCode, KafkaPrincipal};
@@ -14,10 +14,11 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{Api, RequestHeader, decode_request, frame};
-use ottla_sasl::{Mechanism, SaslError, ServerSession, Step};
+use ottla_sasl::{Mechanism, SaslError, ServerSession, Step, TokenLogin};
 
+use crate::context::RequestContext;
 use crate::response::{Answer, Response};
-use crate::security::SaslListener;
+use crate::security::{LoginEvent, SaslListener};
 
 /// Kafka's: a client that logs in again and again gets ILLEGAL_SASL_STATE.
 const REAUTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -43,6 +44,9 @@ pub(crate) enum Outcome {
 struct Login {
     mechanism: Mechanism,
     principal: KafkaPrincipal,
+    is_by_token: bool,
+    /// What remained of the login when it was made; none: it does not end.
+    lifetime: Option<Duration>,
     expires: Option<Instant>,
     began: Instant,
 }
@@ -53,15 +57,34 @@ pub(crate) struct Authentication {
     login: Option<Login>,
     /// Why the login failed, for the log.
     pub failure: Option<String>,
+    /// Whether a login was made, or failed, that nobody has heard of yet.
+    is_new: bool,
 }
 
 impl Authentication {
     pub fn new(listener: Arc<SaslListener>) -> Self {
-        Self { listener, state: State::Handshake, login: None, failure: None }
+        Self { listener, state: State::Handshake, login: None, failure: None, is_new: false }
     }
 
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    /// Whether the client has logged in with a delegation token.
+    pub fn is_by_token(&self) -> bool {
+        self.login.as_ref().is_some_and(|login| login.is_by_token)
+    }
+
+    /// Tells of a login that was made, or failed, with the last frame.
+    pub fn tell(&mut self, context: &RequestContext) {
+        let event = match (std::mem::take(&mut self.is_new), &self.failure, &self.login) {
+            (true, Some(reason), _) => LoginEvent::Refused(reason),
+            (true, None, Some(login)) => LoginEvent::Accepted(login.mechanism),
+            _ => return,
+        };
+        if let Some(watcher) = &self.listener.watcher {
+            watcher.login(context, event);
+        }
     }
 
     /// The largest frame at this time.
@@ -117,6 +140,7 @@ impl Authentication {
     fn fail(&mut self, reason: String) {
         self.state = State::Failed;
         self.failure = Some(reason);
+        self.is_new = true;
     }
 
     fn handshake(&mut self, header: &RequestHeader, body: Bytes, nonce: &[u8; NONCE_BYTES]) -> Answer {
@@ -151,7 +175,7 @@ impl Authentication {
         };
         match self.step(&request.auth_bytes, now, principal) {
             Ok(token) => {
-                let lifetime = if self.is_done() { self.listener.reauth_max } else { None };
+                let lifetime = self.login.as_ref().filter(|_| self.is_done()).and_then(|login| login.lifetime);
                 let lifetime_ms = lifetime.map_or(0, |left| i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
                 let response = SaslAuthenticateResponse::default()
                     .with_auth_bytes(token.into())
@@ -196,9 +220,9 @@ impl Authentication {
         };
         let mechanism = *mechanism;
         let step = session.step(token, &*self.listener.credentials).map_err(|error| told(&error))?;
-        let (answer, user) = match step {
+        let (answer, user, by_token) = match step {
             Step::Continue(answer) => return Ok(answer),
-            Step::Done { answer, user } => (answer, user),
+            Step::Done { answer, user, token } => (answer, user, token),
         };
         let user = KafkaPrincipal::user(user);
         if let Some(before) = &self.login {
@@ -213,9 +237,14 @@ impl Authentication {
             }
         }
         *principal = user.clone();
-        let expires = self.listener.reauth_max.map(|lifetime| now + lifetime);
-        self.login = Some(Login { mechanism, principal: user, expires, began: now });
+        let of_token = by_token.map(lifetime_of);
+        let lifetime = [self.listener.reauth_max, of_token].into_iter().flatten().min();
+        // A time that no clock of this machine has never comes.
+        let expires = lifetime.and_then(|lifetime| now.checked_add(lifetime));
+        let is_by_token = by_token.is_some_and(|token| token.is_delegation);
+        self.login = Some(Login { mechanism, principal: user, is_by_token, lifetime, expires, began: now });
         self.state = State::Done;
+        self.is_new = true;
         Ok(answer)
     }
 
@@ -228,6 +257,16 @@ impl Authentication {
             Answer::Ready(response)
         }))
     }
+}
+
+/// What remains of a token.
+fn lifetime_of(token: TokenLogin) -> Duration {
+    Duration::from_millis(token.expires_ms.saturating_sub(wall_ms()).max(0).unsigned_abs())
+}
+
+fn wall_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 fn told(error: &SaslError) -> (String, String) {

@@ -572,7 +572,7 @@ impl<S: Service> Connection<S> {
         }
         let answer = match &self.service {
             Some(service) => service.handle(&self.context, frame),
-            None => match S::handle_early(&self.shared.gate.identity, &frame) {
+            None => match S::handle_early(&self.shared.gate.identity, &self.context, &frame) {
                 Some(answer) => answer,
                 None => {
                     self.held = Some(frame);
@@ -589,10 +589,12 @@ impl<S: Service> Connection<S> {
         let login = self.authentication.as_mut()?;
         let answer = match login.take(frame, now, rand::random, &mut self.context.principal) {
             authentication::Outcome::Serve => return None,
-            authentication::Outcome::Early => S::handle_early(&self.shared.gate.identity, frame)
+            authentication::Outcome::Early => S::handle_early(&self.shared.gate.identity, &self.context, frame)
                 .unwrap_or_else(|| Answer::close("a request before the login")),
             authentication::Outcome::Answer(answer) => answer,
         };
+        self.context.is_by_token = login.is_by_token();
+        login.tell(&self.context);
         self.reader.set_frame_bytes_max(login.frame_bytes_max(self.shared.frame_bytes_max));
         Some(answer)
     }

@@ -1,6 +1,7 @@
 //! Who asks, and by which way: what every handler may know of the connection that a request came in on.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
@@ -15,13 +16,34 @@ pub struct RequestContext {
     pub is_inter_broker_listener: bool,
     /// Whom the connection speaks for: `User:ANONYMOUS` where nothing was authenticated.
     pub principal: KafkaPrincipal,
+    /// Whether the client showed a delegation token, with which it gets no other.
+    pub is_by_token: bool,
     pub peer: SocketAddr,
     /// Unique within the process; for the log.
     pub connection_id: u64,
     pub opened: Instant,
+    /// What the client said of itself in its first ApiVersions.
+    pub software: Arc<OnceLock<ClientSoftware>>,
 }
 
+/// The software of a client (KIP-511).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientSoftware {
+    pub name: Box<str>,
+    pub version: Box<str>,
+}
+
+/// A longer name or version is not kept: each connection has one.
+const SOFTWARE_TEXT_BYTES_MAX: usize = 64;
+
 impl RequestContext {
+    /// Keeps what a client says of its software.
+    pub fn has_software(&self, name: &str, version: &str) {
+        if name.len().max(version.len()) <= SOFTWARE_TEXT_BYTES_MAX {
+            self.software.get_or_init(|| ClientSoftware { name: name.into(), version: version.into() });
+        }
+    }
+
     /// The client's address as Kafka shows it. A listener for both families sees IPv4 peers as IPv6 ones.
     pub fn client_host(&self) -> String {
         format!("/{}", self.peer.ip().to_canonical())
@@ -41,9 +63,11 @@ mod tests {
                 security_protocol: SecurityProtocol::Plaintext,
                 is_inter_broker_listener: false,
                 principal: KafkaPrincipal::anonymous(),
+                is_by_token: false,
                 peer,
                 connection_id: 1,
                 opened: Instant::now(),
+                software: Arc::default(),
             }
             .client_host()
         };

@@ -26,11 +26,11 @@ mod service;
 mod transport;
 
 pub use connection::{Connection, ConnectionShared, End, Gate};
-pub use context::RequestContext;
+pub use context::{ClientSoftware, RequestContext};
 pub use frame_budget::FrameBudget;
 pub use listener::{AcceptOptions, BindError, BoundListener, accept, bind};
 pub use metrics::NetworkMetrics;
 pub use response::{Answer, Part, RecordSlice, Response, SliceAccess};
-pub use security::{ListenerSecurity, SaslListener};
+pub use security::{ListenerSecurity, LoginEvent, LoginWatcher, SaslListener};
 pub use service::Service;
 pub use transport::Transport;

@@ -155,9 +155,16 @@ pub async fn accept<S: Service>(
             Some(_) = connections.join_next() => continue,
             () = stopped(&mut stop) => break,
         };
+        let wait = limits.pace(listener.name.as_str());
+        if !wait.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stopped(&mut stop) => break,
+            }
+        }
         shared.metrics.connections_accepted.add(1);
-        let caller = if listener.is_inter_broker { Caller::Broker } else { Caller::Anybody };
-        let permit = match limits.enter(peer.ip().to_canonical(), caller) {
+        let (name, ip) = (listener.name.as_str(), peer.ip().to_canonical());
+        let permit = match limits.enter(Caller { listener: name, is_broker: listener.is_inter_broker, ip }) {
             Ok(permit) => permit,
             Err(reason) => {
                 shared.metrics.connections_refused.add(1);
@@ -175,9 +182,11 @@ pub async fn accept<S: Service>(
             security_protocol: security.protocol,
             is_inter_broker_listener: listener.is_inter_broker,
             principal: KafkaPrincipal::anonymous(),
+            is_by_token: false,
             peer,
             connection_id: CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
             opened: std::time::Instant::now(),
+            software: Arc::default(),
         };
         let shared = Arc::clone(&shared);
         let complaints = Arc::clone(&complaints);
@@ -332,9 +341,9 @@ mod tests {
         let bound = bind(&ListenerName::new("PLAINTEXT"), "127.0.0.1", 0, true, 16).expect("a free port");
         let address = bound.address;
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: Some(64 * 1024) };
-        let limits = Arc::new(ConnectionLimits::new(|ip| {
-            assert_eq!(ip, Ipv4Addr::LOCALHOST);
-            Limits { total: 10, kept_for_brokers: 0, per_ip: 1 }
+        let limits = Arc::new(ConnectionLimits::new(|listener, ip| {
+            assert_eq!((listener, ip), ("PLAINTEXT", Ipv4Addr::LOCALHOST.into()));
+            Limits { total: 10, kept_for_brokers: 0, of_listener: 10, per_ip: 1 }
         }));
         let (stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();

@@ -8,6 +8,8 @@ use ottla_model::SecurityProtocol;
 use ottla_sasl::{Credentials, Mechanism};
 use ottla_tls::ServerTls;
 
+use crate::context::RequestContext;
+
 #[derive(Clone)]
 pub struct ListenerSecurity {
     pub protocol: SecurityProtocol,
@@ -23,10 +25,25 @@ impl ListenerSecurity {
     }
 }
 
+/// How a login ended.
+#[derive(Clone, Copy, Debug)]
+pub enum LoginEvent<'a> {
+    /// The context has the principal.
+    Accepted(Mechanism),
+    Refused(&'a str),
+}
+
+/// Hears how logins end; must not wait.
+pub trait LoginWatcher {
+    fn login(&self, context: &RequestContext, event: LoginEvent<'_>);
+}
+
 /// The logins of one listener.
 pub struct SaslListener {
     pub mechanisms: BTreeSet<Mechanism>,
     pub credentials: Arc<dyn Credentials + Send + Sync>,
+    /// Hears of logins.
+    pub watcher: Option<Arc<dyn LoginWatcher + Send + Sync>>,
     /// `connections.max.reauth.ms`; none: a login holds as long as its connection.
     pub reauth_max: Option<Duration>,
     /// The largest request before a client has logged in.

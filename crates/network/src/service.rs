@@ -17,5 +17,5 @@ pub trait Service: Send + Sync + Sized + 'static {
     fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer;
 
     /// The answer to a frame that came before the gate has opened; none if the frame has to wait for that.
-    fn handle_early(identity: &Self::Identity, frame: &BytesMut) -> Option<Answer>;
+    fn handle_early(identity: &Self::Identity, context: &RequestContext, frame: &BytesMut) -> Option<Answer>;
 }

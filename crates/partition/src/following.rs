@@ -2,13 +2,14 @@
 
 use std::io;
 
-use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
 use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, FollowerStep, Truncation};
 use ottla_storage::{AppendError, DiskFault, Env, Log, ReadError};
 
 use crate::ack_waiters::Ack;
 use crate::effects::{DiskError, FollowerEffects, Truncated};
+use crate::leading::{Fetch, Fetched};
 use crate::replica::{LogState, Replica, Role, disk_fault, local_log};
 
 impl<E: Env, A: Ack> Replica<E, A> {
@@ -20,6 +21,38 @@ impl<E: Env, A: Ack> Replica<E, A> {
             }
             _ => None,
         }
+    }
+
+    /// The log of the follower of `leader_epoch`.
+    pub(crate) fn followed_in(&self, leader_epoch: LeaderEpoch) -> Option<&Log<E>> {
+        self.log().filter(|_| self.follower().is_some_and(|follower| follower.leader_epoch() == leader_epoch))
+    }
+
+    /// Reads for somebody who compares replicas: up to the high watermark that this follower knows. What is below it
+    /// is never truncated.
+    pub(crate) fn read_followed(&self, fetch: &Fetch) -> Result<Fetched<E>, crate::ReadError> {
+        let follower = self.follower().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let leader_epoch = follower.leader_epoch();
+        let log = self.followed_in(leader_epoch).ok_or(ErrorCode::KafkaStorageError)?;
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        if !(start..=end).contains(&fetch.offset) {
+            return Err(ErrorCode::OffsetOutOfRange.into());
+        }
+        let upper = follower.high_watermark().min(end);
+        let records = match fetch.offset < upper {
+            true => Some(log.read_if_cached(fetch.offset, fetch.max_bytes, upper, fetch.min_one)?),
+            false => None,
+        };
+        Ok(Fetched {
+            leader_epoch,
+            high_watermark: upper,
+            last_stable: upper,
+            log_start: start,
+            diverging: None,
+            upper,
+            records,
+            aborted: None,
+        })
     }
 
     /// The action of a fetcher for the follower of this leader epoch now.
@@ -132,7 +165,7 @@ fn refused<E: Env>(log: &Log<E>, error: AppendError) -> FollowerEffects {
 /// quorum removes it from the ISR.
 fn disk_refused<E: Env>(log: &Log<E>, text: String, cause: Option<io::Error>) -> FollowerEffects {
     let step = match disk_fault(log, cause.as_ref()) {
-        DiskFault::Full | DiskFault::OutOfDescriptors => FollowerStep::BackOff,
+        DiskFault::Full | DiskFault::OutOfDescriptors | DiskFault::NameTaken => FollowerStep::BackOff,
         DiskFault::Failed => FollowerStep::Stop,
     };
     FollowerEffects { disk_error: Some(DiskError { text, cause }), ..FollowerEffects::only(step) }

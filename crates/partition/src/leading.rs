@@ -92,6 +92,8 @@ pub enum Reader {
     Consumer {
         read_committed: bool,
     },
+    /// As a consumer, and of a follower too.
+    Debugger,
     /// `progress`: the fetch's offset is news from the follower, not a second look for the same request.
     Replica {
         id: BrokerId,
@@ -119,6 +121,7 @@ impl Fetch {
     pub fn of(fetcher: Fetcher, read_committed: bool, request: &PartitionRequest) -> Self {
         let reader = match fetcher {
             Fetcher::Consumer => Reader::Consumer { read_committed },
+            Fetcher::Debugger => Reader::Debugger,
             Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress: request.is_progress },
         };
         let wanted = request.wanted;
@@ -392,6 +395,9 @@ impl<E: Env, A: Ack> Replica<E, A> {
         now: MonotonicMs,
         brokers: &impl Brokers,
     ) -> (Effects<A>, Result<Fetched<E>, ReadError>) {
+        if fetch.reader == Reader::Debugger && self.follower().is_some() {
+            return (Effects::default(), self.read_followed(fetch));
+        }
         let diverging = match self.check_fetch(fetch, brokers) {
             Ok(diverging) => diverging,
             Err(error) => return (Effects::default(), Err(error.into())),
@@ -448,7 +454,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         let reads_committed = matches!(fetch.reader, Reader::Consumer { read_committed: true });
         let upper = match fetch.reader {
             Reader::Consumer { read_committed: true } => last_stable,
-            Reader::Consumer { read_committed: false } => leader.high_watermark(),
+            Reader::Consumer { read_committed: false } | Reader::Debugger => leader.high_watermark(),
             Reader::Replica { .. } => log.log_end_offset(),
         };
         let records = if diverging.is_none() && fetch.offset < upper {
@@ -481,7 +487,10 @@ impl<E: Env, A: Ack> Replica<E, A> {
         upper: Offset,
         min_one: bool,
     ) -> Result<Read<E>, ReadError> {
-        let (_, log) = self.leading_in(leader_epoch)?;
+        let log = match self.leading_in(leader_epoch) {
+            Ok((_, log)) => log,
+            Err(error) => self.followed_in(leader_epoch).ok_or(error)?,
+        };
         Ok(log.read_if_cached(from, max_bytes, upper, min_one)?)
     }
 
@@ -606,7 +615,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
 impl Fetch {
     fn follower_fetch(&self) -> Option<FollowerFetch> {
         match self.reader {
-            Reader::Consumer { .. } => None,
+            Reader::Consumer { .. } | Reader::Debugger => None,
             Reader::Replica { id, epoch, .. } => Some(FollowerFetch {
                 replica: id,
                 broker_epoch: epoch,

@@ -58,6 +58,16 @@ impl<E: Env> LogPlace<'_, E> {
         if let Err(refused) = self.checkpoints.write_refused(self.directory) {
             return Err(NotOpened { error: refused.into_io(), found: None });
         }
+        // A log that was not renamed when its replica left: this one replica must not fail because of it, nor take its
+        // records.
+        let freed = self.directory.free_name(&self.partition).map_err(DirectoryError::into_io);
+        let forgotten = freed.and_then(|is_freed| match is_freed {
+            true => forget(self.directory, self.checkpoints, &self.partition),
+            false => Ok(()),
+        });
+        if let Err(error) = forgotten {
+            return Err(NotOpened { error, found: None });
+        }
         let (env, path) = (self.directory.env().clone(), self.directory.partition_path(&self.partition));
         match Log::create(env, path, self.partition, self.topic_id, self.config, wall) {
             Ok(log) => Ok(Box::new(log)),
@@ -130,7 +140,9 @@ impl<E: Env, A: Ack> Replica<E, A> {
     fn log_not_opened(&mut self, refused: NotOpened<E>) -> Effects<A> {
         let mut effects = self.log_failed();
         match DiskFault::of(Some(&refused.error)) {
-            DiskFault::Full | DiskFault::OutOfDescriptors => self.log = LogState::Waiting(refused.found),
+            DiskFault::Full | DiskFault::OutOfDescriptors | DiskFault::NameTaken => {
+                self.log = LogState::Waiting(refused.found);
+            }
             DiskFault::Failed => {
                 if let Some(mut log) = refused.found {
                     log.abandon();

@@ -15,6 +15,7 @@ use ottla_partition::{
     resignation,
 };
 use ottla_protocol::record_batch::BatchBuilder;
+use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::env::{Env, Faults, FaultyEnv, OpenMode};
 use ottla_storage::{CheckpointKind, Checkpoints, DiskFault, Log, LogConfig, LogDirectory, OpenError};
 
@@ -260,6 +261,36 @@ fn a_new_log_is_not_named_by_the_checkpoints_of_an_earlier_one() {
     env.set_faults(Faults::NONE);
     place().open(None, WALL).map_err(|refused| refused.error).unwrap();
     assert_eq!(directory.read_checkpoint(CheckpointKind::LogStart).unwrap(), std::collections::BTreeMap::new());
+}
+
+/// The disk did not let the log of a deleted topic be renamed, so that it keeps its name; the topic is made again, more
+/// than once. The creation was refused because of the records, and the whole directory with it.
+#[test]
+fn a_log_that_was_not_renamed_makes_room_for_the_next_one_of_its_name() {
+    let env = FaultyEnv::new(11);
+    for topic in 1..=3 {
+        let mut log = open(&env, topic, None).map_err(|refused| refused.error).unwrap();
+        assert_eq!((log.log_end_offset(), log.topic_id()), (Offset(0), Some(TopicId([topic; 16]))));
+        let batch = BatchBuilder::new().record(WALL, None, Some(&[topic])).placed_at(Offset(0), LeaderEpoch(3)).build();
+        log.append_as_follower(&batch.unwrap(), LeaderEpoch(3), WALL).unwrap();
+        log.flush(NOW).unwrap();
+        log.abandon();
+        let directory = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+        let kept = directory.partitions().unwrap();
+        let strays = kept.iter().filter(|found| found.kind == PartitionDirectoryKind::Stray);
+        let topics: Vec<_> = strays.map(|found| found.topic_id).collect();
+        assert_eq!(topics, (1..topic).map(|topic| Some(TopicId([topic; 16]))).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_is_in_the_way_of_a_log_fails_no_directory() {
+    let mut replica = replica();
+    let error = || std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+    let refused = Err(NotOpened { error: error(), found: None });
+    let effects = replica.log_opened(refused, NOW, WALL, &config(), &brokers);
+    assert!(effects.disk_error.is_some_and(|error| DiskFault::of(Some(&error)) == DiskFault::NameTaken));
+    assert!(replica.awaits_log(), "it is tried again");
 }
 
 #[test]

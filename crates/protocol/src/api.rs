@@ -43,6 +43,10 @@ pub enum Api {
     DescribeLogDirs = 35,
     SaslAuthenticate = 36,
     CreatePartitions = 37,
+    CreateDelegationToken = 38,
+    RenewDelegationToken = 39,
+    ExpireDelegationToken = 40,
+    DescribeDelegationToken = 41,
     DeleteGroups = 42,
     ElectLeaders = 43,
     IncrementalAlterConfigs = 44,
@@ -62,6 +66,8 @@ pub enum Api {
     ListTransactions = 66,
     ConsumerGroupHeartbeat = 68,
     ConsumerGroupDescribe = 69,
+    GetTelemetrySubscriptions = 71,
+    PushTelemetry = 72,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
     AddRaftVoter = 80,
@@ -165,6 +171,10 @@ impl Api {
         Self::DescribeLogDirs,
         Self::SaslAuthenticate,
         Self::CreatePartitions,
+        Self::CreateDelegationToken,
+        Self::RenewDelegationToken,
+        Self::ExpireDelegationToken,
+        Self::DescribeDelegationToken,
         Self::DeleteGroups,
         Self::ElectLeaders,
         Self::IncrementalAlterConfigs,
@@ -184,6 +194,8 @@ impl Api {
         Self::ListTransactions,
         Self::ConsumerGroupHeartbeat,
         Self::ConsumerGroupDescribe,
+        Self::GetTelemetrySubscriptions,
+        Self::PushTelemetry,
         Self::ListConfigResources,
         Self::DescribeTopicPartitions,
         Self::AddRaftVoter,
@@ -192,7 +204,8 @@ impl Api {
 
     /// Versions are those of Kafka 4.3. Body sizes: a Produce is bounded by `socket.request.max.bytes` alone; lists of
     /// topics and partitions get room for about 100,000 entries; data of group members ends in records of at most 1
-    /// MiB, and a SyncGroup has the data of many members; the others contain one or two names.
+    /// MiB, and a SyncGroup has the data of many members; a PushTelemetry has twice the most of `telemetry.max.bytes`;
+    /// the others contain one or two names.
     fn spec(self) -> Spec {
         use Effect::{Member, Read, Write};
         let spec = |name, served, flexible_from, body_max_bytes, effect| Spec {
@@ -234,6 +247,10 @@ impl Api {
             Self::AlterReplicaLogDirs => spec("AlterReplicaLogDirs", (1, 2), 2, 8 * MIB, Write),
             Self::DescribeLogDirs => spec("DescribeLogDirs", (1, 5), 2, 8 * MIB, Read),
             Self::CreatePartitions => spec("CreatePartitions", (0, 3), 2, 4 * MIB, Write),
+            Self::CreateDelegationToken => spec("CreateDelegationToken", (1, 3), 2, 64 * KIB, Write),
+            Self::RenewDelegationToken => spec("RenewDelegationToken", (1, 2), 2, 64 * KIB, Write),
+            Self::ExpireDelegationToken => spec("ExpireDelegationToken", (1, 2), 2, 64 * KIB, Write),
+            Self::DescribeDelegationToken => spec("DescribeDelegationToken", (1, 3), 2, 64 * KIB, Read),
             Self::DeleteGroups => spec("DeleteGroups", (0, 2), 2, 4 * MIB, Write),
             Self::ElectLeaders => spec("ElectLeaders", (0, 2), 2, 4 * MIB, Write),
             Self::OffsetDelete => spec("OffsetDelete", (0, 0), i16::MAX, 4 * MIB, Write),
@@ -258,6 +275,8 @@ impl Api {
             Self::DescribeCluster => spec("DescribeCluster", (0, 2), 0, 64 * KIB, Read),
             Self::ConsumerGroupHeartbeat => spec("ConsumerGroupHeartbeat", (0, 1), 0, 4 * MIB, Member),
             Self::ConsumerGroupDescribe => spec("ConsumerGroupDescribe", (0, 1), 0, 4 * MIB, Read),
+            Self::GetTelemetrySubscriptions => spec("GetTelemetrySubscriptions", (0, 0), 0, 64 * KIB, Read),
+            Self::PushTelemetry => spec("PushTelemetry", (0, 0), 0, 8 * MIB, Read),
             Self::ListConfigResources => spec("ListConfigResources", (0, 1), 0, 64 * KIB, Read),
             Self::DescribeTopicPartitions => spec("DescribeTopicPartitions", (0, 0), 0, 4 * MIB, Read),
         }

@@ -203,6 +203,8 @@ fn schema(api: Api) -> Option<&'static [Field]> {
                 ]
             }
         }
+        Api::GetTelemetrySubscriptions => const { &[Fixed(16, ALL)] },
+        Api::PushTelemetry => const { &[Fixed(16, ALL), Fixed(4, ALL), Fixed(1, ALL), Fixed(1, ALL), Bytes(ALL)] },
         Api::ListConfigResources => const { &[Numbers(1, since(1))] },
         Api::DescribeLogDirs => const { &[Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
         Api::AlterReplicaLogDirs => {
@@ -253,6 +255,14 @@ fn schema(api: Api) -> Option<&'static [Field]> {
             }
         }
         Api::ListPartitionReassignments => const { &[Fixed(4, ALL), Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
+        Api::CreateDelegationToken => {
+            const {
+                const PRINCIPAL: &[Field] = &[Text(ALL), Text(ALL)];
+                &[NullableText(since(3)), NullableText(since(3)), Structs(PRINCIPAL, ALL), Fixed(8, ALL)]
+            }
+        }
+        Api::RenewDelegationToken | Api::ExpireDelegationToken => const { &[Bytes(ALL), Fixed(8, ALL)] },
+        Api::DescribeDelegationToken => const { &[Structs(&[Text(ALL), Text(ALL)], ALL)] },
         Api::DescribeClientQuotas => {
             const { &[Structs(&[Text(ALL), Fixed(1, ALL), NullableText(ALL)], ALL), Fixed(1, ALL)] }
         }
@@ -319,10 +329,10 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         Api::AddRaftVoter => {
             const {
                 const LISTENER: &[Field] = &[Text(ALL), Text(ALL), Fixed(2, ALL)];
-                &[Text(ALL), Fixed(4, ALL), Fixed(4, ALL), Fixed(16, ALL), Structs(LISTENER, ALL)]
+                &[NullableText(ALL), Fixed(4, ALL), Fixed(4, ALL), Fixed(16, ALL), Structs(LISTENER, ALL)]
             }
         }
-        Api::RemoveRaftVoter => const { &[Text(ALL), Fixed(4, ALL), Fixed(16, ALL)] },
+        Api::RemoveRaftVoter => const { &[NullableText(ALL), Fixed(4, ALL), Fixed(16, ALL)] },
         Api::DescribeCluster => const { &[Fixed(1, ALL), Fixed(1, since(1)), Fixed(1, since(2))] },
         Api::DescribeTopicPartitions => {
             const { &[Structs(&[Text(ALL)], ALL), Fixed(4, ALL), OptionalStruct(&[Text(ALL), Fixed(4, ALL)])] }

@@ -99,6 +99,20 @@ fn names_that_are_not_utf8_are_repaired() {
     assert_eq!(&repaired[..], [0, 0, 0, 1, 0, 2, b'?', 0x28, 1]);
 }
 
+/// Kafka's tools name no cluster, unless somebody gives them its id.
+#[test]
+fn changes_of_the_quorum_may_name_no_cluster() {
+    let add = AddRaftVoterRequest::default().with_cluster_id(None);
+    let remove = RemoveRaftVoterRequest::default().with_cluster_id(None);
+    let body = |frame: bytes::Bytes, api: Api| {
+        let frame = frame.slice(4..);
+        let (_, start) = crate::parse_header(&frame).unwrap();
+        bounds::check(api.key(), 0, &frame.slice(start..))
+    };
+    assert_eq!(body(crate::encode_request(0, 4, None, &add).unwrap(), Api::AddRaftVoter), Ok(()));
+    assert_eq!(body(crate::encode_request(0, 4, None, &remove).unwrap(), Api::RemoveRaftVoter), Ok(()));
+}
+
 #[test]
 fn unknown_apis_and_versions_are_refused() {
     assert_eq!(bounds::check(4, 0, &[]), Err(BoundsError::UnknownApi(4)));

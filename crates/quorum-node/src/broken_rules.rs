@@ -14,4 +14,6 @@ pub struct BrokenRules {
     pub emptied_disk_votes: bool,
     /// Requests are answered when they are decided, not when the decision is committed.
     pub answers_before_commit: bool,
+    /// A learner becomes a voter before it has the log.
+    pub promotes_without_log: bool,
 }

@@ -105,15 +105,8 @@ impl<S: QuorumStore> Node<S> {
         out: &mut impl Sink,
     ) -> Option<Result<Answer, RequestError>> {
         let refuse = |error, message: String| Some(Ok(refused(error, message)));
-        if id.0 == 0 || i32::try_from(id.0).is_err() {
-            return refuse(
-                ErrorCode::InvalidRequest,
-                format!("The coordinator id {id} is not between 1 and 2147483647"),
-            );
-        }
-        if address.is_empty() || address.len() > MAX_ADDRESS_BYTES {
-            let text = format!("A coordinator needs an address, of at most {MAX_ADDRESS_BYTES} bytes");
-            return refuse(ErrorCode::InvalidRequest, text);
+        if let Err(error) = limits::check_coordinator(id, &address) {
+            return refuse(ErrorCode::InvalidRequest, error.to_string());
         }
         match self.members.get(id) {
             Some(member) if member.disk != Some(disk) => {
@@ -181,7 +174,7 @@ impl<S: QuorumStore> Node<S> {
         }
         if member.is_voter && !force && !self.is_majority_answering(now, &remaining) {
             let text = format!(
-                "Without coordinator {id} the voters that answer are no majority of {}: {}. Force it if the others come back",
+                "Without coordinator {id} the other {} voters lack a majority that answers: {}. Force it if they come back",
                 remaining.len(),
                 self.answering(now, &remaining)
             );
@@ -326,7 +319,8 @@ impl<S: QuorumStore> Node<S> {
         let Some((id, member)) = learner.map(|(id, member)| (*id, member.clone())) else { return };
         let Some(disk) = member.disk else { return };
         let voters: Vec<_> = self.members.voters().chain([id]).collect();
-        if !self.has_log(id) || !self.answers(now, id) || !self.is_majority_answering(now, &voters) {
+        let has_log = self.has_log(id) || self.config.broken_rules.promotes_without_log;
+        if !has_log || !self.answers(now, id) || !self.is_majority_answering(now, &voters) {
             return;
         }
         let node = CoordinatorNode { disk, address: member.address, standing: Standing::Voter, is_live_change: true };
@@ -361,7 +355,10 @@ impl<S: QuorumStore> Node<S> {
     fn answering(&self, now: Now, voters: &[CoordinatorId]) -> String {
         let answering: Vec<_> =
             voters.iter().filter(|voter| self.answers(now, **voter)).map(CoordinatorId::to_string).collect();
-        if answering.is_empty() { "none answers".to_owned() } else { format!("only {} answer", answering.join(",")) }
+        match answering.as_slice() {
+            [] => "none answers".to_owned(),
+            ids => format!("only coordinators {} answer", ids.join(", ")),
+        }
     }
 
     /// The leadership ends: what waits for a change is asked again, at the next leader.

@@ -77,6 +77,13 @@ impl Rate {
         sum * 1_000.0 / self.measured_ms(windows, now)
     }
 
+    /// How much may be used now without being above the limit.
+    pub fn allowance(&mut self, windows: Windows, now: MonotonicMs, limit: f64) -> f64 {
+        self.forget_old(windows, now);
+        let sum: f64 = self.samples.iter().map(|(_, sum)| sum).sum();
+        (limit * self.measured_ms(windows, now) / 1_000.0 - sum).max(0.0)
+    }
+
     /// How long the client has to wait until its rate is at the limit again; zero if it is not above it.
     pub fn throttle(&mut self, windows: Windows, now: MonotonicMs, limit: f64) -> Duration {
         let rate = self.per_second(windows, now);
@@ -119,6 +126,24 @@ mod tests {
         assert!(!rate.is_idle(WINDOWS, MonotonicMs(29_999)));
         assert!(rate.is_idle(WINDOWS, MonotonicMs(30_000)));
         assert_eq!(rate.per_second(WINDOWS, MonotonicMs(40_000)), 0.0);
+    }
+
+    /// A throttle of replication asks how many bytes may go now.
+    #[test]
+    fn what_may_be_used_now_keeps_the_average_at_the_limit() {
+        let (mut rate, limit) = (Rate::default(), 1_000.0);
+        assert_eq!(rate.allowance(WINDOWS, MonotonicMs(5_000), limit), 10_000.0, "ten windows");
+        rate.record(WINDOWS, MonotonicMs(5_000), 12_000.0);
+        assert_eq!(rate.allowance(WINDOWS, MonotonicMs(5_000), limit), 0.0, "one batch too much");
+        let mut used = 12_000.0;
+        for now in (5_000..605_000).step_by(500) {
+            let allowed = rate.allowance(WINDOWS, MonotonicMs(now), limit);
+            rate.record(WINDOWS, MonotonicMs(now), allowed);
+            used += allowed;
+        }
+        let average = used / 600.0;
+        assert!((0.9 * limit..1.15 * limit).contains(&average), "{average}");
+        assert_eq!(rate.allowance(WINDOWS, MonotonicMs(605_000), 0.0), 0.0);
     }
 
     /// A client that waits for as long as it is told stays at its limit.

@@ -34,6 +34,11 @@ pub trait Followers {
         leader_epoch: LeaderEpoch,
         bounds: Option<(Offset, Offset)>,
     ) -> FollowerStep;
+
+    /// Until when the follower must not fetch, because it is throttled; none: it may.
+    fn held_until(&mut self, _handle: &Self::Handle, _now: MonotonicMs) -> Option<MonotonicMs> {
+        None
+    }
 }
 
 /// The actions that the caller must execute, in this order.
@@ -287,10 +292,15 @@ impl<H> Fetcher<H> {
             slot.served(number);
         }
         let step = followers.fetched(&slot.handle, asked, answer, records);
-        if matches!(step, FollowerStep::Fetch(_)) {
-            self.slots.recovered(partition);
+        if !matches!(step, FollowerStep::Fetch(_)) {
+            return self.execute(now, partition, step);
         }
-        self.execute(now, partition, step);
+        let held_until = followers.held_until(&slot.handle, now);
+        self.slots.recovered(partition);
+        match held_until {
+            Some(until) => self.slots.pause(partition, until),
+            None => self.execute(now, partition, step),
+        }
     }
 
     /// The answer to the question with this number; none if the leader answered with an error.
@@ -351,7 +361,10 @@ impl<H> Fetcher<H> {
         for partition in self.slots.due(now) {
             let Some(slot) = self.slots.get(&partition) else { continue };
             let step = followers.next_step(&slot.handle, slot.leader_epoch);
-            self.execute(now, partition, step);
+            match followers.held_until(&slot.handle, now).filter(|_| matches!(step, FollowerStep::Fetch(_))) {
+                Some(until) => self.slots.pause(partition, until),
+                None => self.execute(now, partition, step),
+            }
         }
         let mut effects = Vec::new();
         match &self.connection {
@@ -406,7 +419,7 @@ impl<H> Fetcher<H> {
 
     fn send(&mut self, now: MonotonicMs, effects: &mut Vec<Effect>) {
         let Connection::Open(link) = &mut self.connection else { return };
-        // Before the next fetch: behind one that the source holds they would wait.
+        // Before the next fetch: a fetch that the source parks would delay these requests.
         if self.slots.is_asking() {
             ask_bounds(link, &mut self.slots, now, effects);
         }

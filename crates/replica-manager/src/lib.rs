@@ -29,5 +29,6 @@ pub mod metadata_cache;
 pub mod partition;
 pub mod quorum_handle;
 pub mod replica_fetcher;
+pub mod replication_throttles;
 pub mod suspects;
 pub mod topic_settings;

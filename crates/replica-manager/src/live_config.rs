@@ -91,7 +91,7 @@ impl LiveConfig {
         }
         let config = self.fixed.with_dynamic(&cluster, &own).unwrap_or_else(|error| {
             // Checked before it was written; another release may have judged otherwise. What is good is used.
-            tracing::error!(%error, "a configuration that was set at run time is not usable: it is passed over");
+            tracing::error!(%error, "ignoring a configuration that was set at run time and is not usable");
             self.keep_usable(&mut cluster, &mut own)
         });
         tracing::info!(for_all = cluster.len(), for_this_broker = own.len(), "the configuration changed");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ottla_config::BrokerConfig;
+use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, TopicPartition};
 use ottla_partition::{AbsentLog, least_used};
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
@@ -53,15 +54,10 @@ impl std::ops::Deref for LogDir {
 /// A log that was there at the start.
 pub type FoundLog = ottla_partition::FoundLog<RealEnv, Arc<LogDir>>;
 
-/// Whether a directory gets no new logs. `cordoned`: paths, or `*` for all.
-fn is_cordoned(path: &Path, cordoned: &[String]) -> bool {
-    cordoned.iter().any(|name| name == "*" || path.as_os_str() == name.as_str())
-}
-
 impl LogDir {
-    /// Whether it gets no new logs. `cordoned`: paths, or `*` for all.
-    pub fn is_cordoned(&self, cordoned: &[String]) -> bool {
-        is_cordoned(self.path(), cordoned)
+    /// Whether it gets no new logs.
+    pub fn is_cordoned(&self, cordoned: &CordonedLogDirs) -> bool {
+        cordoned.contain(self.path())
     }
 
     pub fn run(&self, urgency: Urgency, job: impl FnOnce() + Send + 'static) {
@@ -205,9 +201,9 @@ impl LogDirs {
         Ok(self.opened.leave_as_found(last_run)?)
     }
 
-    /// Where a new partition's log goes. `cordoned`: see [`LogDir::is_cordoned`].
-    pub fn least_used(&self, cordoned: &[String]) -> Option<&Arc<LogDir>> {
-        self.directories.get(least_used(&self.opened, |directory| is_cordoned(directory.path(), cordoned))?)
+    /// Where a new partition's log goes.
+    pub fn least_used(&self, cordoned: &CordonedLogDirs) -> Option<&Arc<LogDir>> {
+        self.directories.get(least_used(&self.opened, |directory| cordoned.contain(directory.path()))?)
     }
 
     /// Why a replica may have no log here when the image is loaded.

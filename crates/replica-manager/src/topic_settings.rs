@@ -12,6 +12,7 @@ use ottla_protocol::record_batch::{
 use ottla_storage::LogConfig;
 
 use crate::partition::append_refused::AppendRefused;
+use crate::replication_throttles::ThrottledReplicas;
 
 /// The part of a topic's configuration that its replicas act by.
 #[derive(Clone, Debug)]
@@ -19,6 +20,10 @@ pub struct TopicSettings {
     /// `min.insync.replicas`, at least 1.
     pub min_insync_replicas: usize,
     pub log: Arc<LogConfig>,
+    /// `leader.replication.throttled.replicas`
+    pub leader_throttled: ThrottledReplicas,
+    /// `follower.replication.throttled.replicas`
+    pub follower_throttled: ThrottledReplicas,
     limits: Limits,
     /// How batches are kept; none: as they come.
     packing: Option<Packing>,
@@ -74,6 +79,8 @@ impl TopicSettings {
         Self {
             min_insync_replicas: size(config.min_insync_replicas).max(1),
             log: Arc::new(log),
+            leader_throttled: ThrottledReplicas::parse(&config.leader_throttled_replicas),
+            follower_throttled: ThrottledReplicas::parse(&config.follower_throttled_replicas),
             limits,
             packing: match config.compression_type {
                 CompressionType::Producer => None,

@@ -208,9 +208,14 @@ impl Leader {
             .collect();
     }
 
+    fn has_replicas(&self, replicas: &[BrokerId]) -> bool {
+        let is_known = |broker: &BrokerId| *broker == self.config.local || self.progress(*broker).is_some();
+        replicas.len() == self.followers.len() + 1 && replicas.iter().all(is_known)
+    }
+
     /// The image has a new state of this partition under the same leader epoch (another ISR, other replicas). An older
-    /// state than the one known is ignored, and so is the same one: answers to proposals arrive before their metadata,
-    /// and a proposal that is under way stays so.
+    /// state than the one known is ignored, and so is the ISR of the same one: answers to proposals arrive before their
+    /// metadata, and a proposal that is under way stays so.
     pub fn state_changed(
         &mut self,
         now: MonotonicMs,
@@ -221,11 +226,13 @@ impl Leader {
             return LeaderEffects::default();
         }
         let is_known = view.partition_epoch == self.partition_epoch;
-        if is_known && view.established_replicas == self.established_replicas {
+        if is_known && view.established_replicas == self.established_replicas && self.has_replicas(view.replicas) {
             return LeaderEffects::default();
         }
         self.established_replicas = view.established_replicas;
         if is_known {
+            // A decision that was made on top of other replicas came before them.
+            self.set_replicas(view.replicas, Some(now));
             let high_watermark = self.advance_high_watermark(now, brokers);
             return LeaderEffects { high_watermark, ..LeaderEffects::default() };
         }

@@ -193,6 +193,22 @@ fn replicas_come_and_go_and_the_rest_keep_their_progress() {
     assert_eq!(story.fetch(4, 2, 110).high_watermark, Some(Offset(110)));
 }
 
+/// A reassignment began while a proposal was on its way, which was decided on top of it. The state in between is older
+/// than the decision, and the leader refused the fetches of the new replicas for ever.
+#[test]
+fn replicas_that_a_decision_overtook_are_learnt() {
+    let mut story = Story::new(&[1], 1, 100);
+    let proposal = story.fetch(1, 2, 100).alter.expect("2 has everything");
+    let partition_epoch = proposal.partition_epoch.next().next();
+    let (leader_epoch, isr) = (proposal.leader_epoch, proposal.isr.clone());
+    let _ = story.decide(2, &proposal, IsrOutcome::Decided { leader_epoch, partition_epoch, isr: isr.clone() });
+    let replicas = [1, 2, 3, 4].map(BrokerId);
+    let view = PartitionView { leader_epoch, partition_epoch, replicas: &replicas, established_replicas: 3, isr: &isr };
+    let _ = story.leader.state_changed(at(3), view, &story.image);
+    assert!(story.leader.progress(BrokerId(4)).is_some());
+    assert_eq!(story.leader.progress(BrokerId(2)).map(|progress| progress.log_end), Some(Offset(100)));
+}
+
 #[test]
 fn min_isr_can_change_while_a_leader_leads() {
     let mut story = Story::new(&[1], 2, 60);

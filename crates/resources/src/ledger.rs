@@ -1,9 +1,9 @@
-//! One scarce thing: a ceiling, what is used, and how often somebody was refused.
+//! One resource: its ceiling, what is used, and how many requests for it were refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts what is used of a scarce thing, and refuses what would exceed the ceiling.
+/// Counts what is used of a resource, and refuses what would exceed its ceiling.
 #[derive(Debug)]
 pub struct Ledger {
     ceiling: u64,
@@ -11,7 +11,7 @@ pub struct Ledger {
     refused: AtomicU64,
 }
 
-/// A part of a scarce thing; given back when dropped.
+/// A part of a resource; given back when dropped.
 #[derive(Debug)]
 pub struct Share {
     ledger: Arc<Ledger>,

@@ -3,11 +3,11 @@
 //! - [`connections`]: how many connections there may be, in all and from one address;
 //! - [`memory`]: how much memory the process may take;
 //! - [`descriptors`]: the limit of open files, and its shares;
-//! - [`ledger`]: one scarce thing with its ceiling, what is used of it, and refusals;
+//! - [`ledger`]: one resource with its ceiling, what is used of it, and refusals;
 //! - [`table`]: how the metrics show them;
 //! - [`http_port`]: the port for metrics and health, with bounded connections.
 //!
-//! `docs/resources.md` lists every scarce thing of the services, its ceiling, and who gives way.
+//! `docs/resources.md` lists every bounded resource of the services, its ceiling, and what gives way.
 
 pub mod connections;
 pub mod descriptors;

@@ -1,4 +1,4 @@
-//! The scarce things of a process as its metrics show them: used, ceiling, refused.
+//! The resources of a process as its metrics show them: used, ceiling, refused.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use ottla_metrics::Registry;
 
 use crate::ledger::Ledger;
 
-/// One scarce thing at one time.
+/// One resource at one time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     pub used: u64,
@@ -41,8 +41,8 @@ impl ResourceTable {
             let table = table.clone();
             registry.computed(name, help, &["resource"], move || table.values(value));
         };
-        computed("resource_used", "What is used of a scarce thing", |usage| usage.used);
-        computed("resource_ceiling", "The most that may be used of a scarce thing", |usage| usage.ceiling);
+        computed("resource_used", "What is used of the resource", |usage| usage.used);
+        computed("resource_ceiling", "The most that may be used of the resource", |usage| usage.ceiling);
         computed("resource_refused", "Refusals because of a ceiling since the start", |usage| usage.refused);
         table
     }

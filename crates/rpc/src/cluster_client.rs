@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_metadata::controller::{Answer, Beat, Decision, IdempotencyKey, Request};
+use ottla_metadata::controller::{Answer, Beat, ChangeQuorum, Decision, IdempotencyKey, Request};
 use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_model::{BrokerId, ClusterSecret, IncarnationKey, Revision};
 
@@ -28,7 +28,8 @@ pub(crate) fn generated(channel: ClusterChannel) -> Generated<ClusterChannel> {
 }
 
 /// Gives the request a key if executing it twice differs from executing it once. Then every request but AlterConfigs,
-/// CreateAcls, DeleteAcls and AlterReassignments may be repeated while an earlier try may still take effect.
+/// CreateAcls, DeleteAcls, AlterReassignments, AlterDelegationToken and the removal of a member by its id alone may be
+/// repeated while an earlier try may still take effect.
 fn prepare(request: Request) -> (Request, Repeat) {
     match request {
         Request::CreateTopics(_)
@@ -38,10 +39,14 @@ fn prepare(request: Request) -> (Request, Repeat) {
             let key = IdempotencyKey(*uuid::Uuid::new_v4().as_bytes());
             (Request::Once(key, Box::new(request)), Repeat::Freely)
         }
-        // A late second try could undo what another client has set meanwhile.
-        Request::AlterConfigs(_) | Request::CreateAcls(_) | Request::DeleteAcls(_) | Request::AlterReassignments(_) => {
-            (request, Repeat::WhenAnswered)
-        }
+        // A late second try could undo what another client has set meanwhile; so could it remove a coordinator that was
+        // added again, with another disk, under the same id.
+        Request::AlterConfigs(_)
+        | Request::CreateAcls(_)
+        | Request::DeleteAcls(_)
+        | Request::AlterReassignments(_)
+        | Request::AlterDelegationToken(_)
+        | Request::ChangeQuorum(ChangeQuorum::Remove { disk: None, .. }) => (request, Repeat::WhenAnswered),
         // Compare-and-set, or idempotent; a repeated allocation wastes a block of ids, nothing else.
         Request::Register(_)
         | Request::AlterPartitions(_)
@@ -139,5 +144,22 @@ impl ClusterClient {
         timeout: Duration,
     ) -> Result<WatchStream, CallError> {
         watch::open(&self.coordinators, from, broker, not_at, timeout).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{CoordinatorId, IncarnationId};
+
+    use super::*;
+
+    #[test]
+    fn only_the_removal_of_a_certain_disk_is_repeated_freely() {
+        let repeated = |disk| {
+            let remove = ChangeQuorum::Remove { coordinator: CoordinatorId(3), disk, force: false };
+            prepare(Request::ChangeQuorum(remove)).1
+        };
+        assert!(matches!(repeated(None), Repeat::WhenAnswered));
+        assert!(matches!(repeated(Some(IncarnationId([1; 16]))), Repeat::Freely));
     }
 }

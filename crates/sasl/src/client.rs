@@ -6,6 +6,8 @@ use subtle::ConstantTimeEq as _;
 
 use crate::SaslError;
 use crate::mechanism::Mechanism;
+use crate::oauth::message;
+use crate::oauth::token_source::TokenSource;
 use crate::plain;
 use crate::scram::{self, ITERATIONS_MAX, ITERATIONS_MIN, ScramCredential, ScramHash, ServerFirst};
 
@@ -15,6 +17,17 @@ pub struct ClientCredentials {
     pub mechanism: Mechanism,
     pub user: String,
     pub password: String,
+    /// The user is the id of a delegation token, and the password its HMAC in base64. Of OAUTHBEARER the password is
+    /// the bearer token, and there is no user.
+    pub is_token: bool,
+}
+
+/// How a client comes by its credentials.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClientLogin {
+    User(ClientCredentials),
+    /// By a bearer token from there.
+    Bearer(TokenSource),
 }
 
 impl fmt::Debug for ClientCredentials {
@@ -28,6 +41,8 @@ enum State {
     ScramFirst { hash: ScramHash, nonce: String },
     ScramFinal { hash: ScramHash, nonce: String, bare: String },
     ServerSignature(Vec<u8>),
+    Bearer,
+    BearerAnswer,
     Ended,
 }
 
@@ -42,6 +57,7 @@ impl ClientSession {
         let state = match credentials.mechanism {
             Mechanism::Plain => State::Plain,
             Mechanism::Scram(hash) => State::ScramFirst { hash, nonce: scram::base64(nonce) },
+            Mechanism::OAuthBearer => State::Bearer,
         };
         Self { credentials, state }
     }
@@ -51,7 +67,8 @@ impl ClientSession {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Plain => Ok(Some(plain::encode(&self.credentials.user, &self.credentials.password))),
             State::ScramFirst { hash, nonce } => {
-                let bare = format!("n={},r={nonce}", scram::escape(&self.credentials.user));
+                let extension = if self.credentials.is_token { ",tokenauth=true" } else { "" };
+                let bare = format!("n={},r={nonce}{extension}", scram::escape(&self.credentials.user));
                 let message = format!("n,,{bare}");
                 self.state = State::ScramFinal { hash, nonce, bare };
                 Ok(Some(message.into_bytes()))
@@ -69,6 +86,13 @@ impl ClientSession {
                 let given = text.strip_prefix("v=").and_then(scram::from_base64).unwrap_or_default();
                 if bool::from(given.ct_eq(&expected)) { Ok(None) } else { Err(SaslError::WrongServer) }
             }
+            State::Bearer => {
+                self.state = State::BearerAnswer;
+                Ok(Some(message::encode(&self.credentials.password)))
+            }
+            State::BearerAnswer if answer.is_empty() => Ok(None),
+            // The reason of a refusal, which the server repeats in its error.
+            State::BearerAnswer => Ok(Some(message::CONSENT.to_vec())),
             State::Ended => Ok(None),
         }
     }

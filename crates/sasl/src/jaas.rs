@@ -40,6 +40,7 @@ pub enum JaasError {
 
 const PLAIN_MODULE: &str = "PlainLoginModule";
 const SCRAM_MODULE: &str = "ScramLoginModule";
+const BEARER_MODULE: &str = "OAuthBearerLoginModule";
 /// Options of Kafka's PlainLoginModule that are users: `user_NAME="password"`.
 const USER_PREFIX: &str = "user_";
 
@@ -53,12 +54,18 @@ impl JaasEntry {
         match mechanism {
             Mechanism::Plain => self.class() == PLAIN_MODULE,
             Mechanism::Scram(_) => self.class() == SCRAM_MODULE,
+            Mechanism::OAuthBearer => self.class() == BEARER_MODULE,
         }
     }
 
     /// What this side logs in with.
     pub fn login(&self) -> Option<(&str, &str)> {
         Some((self.options.get("username")?, self.options.get("password")?))
+    }
+
+    /// Whether the user name of the login is the id of a delegation token.
+    pub fn is_token(&self) -> bool {
+        self.options.get("tokenauth").is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     /// The users of PLAIN with their passwords.

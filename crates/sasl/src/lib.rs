@@ -1,4 +1,4 @@
-//! SASL as Kafka speaks it: PLAIN and SCRAM of both sides, JAAS texts, SCRAM credentials.
+//! SASL as Kafka speaks it: PLAIN, SCRAM and OAUTHBEARER of both sides, JAAS texts, SCRAM credentials, bearer tokens.
 //!
 //! Layer 1: synchronous and deterministic. Bytes come in, bytes or a verdict go out; nonces and secrets are inputs.
 //! Secrets are compared in constant time, and a user that does not exist costs a client as many steps as a wrong
@@ -7,15 +7,16 @@
 pub mod client;
 pub mod jaas;
 pub mod mechanism;
+pub mod oauth;
 mod plain;
 pub mod scram;
 pub mod server;
 
-pub use client::{ClientCredentials, ClientSession};
+pub use client::{ClientCredentials, ClientLogin, ClientSession};
 pub use jaas::{JaasEntry, JaasError};
 pub use mechanism::Mechanism;
 pub use scram::{ScramCredential, ScramHash};
-pub use server::{Credentials, ServerSession, Step, nobody_secret};
+pub use server::{Credentials, ServerSession, Step, TokenCredential, TokenLogin, TokenSecret, nobody_secret};
 
 /// Why an authentication failed. The text goes to the log; [`SaslError::told`] is what a client may know.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,6 +31,8 @@ pub enum SaslError {
     WrongServer,
     #[error("the server refused: {0}")]
     Refused(String),
+    #[error("bearer token: {0}")]
+    InvalidToken(#[from] oauth::TokenError),
     #[error("a message after the end of the conversation")]
     AfterTheEnd,
 }
@@ -51,6 +54,7 @@ impl SaslError {
             Self::OtherAuthorizationId => {
                 "Authentication failed: Client requested an authorization id that is different from username".to_owned()
             }
+            Self::InvalidToken(_) => oauth::message::REFUSAL.to_owned(),
             other => format!("Authentication failed: {other}"),
         }
     }

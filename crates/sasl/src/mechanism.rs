@@ -8,15 +8,18 @@ use crate::scram::ScramHash;
 pub enum Mechanism {
     Plain,
     Scram(ScramHash),
+    OAuthBearer,
 }
 
 impl Mechanism {
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Scram(ScramHash::Sha256), Self::Scram(ScramHash::Sha512)];
+    pub const ALL: [Self; 4] =
+        [Self::Plain, Self::Scram(ScramHash::Sha256), Self::Scram(ScramHash::Sha512), Self::OAuthBearer];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::Scram(hash) => hash.mechanism_name(),
+            Self::OAuthBearer => "OAUTHBEARER",
         }
     }
 

@@ -114,6 +114,12 @@ impl ScramCredential {
         Self { salt, stored_key, server_key, iterations }
     }
 
+    /// For a delegation token: its salt is the same on every server that shares the secret, as that of a token that
+    /// does not exist is.
+    pub fn of_token(hash: ScramHash, secret: &[u8; 32], id: &str, password: &str) -> Self {
+        Self::of_password(hash, password, hash.hmac(secret, id.as_bytes()), ITERATIONS_MIN)
+    }
+
     /// For a user that does not exist: a salt that is always the same for this name, and keys that no proof fits.
     pub(crate) fn of_nobody(hash: ScramHash, secret: &[u8; 32], user: &str) -> Self {
         let salt = hash.hmac(secret, user.as_bytes());
@@ -168,6 +174,8 @@ pub(crate) struct ClientFirst<'a> {
     pub authorization_id: String,
     pub user: String,
     pub nonce: &'a str,
+    /// Kafka's extension `tokenauth=true`: the user is the id of a delegation token.
+    pub is_token: bool,
 }
 
 impl<'a> ClientFirst<'a> {
@@ -192,7 +200,11 @@ impl<'a> ClientFirst<'a> {
         if user.is_empty() {
             return Err("no user");
         }
-        Ok(Self { gs2_header: &text[..text.len() - bare.len()], bare, authorization_id, user, nonce })
+        // Other extensions are passed over, as RFC 5802 wants it.
+        let is_token = fields
+            .filter_map(|field| field.split_once('='))
+            .any(|(name, value)| name == "tokenauth" && value.eq_ignore_ascii_case("true"));
+        Ok(Self { gs2_header: &text[..text.len() - bare.len()], bare, authorization_id, user, nonce, is_token })
     }
 }
 

@@ -4,6 +4,7 @@ use ring::hmac;
 
 use crate::SaslError;
 use crate::mechanism::Mechanism;
+use crate::oauth::{Bearer, TokenError, message};
 use crate::plain;
 use crate::scram::{self, ClientFinal, ClientFirst, ScramCredential, ScramHash};
 
@@ -12,8 +13,51 @@ pub trait Credentials {
     /// The user's password for PLAIN; none: no such user.
     fn password(&self, user: &str) -> Option<String>;
     fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential>;
+    /// The delegation token of this id, unless it has expired.
+    fn token(&self, hash: ScramHash, id: &str) -> Option<TokenCredential>;
+    /// Checks a bearer token.
+    fn bearer(&self, token: &str) -> Result<Bearer, TokenError>;
     /// The key of the salts that users who do not exist seem to have.
     fn nobody_secret(&self) -> [u8; 32];
+}
+
+/// What a server knows of a delegation token (KIP-48).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenCredential {
+    pub credential: ScramCredential,
+    /// The user that the token speaks for.
+    pub owner: String,
+    /// Milliseconds since 1970.
+    pub expires_ms: i64,
+}
+
+impl TokenCredential {
+    fn login(&self) -> TokenLogin {
+        TokenLogin { is_delegation: true, expires_ms: self.expires_ms }
+    }
+}
+
+/// The secret that the servers of a cluster make the HMACs of delegation tokens with.
+pub struct TokenSecret(hmac::Key);
+
+impl TokenSecret {
+    pub fn new(secret: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA512, secret.as_bytes()))
+    }
+
+    pub fn hmac(&self, token_id: &str) -> Vec<u8> {
+        hmac::sign(&self.0, token_id.as_bytes()).as_ref().to_vec()
+    }
+
+    /// Whether it is the HMAC of this token, in a time that does not tell how much of it is right.
+    pub fn is_hmac(&self, token_id: &str, hmac: &[u8]) -> bool {
+        hmac::verify(&self.0, token_id.as_bytes(), hmac).is_ok()
+    }
+
+    /// What a client logs in with as its password.
+    pub fn password(&self, token_id: &str) -> String {
+        scram::base64(&self.hmac(token_id))
+    }
 }
 
 /// A key for [`Credentials::nobody_secret`] out of what the servers of a cluster share.
@@ -30,19 +74,31 @@ pub enum Step {
     /// Send this; the client goes on.
     Continue(Vec<u8>),
     /// Send this; the client is this user.
-    Done { answer: Vec<u8>, user: String },
+    Done { answer: Vec<u8>, user: String, token: Option<TokenLogin> },
+}
+
+/// The user came with a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TokenLogin {
+    /// Whether it is a delegation token; otherwise it is a bearer token.
+    pub is_delegation: bool,
+    /// Milliseconds since 1970: the login ends with the token.
+    pub expires_ms: i64,
 }
 
 enum State {
     Plain,
     ScramFirst { hash: ScramHash, nonce: String },
     ScramFinal(Box<ScramFinal>),
+    Bearer,
+    BearerRefused(TokenError),
     Ended,
 }
 
 struct ScramFinal {
     hash: ScramHash,
     user: String,
+    token: Option<TokenLogin>,
     is_known: bool,
     credential: ScramCredential,
     gs2_header: String,
@@ -62,6 +118,7 @@ impl ServerSession {
         let state = match mechanism {
             Mechanism::Plain => State::Plain,
             Mechanism::Scram(hash) => State::ScramFirst { hash, nonce: scram::base64(nonce) },
+            Mechanism::OAuthBearer => State::Bearer,
         };
         Self { state }
     }
@@ -84,6 +141,21 @@ impl ServerSession {
                 let message = text(state.hash, message)?;
                 scram_final(*state, message)
             }
+            State::Bearer => {
+                let given = message::parse(message)?;
+                match credentials.bearer(given.token) {
+                    Ok(bearer) if given.authorization_id.is_empty() || given.authorization_id == bearer.user => {
+                        let token = TokenLogin { is_delegation: false, expires_ms: bearer.expires_ms };
+                        Ok(Step::Done { answer: Vec::new(), user: bearer.user, token: Some(token) })
+                    }
+                    Ok(_) => Err(SaslError::OtherAuthorizationId),
+                    Err(error) => {
+                        self.state = State::BearerRefused(error);
+                        Ok(Step::Continue(message::REFUSAL.into()))
+                    }
+                }
+            }
+            State::BearerRefused(error) => Err(error.into()),
             State::Ended => Err(SaslError::AfterTheEnd),
         }
     }
@@ -95,7 +167,7 @@ fn plain_step(message: &[u8], credentials: &dyn Credentials) -> Result<Step, Sas
     // A user that does not exist is compared too.
     let is_same = plain::is_same(expected.as_deref().unwrap_or_default(), given.password);
     if expected.is_some() && is_same {
-        Ok(Step::Done { answer: Vec::new(), user: given.user.to_owned() })
+        Ok(Step::Done { answer: Vec::new(), user: given.user.to_owned(), token: None })
     } else {
         Err(SaslError::WrongCredentials { mechanism: Mechanism::Plain })
     }
@@ -116,7 +188,17 @@ fn scram_first(
     if !first.authorization_id.is_empty() && first.authorization_id != first.user {
         return Err(SaslError::OtherAuthorizationId);
     }
-    let found = credentials.scram(hash, &first.user);
+    let (found, user, token) = if first.is_token {
+        match credentials.token(hash, &first.user) {
+            Some(known) => {
+                let login = known.login();
+                (Some(known.credential), known.owner, Some(login))
+            }
+            None => (None, first.user.clone(), None),
+        }
+    } else {
+        (credentials.scram(hash, &first.user), first.user.clone(), None)
+    };
     let is_known = found.is_some();
     let credential =
         found.unwrap_or_else(|| ScramCredential::of_nobody(hash, &credentials.nobody_secret(), &first.user));
@@ -124,7 +206,8 @@ fn scram_first(
     let answer = format!("r={nonce},s={},i={}", scram::base64(&credential.salt), credential.iterations);
     let next = ScramFinal {
         hash,
-        user: first.user,
+        user,
+        token,
         is_known,
         credential,
         gs2_header: first.gs2_header.to_owned(),
@@ -149,5 +232,6 @@ fn scram_final(state: ScramFinal, message: &str) -> Result<Step, SaslError> {
         return Err(SaslError::WrongCredentials { mechanism });
     }
     let signature = state.credential.server_signature(state.hash, auth_message.as_bytes());
-    Ok(Step::Done { answer: format!("v={}", scram::base64(&signature)).into_bytes(), user: state.user })
+    let answer = format!("v={}", scram::base64(&signature)).into_bytes();
+    Ok(Step::Done { answer, user: state.user, token: state.token })
 }

@@ -1,6 +1,8 @@
 //! Outgoing connections to brokers: the TLS handshake and the SASL login that come before the first request.
 
+pub mod bearer;
 mod login;
+pub mod web;
 
 use std::io;
 use std::pin::Pin;
@@ -8,11 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ottla_sasl::ClientCredentials;
-use ottla_tls::{ClientTls, ClientTlsStream};
+use ottla_sasl::ClientLogin;
+use ottla_tls::{ClientTls, ClientTlsStream, TlsError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::bearer::Login;
 
 /// Why a connection that was made cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +49,23 @@ impl From<SecureError> for io::Error {
 #[derive(Clone, Debug, Default)]
 pub struct StreamSecurity {
     pub tls: Option<Arc<ClientTls>>,
-    pub credentials: Option<ClientCredentials>,
+    pub login: Option<Arc<Login>>,
 }
 
 impl StreamSecurity {
+    /// May read files with certificates of an identity provider.
+    pub fn new(tls: Option<ClientTls>, login: Option<ClientLogin>) -> Result<Self, TlsError> {
+        let login = login.map(Login::new).transpose()?;
+        Ok(Self { tls: tls.map(Arc::new), login: login.map(Arc::new) })
+    }
+
     /// Secures a stream that is connected to `host`. How long the login holds, if it ends.
     pub async fn secure(&self, stream: TcpStream, host: &str) -> Result<(SecureStream, Option<Duration>), SecureError> {
+        // Before the handshake: a server does not wait long for one that is complete.
+        let credentials = match &self.login {
+            None => None,
+            Some(login) => Some(login.credentials().await?),
+        };
         let mut stream = match &self.tls {
             None => SecureStream::Plain(stream),
             Some(tls) => {
@@ -63,9 +78,9 @@ impl StreamSecurity {
                 SecureStream::Tls(Box::new(connected))
             }
         };
-        let lifetime = match &self.credentials {
+        let lifetime = match credentials {
             None => None,
-            Some(credentials) => login::log_in(&mut stream, credentials.clone()).await?,
+            Some(credentials) => login::log_in(&mut stream, credentials).await?,
         };
         Ok((stream, lifetime))
     }

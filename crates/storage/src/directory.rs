@@ -14,7 +14,7 @@ use crate::checkpoint::meta_properties::{self, MetaProperties};
 use crate::checkpoint::offsets::{self, Offsets};
 use crate::checkpoint::registration::{self, Registration};
 use crate::checkpoint::{clean_shutdown, partition_metadata};
-use crate::env::{Env, File, OpenMode};
+use crate::env::{DirectoryEntry, Env, File, OpenMode};
 use crate::error::{DiskFault, Malformed};
 use crate::file_name;
 
@@ -206,7 +206,7 @@ impl<E: Env> LogDirectory<E> {
         if let Some(boot_id) = boot_id.filter(|_| broker_epoch.is_known()) {
             let remembered = self.write_registration(&Registration { boot_id: boot_id.to_owned(), broker_epoch });
             match remembered {
-                // A full disk is no reason not to use the directory: a kill will look like a loss of power.
+                // A full disk is no reason not to use the directory: the next start treats a kill as a loss of power.
                 Err(error) if DiskFault::of(error.io()) != DiskFault::Failed => {
                     tracing::warn!(%error, "the last registration is not remembered");
                 }
@@ -286,6 +286,39 @@ impl<E: Env> LogDirectory<E> {
         self.rename_partition(partition, unique, STRAY_SUFFIX)
     }
 
+    /// Frees the name of a partition whose log is about to be created: a log that a disk did not let rename when its
+    /// replica left is renamed to `-stray` now, durably. Returns whether there was one.
+    pub fn free_name(&self, partition: &TopicPartition) -> Result<bool, DirectoryError> {
+        if self.may_create(&self.partition_path(partition)).map_err(|error| self.io(error))? {
+            return Ok(false);
+        }
+        let mut number: u128 = 0;
+        let is_taken = |number: u128| {
+            let name = renamed(partition, number.to_be_bytes(), STRAY_SUFFIX);
+            self.env.exists(&self.path.join(name)).map_err(|error| self.io(error))
+        };
+        while is_taken(number)? {
+            number += 1;
+        }
+        self.mark_stray(partition, number.to_be_bytes())?;
+        self.sync()?;
+        Ok(true)
+    }
+
+    /// Whether there is nothing at `path` but what a creation leaves that was cut off: it is repeated in place.
+    fn may_create(&self, path: &Path) -> io::Result<bool> {
+        if !self.env.exists(path)? {
+            return Ok(true);
+        }
+        let is_of_creation = |entry: &DirectoryEntry| {
+            entry.name == file_name::PARTITION_METADATA
+                || entry.size_bytes == 0
+                    && matches!(file_name::parse(&entry.name), Some((Offset::ZERO, kind))
+                        if file_name::SEGMENT_KINDS.contains(&kind))
+        };
+        Ok(self.env.list(path)?.iter().all(is_of_creation))
+    }
+
     fn rename_partition(
         &self,
         partition: &TopicPartition,
@@ -304,6 +337,7 @@ impl<E: Env> LogDirectory<E> {
 
     /// Gives a finished copy the partition's name, durably.
     pub fn make_live(&self, future: &Path, partition: &TopicPartition) -> Result<PathBuf, DirectoryError> {
+        self.free_name(partition)?;
         let to = self.partition_path(partition);
         self.env.rename(future, &to).map_err(|error| self.io(error))?;
         self.sync()?;

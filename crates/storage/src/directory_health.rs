@@ -72,7 +72,7 @@ impl DirectoryHealth {
                 Refusal { is_first: self.fail(), needs_look: true }
             }
             DiskFault::Failed | DiskFault::Full => Refusal { is_first: self.filled(), needs_look: true },
-            DiskFault::OutOfDescriptors => Refusal { is_first: true, needs_look: false },
+            DiskFault::OutOfDescriptors | DiskFault::NameTaken => Refusal { is_first: true, needs_look: false },
         }
     }
 
@@ -162,7 +162,9 @@ mod tests {
         let health = DirectoryHealth::new(true);
         let look = |is_first| Refusal { is_first, needs_look: true };
         assert_eq!([health.refused(DiskFault::Full), health.refused(DiskFault::Full)], [look(true), look(false)]);
-        assert!(!health.refused(DiskFault::OutOfDescriptors).needs_look && !health.is_unusable());
+        for passing in [DiskFault::OutOfDescriptors, DiskFault::NameTaken] {
+            assert!(!health.refused(passing).needs_look && !health.is_unusable());
+        }
         assert_eq!([health.refused(DiskFault::Failed), health.refused(DiskFault::Failed)], [look(true), look(false)]);
         assert!(health.is_unusable());
     }

@@ -122,6 +122,8 @@ pub enum DiskFault {
     Full,
     /// Not the disk's fault, and it passes: see [`is_out_of_descriptors`].
     OutOfDescriptors,
+    /// Not the disk's fault: something is in the way of one log, whose opening is tried again.
+    NameTaken,
     /// The content of the disk is unknown: the directory goes offline.
     Failed,
 }
@@ -132,6 +134,9 @@ impl DiskFault {
         match cause {
             Some(error) if is_full(error) => Self::Full,
             Some(error) if is_out_of_descriptors(error) => Self::OutOfDescriptors,
+            Some(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {
+                Self::NameTaken
+            }
             _ => Self::Failed,
         }
     }
@@ -153,6 +158,7 @@ mod tests {
         for errno in [Errno::MFILE, Errno::NFILE] {
             assert_eq!(fault(errno), DiskFault::OutOfDescriptors);
         }
+        assert_eq!([fault(Errno::EXIST), fault(Errno::NOTEMPTY)], [DiskFault::NameTaken; 2]);
         assert_eq!((fault(Errno::NOSPC), fault(Errno::DQUOT)), (DiskFault::Full, DiskFault::Full));
         assert_eq!((fault(Errno::IO), fault(Errno::ROFS)), (DiskFault::Failed, DiskFault::Failed));
         assert_eq!(DiskFault::of(None), DiskFault::Failed);

@@ -378,7 +378,7 @@ impl<E: Env> LogDirs<E> {
             if let Err(error) = written
                 && !directory.is_missing()
             {
-                tracing::warn!(%error, "this registration is not remembered: a kill will look like a loss of power");
+                tracing::warn!(%error, "this registration is not recorded: the next start treats a kill as a power loss");
                 return;
             }
         }

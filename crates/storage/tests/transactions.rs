@@ -230,6 +230,48 @@ fn a_damaged_index_is_rebuilt_when_the_log_is_opened() {
     }
 }
 
+/// A directory that was copied without its index files: a missing index of aborted transactions reads as "nothing was
+/// aborted".
+#[test]
+fn indexes_that_are_gone_are_rebuilt_with_that_of_aborted_transactions() {
+    for (has_snapshots, is_clean) in [(true, true), (true, false), (false, true), (false, false)] {
+        let env = MemoryEnv::new();
+        let mut log = log(&env);
+        append(&mut log, transactional(2, 0, 0));
+        for sequence in 0..4 {
+            append_many(&mut log, 12, NOW.0);
+            append(&mut log, transactional(1, 0, sequence));
+            end(&mut log, 1, 0, Abort);
+        }
+        end(&mut log, 2, 0, Abort);
+        append_many(&mut log, 30, NOW.0);
+        log.flush(TICK).unwrap();
+        let (point, expected) = (log.recovery_point(), all_committed(&log));
+        if is_clean {
+            log.close(TICK).unwrap();
+        }
+        let of_kind = |kind: &str| file_names(&env).into_iter().filter(|name| name.ends_with(kind)).collect::<Vec<_>>();
+        assert!(of_kind(".txnindex").len() > 1);
+        // All three kinds.
+        let mut gone = of_kind("index");
+        if !has_snapshots {
+            gone.extend(of_kind(".snapshot"));
+        }
+        for name in gone {
+            env.remove_file(&directory().join(name)).unwrap();
+        }
+        env.restart();
+        let mut log = match is_clean {
+            true => open_clean(&env, small_segments()),
+            false => open_unclean(&env, small_segments(), point).unwrap().log,
+        };
+        assert_eq!(all_committed(&log), expected, "snapshots: {has_snapshots}, clean: {is_clean}");
+        log.close(TICK).unwrap();
+        env.restart();
+        assert_eq!(all_committed(&open_clean(&env, small_segments())), expected, "at the next start");
+    }
+}
+
 #[test]
 fn a_loss_of_power_brings_no_truncated_entry_back() {
     let env = FaultyEnv::new(7);

@@ -11,18 +11,34 @@ use ottla_metadata::tree::{Path, Tree};
 
 use crate::ErrorCode;
 use crate::jute::{Malformed, Writer};
-use crate::operation::{Operation, Read, SetWatches, WatcherType, code, parse};
-use crate::reassignments;
+use crate::operation::{Operation, Read, SetWatches, WatcherType, below, chroot_of, code, parse};
+use crate::reassignments::{self, Reassignments};
 use crate::watches::{Event, EventType, Wants, WatchBudget, Watches};
 use crate::writes::{self, Write};
-use crate::znodes::{self, Znode, revision};
+use crate::znodes::{Znode, Znodes, revision};
 
-/// Bytes of answers to one `multiRead`; beyond that the remaining reads are refused.
-const MULTI_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What one `multiRead` may cost, in bytes of its answer; beyond that the remaining reads are refused. It also bounds
+/// the time for which others wait: each read, also of nothing, and each name in a list costs as much as its work.
+const MULTI_READ_COST_MAX: usize = 1024 * 1024;
+const READ_COST: usize = 512;
+const NAME_COST: usize = 64;
+/// Paths of one `setWatches`. Clients divide what they set again into frames of 128 KiB, with 3,000 paths or so; each
+/// path becomes a watch or an event, and a frame may have 200,000.
+const SET_WATCHES_MAX: usize = 16_384;
 /// The request number of events.
 const EVENT_XID: i32 = -1;
 /// `KeeperState.SyncConnected`.
 const SYNC_CONNECTED: i32 = 3;
+
+/// A request that ends its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("a setWatches of more than {max} paths", max = SET_WATCHES_MAX)]
+    TooManyWatches,
+}
+
 /// What the connection does after a request.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Next {
@@ -72,12 +88,21 @@ pub struct Client {
     /// What the client may have seen.
     tree: Tree,
     watches: Watches,
+    reassignments: Arc<Reassignments>,
     may_write: MayWrite,
 }
 
 impl Client {
-    pub fn new(address: IpAddr, chroot: String, tree: Tree, budget: Arc<WatchBudget>, may_write: MayWrite) -> Self {
-        Self { address, chroot, tree, watches: Watches::new(budget), may_write }
+    /// `reassignments` are those of the cluster, for all of its clients.
+    pub fn new(
+        address: IpAddr,
+        chroot: String,
+        tree: Tree,
+        budget: Arc<WatchBudget>,
+        reassignments: Arc<Reassignments>,
+        may_write: MayWrite,
+    ) -> Self {
+        Self { address, chroot, tree, watches: Watches::new(budget), reassignments, may_write }
     }
 
     /// Whether a new tree may bring events.
@@ -91,7 +116,7 @@ impl Client {
             return;
         }
         if self.watches() {
-            for event in self.watches.events(&self.tree, tree) {
+            for event in self.watches.events(&self.tree, tree, &self.reassignments) {
                 write_event(&self.chroot, &event, out);
             }
         }
@@ -99,18 +124,18 @@ impl Client {
     }
 
     /// Appends the answer to a request, or says what it waits for.
-    pub fn request(&mut self, frame: &[u8], tree: &Tree, out: &mut Vec<u8>) -> Result<Next, Malformed> {
+    pub fn request(&mut self, frame: &[u8], tree: &Tree, out: &mut Vec<u8>) -> Result<Next, RequestError> {
         self.advance(tree, out);
         let (xid, operation) = parse(frame, &self.chroot)?;
         match operation {
             Operation::Sync { path } => return Ok(Next::Sync { xid, path: path.to_owned() }),
             Operation::Create { path, data, mode, with_stat } => {
-                let write = writes::create(&self.tree, path, data, mode);
+                let write = writes::create(self.znodes(), path, data, mode);
                 let answer = if with_stat { WriteAnswer::PathAndStat } else { WriteAnswer::Path };
                 return Ok(self.write(PendingWrite { xid, path: path.to_owned(), answer }, write, out));
             }
             Operation::SetData { path, data, version } => {
-                let write = writes::set_data(&self.tree, path, data, version);
+                let write = writes::set_data(self.znodes(), path, data, version);
                 let answer = WriteAnswer::Stat;
                 return Ok(self.write(PendingWrite { xid, path: path.to_owned(), answer }, write, out));
             }
@@ -118,7 +143,10 @@ impl Client {
                 self.empty(xid, ErrorCode::Ok, out);
                 return Ok(Next::Close);
             }
-            Operation::SetWatches(set) => self.set_watches(xid, &set, out),
+            Operation::SetWatches(mut set) => {
+                let error = self.set_watches(&mut set, out)?;
+                self.empty(xid, error, out);
+            }
             Operation::AddWatch { path, recursive } => {
                 let wants = if recursive { Wants::RECURSIVE } else { Wants::PERSISTENT };
                 let error = match Path::new(path) {
@@ -177,6 +205,36 @@ impl Client {
         Ok(Next::Continue)
     }
 
+    /// This client's part in a request with paths of several clusters, whose chroots are all of `chroots`, the longest
+    /// first. Sends events, and no answer: the client's error is one for all. Only watches can be set in several.
+    pub fn request_here(
+        &mut self,
+        frame: &[u8],
+        chroots: &[String],
+        tree: &Tree,
+        out: &mut Vec<u8>,
+    ) -> Result<ErrorCode, RequestError> {
+        self.advance(tree, out);
+        let (_, Operation::SetWatches(mut set)) = parse(frame, "")? else { return Ok(ErrorCode::BadArguments) };
+        // The client has seen the revision of one of the clusters, and does not say which: it is told of all that may
+        // have changed.
+        set.since = 0;
+        let chroot = self.chroot.as_str();
+        set.keep(|path| match chroot_of(path, chroots) == chroot {
+            true if chroot.is_empty() => Some(path),
+            true => below(path, chroot),
+            false => None,
+        });
+        self.set_watches(&mut set, out)
+    }
+
+    /// Answers a request with paths of several clusters, when each has had its part.
+    pub fn answer_for_all(&self, frame: &[u8], error: ErrorCode, out: &mut Vec<u8>) -> Result<(), RequestError> {
+        let (xid, _) = parse(frame, "")?;
+        self.empty(xid, error, out);
+        Ok(())
+    }
+
     /// This coordinator has everything that was committed before the request; `tree` is none if no quorum said so.
     pub fn synced(&mut self, xid: i32, path: &str, tree: Option<&Tree>, out: &mut Vec<u8>) {
         let Some(tree) = tree else { return self.empty(xid, ErrorCode::OperationTimeout, out) };
@@ -213,8 +271,12 @@ impl Client {
         Next::Continue
     }
 
+    fn znodes(&self) -> Znodes<'_> {
+        Znodes { tree: &self.tree, reassignments: &self.reassignments }
+    }
+
     fn find(&self, path: &str) -> Option<Znode> {
-        znodes::znode(&self.tree, &Path::new(path).ok()?)
+        self.znodes().znode(&Path::new(path).ok()?)
     }
 
     fn exists(&mut self, xid: i32, path: &str, watch: bool, out: &mut Vec<u8>) {
@@ -223,7 +285,7 @@ impl Client {
         if watch && !self.watches.add(&path, Wants::DATA) {
             return self.empty(xid, ErrorCode::BadArguments, out);
         }
-        match znodes::znode(&self.tree, &path) {
+        match self.znodes().znode(&path) {
             Some(node) => self.answer(xid, ErrorCode::Ok, out, |writer| node.stat.write(writer)),
             None => self.empty(xid, ErrorCode::NoNode, out),
         }
@@ -238,7 +300,7 @@ impl Client {
         write: impl FnOnce(&Znode, &mut Writer<'_>),
     ) {
         let Ok(path) = Path::new(path) else { return self.empty(xid, ErrorCode::BadArguments, out) };
-        let Some(node) = znodes::znode(&self.tree, &path) else { return self.empty(xid, ErrorCode::NoNode, out) };
+        let Some(node) = self.znodes().znode(&path) else { return self.empty(xid, ErrorCode::NoNode, out) };
         if let Some(wants) = watch
             && !self.watches.add(&path, wants)
         {
@@ -249,27 +311,27 @@ impl Client {
 
     fn count_children(&self, xid: i32, path: &str, out: &mut Vec<u8>) {
         let Ok(path) = Path::new(path) else { return self.empty(xid, ErrorCode::BadArguments, out) };
-        if !znodes::exists(&self.tree, &path) {
+        if !self.znodes().exists(&path) {
             return self.empty(xid, ErrorCode::NoNode, out);
         }
-        let below = znodes::count_below(&self.tree, &path);
+        let below = self.znodes().count_below(&path);
         self.answer(xid, ErrorCode::Ok, out, |writer| writer.count(below));
     }
 
     fn multi_read(&self, xid: i32, reads: &[Read<'_>], out: &mut Vec<u8>) {
         const ERROR: i32 = -1;
         let mut answers = Vec::new();
-        let mut bytes = 0;
+        let mut cost = 0;
         for read in reads {
             let (operation, path) = match read {
                 Read::Data(path) => (code::GET_DATA, path),
                 Read::Children(path) => (code::GET_CHILDREN, path),
             };
-            let node = match bytes {
-                0..=MULTI_READ_BYTES_MAX => self.find(path).ok_or(ErrorCode::NoNode),
+            let node = match cost {
+                0..MULTI_READ_COST_MAX => self.find(path).ok_or(ErrorCode::NoNode),
                 _ => Err(ErrorCode::BadArguments),
             };
-            bytes += node.as_ref().map_or(0, bytes_of);
+            cost += READ_COST + node.as_ref().map_or(0, cost_of);
             answers.push((operation, node));
         }
         self.answer(xid, ErrorCode::Ok, out, |writer| {
@@ -291,7 +353,10 @@ impl Client {
 
     /// Sets the watches of a client that was connected elsewhere, or tells at once what it missed. The tree does not
     /// remember deleted children: a watch of children is told at once unless nothing was written since.
-    fn set_watches(&mut self, xid: i32, set: &SetWatches<'_>, out: &mut Vec<u8>) {
+    fn set_watches(&mut self, set: &mut SetWatches<'_>, out: &mut Vec<u8>) -> Result<ErrorCode, RequestError> {
+        if set.paths() > SET_WATCHES_MAX {
+            return Err(RequestError::TooManyWatches);
+        }
         let mut missed: Vec<Event> = Vec::new();
         let mut all_set = true;
         let now = revision(self.tree.revision().0);
@@ -305,10 +370,10 @@ impl Client {
         for (position, (paths, wants)) in lists.into_iter().enumerate() {
             for path in paths {
                 let Ok(path) = Path::new(path) else { continue };
-                let modified = znodes::znode(&self.tree, &path).map(|node| match path.as_str() {
+                let modified = self.znodes().modified(&path).map(|modified| match path.as_str() {
                     // Reassignments that are done have left no trace.
                     reassignments::PATH => now,
-                    _ => node.stat.modified,
+                    _ => modified,
                 });
                 let event = match (position, modified) {
                     (0 | 2, None) => Some(EventType::Deleted),
@@ -326,7 +391,7 @@ impl Client {
         for event in &missed {
             write_event(&self.chroot, event, out);
         }
-        self.empty(xid, if all_set { ErrorCode::Ok } else { ErrorCode::BadArguments }, out);
+        Ok(if all_set { ErrorCode::Ok } else { ErrorCode::BadArguments })
     }
 
     fn has_watch(&self, path: &str, kind: WatcherType) -> ErrorCode {
@@ -384,6 +449,6 @@ fn write_multi_header(writer: &mut Writer<'_>, code: i32, is_last: bool, error: 
     writer.int(error);
 }
 
-fn bytes_of(node: &Znode) -> usize {
-    node.data.as_ref().map_or(0, String::len) + node.children.iter().map(String::len).sum::<usize>()
+fn cost_of(node: &Znode) -> usize {
+    node.data.as_ref().map_or(0, String::len) + node.children.iter().map(|name| NAME_COST + name.len()).sum::<usize>()
 }

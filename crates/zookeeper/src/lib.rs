@@ -24,9 +24,10 @@ mod znodes;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, MayWrite, Next};
+pub use client::{Client, MayWrite, Next, RequestError};
 pub use jute::FRAME_BYTES_MAX;
-pub use operation::{below, first_path};
+pub use operation::{chroots_of, is_ping};
+pub use reassignments::Reassignments;
 pub use watches::WatchBudget;
 
 /// ZooKeeper's error codes (`KeeperException.Code`), as far as they are answered.

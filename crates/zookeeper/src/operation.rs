@@ -1,5 +1,7 @@
 //! The requests of a connected client.
 
+use std::collections::BTreeSet;
+
 use crate::jute::{Malformed, Reader};
 use crate::writes::CreateMode;
 
@@ -23,6 +25,24 @@ pub struct SetWatches<'a> {
     pub child: Vec<&'a str>,
     pub persistent: Vec<&'a str>,
     pub persistent_recursive: Vec<&'a str>,
+}
+
+impl<'a> SetWatches<'a> {
+    fn lists(&mut self) -> [&mut Vec<&'a str>; 5] {
+        [&mut self.data, &mut self.exist, &mut self.child, &mut self.persistent, &mut self.persistent_recursive]
+    }
+
+    /// The number of its paths.
+    pub fn paths(&mut self) -> usize {
+        self.lists().into_iter().map(|list| list.len()).sum()
+    }
+
+    /// Keeps the paths for which `here` gives one, as it gives them.
+    pub fn keep(&mut self, here: impl Fn(&'a str) -> Option<&'a str>) {
+        for list in self.lists() {
+            *list = list.iter().filter_map(|path| here(path)).collect();
+        }
+    }
 }
 
 /// One read of a `multiRead`.
@@ -145,12 +165,25 @@ pub fn below<'a>(path: &'a str, chroot: &str) -> Option<&'a str> {
     }
 }
 
-/// The first path that a request names.
-pub fn first_path(frame: &[u8]) -> Option<&str> {
-    let (_, mut operation) = parse(frame, "").ok()?;
-    let mut first = None;
-    operation.visit_paths(|path| first = first.or(Some(*path)));
-    first
+/// Whether a request does nothing but tell that its client lives.
+pub fn is_ping(frame: &[u8]) -> bool {
+    frame.get(4..8) == Some(code::PING.to_be_bytes().as_slice())
+}
+
+/// The chroot in which a path lies, of some, the longest first; empty: the root.
+pub fn chroot_of<'a>(path: &str, chroots: &'a [String]) -> &'a str {
+    chroots.iter().find(|chroot| below(path, chroot).is_some()).map_or("", String::as_str)
+}
+
+/// Those in which the paths of a request lie.
+pub fn chroots_of<'a>(frame: &[u8], chroots: &'a [String]) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    if let Ok((_, mut operation)) = parse(frame, "") {
+        operation.visit_paths(|path| {
+            found.insert(chroot_of(path, chroots));
+        });
+    }
+    found
 }
 
 impl<'a> Operation<'a> {
@@ -173,9 +206,7 @@ impl<'a> Operation<'a> {
                 }
             }
             Self::SetWatches(set) => {
-                let lists = [&mut set.data, &mut set.exist, &mut set.child];
-                let persistent = [&mut set.persistent, &mut set.persistent_recursive];
-                lists.into_iter().chain(persistent).flatten().for_each(visit);
+                set.lists().into_iter().flatten().for_each(visit);
             }
             Self::GetEphemerals
             | Self::Ping

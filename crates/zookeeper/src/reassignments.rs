@@ -1,6 +1,9 @@
 //! `/admin/reassign_partitions`: in the ZooKeeper era the node held the reassignments that a tool had asked for until
 //! they were done. The tree has them in the nodes of the topics, and the node is shown while there is any.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ottla_metadata::image::Assignment;
 use ottla_metadata::nodes::topic;
 use ottla_metadata::tree::{Path, Tree};
@@ -12,7 +15,11 @@ pub const PATH: &str = "/admin/reassign_partitions";
 pub const PARENT: &str = "/admin";
 const TOPICS: &str = "/brokers/topics";
 
+/// Trees whose node is remembered: clients compare the newest tree with the one before.
+const REMEMBERED_MAX: usize = 4;
+
 /// The node as it is shown.
+#[derive(Debug)]
 pub struct Shown {
     pub data: String,
     /// The newest one that wrote a topic with a reassignment.
@@ -33,8 +40,35 @@ struct Reassigned {
     replicas: Vec<i32>,
 }
 
-/// Looks at every topic: as expensive as the list of their names.
-pub fn shown(tree: &Tree) -> Option<Shown> {
+/// The node in the newest trees of one cluster, for all of its clients: to look at every topic takes milliseconds, and
+/// a frame can ask for it thousands of times.
+#[derive(Default, Debug)]
+pub struct Reassignments {
+    remembered: Mutex<VecDeque<(Revision, Option<Arc<Shown>>)>>,
+}
+
+impl Reassignments {
+    /// The node; none while nothing is reassigned.
+    pub fn shown(&self, tree: &Tree) -> Option<Arc<Shown>> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, shown)) = remembered.iter().find(|(revision, _)| *revision == tree.revision()) {
+            return shown.clone();
+        }
+        let shown = look(tree).map(Arc::new);
+        if remembered.len() == REMEMBERED_MAX {
+            remembered.pop_front();
+        }
+        remembered.push_back((tree.revision(), shown.clone()));
+        shown
+    }
+
+    pub fn are_any(&self, tree: &Tree) -> bool {
+        self.shown(tree).is_some()
+    }
+}
+
+/// Looks at every topic.
+fn look(tree: &Tree) -> Option<Shown> {
     let mut revision = Revision(0);
     let mut partitions = Vec::new();
     for name in topics(tree) {
@@ -50,10 +84,6 @@ pub fn shown(tree: &Tree) -> Option<Shown> {
     }
     let data = serde_json::to_string(&Data { version: 1, partitions }).ok()?;
     Some(Shown { data, revision })
-}
-
-pub fn are_any(tree: &Tree) -> bool {
-    topics(tree).iter().any(|name| !of_topic(tree, name).is_empty())
 }
 
 /// Whether a node of the tree is a topic whose reassignments the trees do not have in common.

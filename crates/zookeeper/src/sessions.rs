@@ -29,6 +29,8 @@ pub enum Opened {
     Session {
         id: i64,
         timeout_ms: i32,
+        /// The connection with which the session went on until now: it has not ended yet, and is to be closed.
+        replaced: Option<u64>,
     },
     Expired,
     /// Too many sessions, or the client has seen what this coordinator has not: it tries another one.
@@ -38,7 +40,9 @@ pub enum Opened {
 struct Session {
     timeout_ms: i32,
     last_heard: MonotonicMs,
-    is_connected: bool,
+    /// The newest one; none: it has ended. Only this one can end the session: a connection that its client has given
+    /// up may stay half open for long.
+    connection: Option<u64>,
 }
 
 pub struct Sessions {
@@ -58,7 +62,8 @@ impl Sessions {
         Self { limits, first_id, next_id: first_id, live: HashMap::new() }
     }
 
-    pub fn open(&mut self, request: &ConnectRequest, revision: i64, now: MonotonicMs) -> Opened {
+    /// `connection` is a number that no other connection of this process has.
+    pub fn open(&mut self, request: &ConnectRequest, connection: u64, revision: i64, now: MonotonicMs) -> Opened {
         self.forget_expired(now);
         if request.last_seen > revision || !self.has_room() {
             return Opened::Refused;
@@ -73,8 +78,9 @@ impl Sessions {
             id if !self.live.contains_key(&id) && self.opened(id) => return Opened::Expired,
             id => id,
         };
-        self.live.insert(id, Session { timeout_ms, last_heard: now, is_connected: true });
-        Opened::Session { id, timeout_ms }
+        let session = Session { timeout_ms, last_heard: now, connection: Some(connection) };
+        let replaced = self.live.insert(id, session).and_then(|former| former.connection);
+        Opened::Session { id, timeout_ms, replaced }
     }
 
     /// Whether this process opened the session.
@@ -82,21 +88,29 @@ impl Sessions {
         (self.first_id..=self.next_id).contains(&id)
     }
 
-    pub fn heard(&mut self, id: i64, now: MonotonicMs) {
-        if let Some(session) = self.live.get_mut(&id) {
+    /// The session, if it goes on with this connection.
+    fn of_connection(&mut self, id: i64, connection: u64) -> Option<&mut Session> {
+        self.live.get_mut(&id).filter(|session| session.connection == Some(connection))
+    }
+
+    pub fn heard(&mut self, id: i64, connection: u64, now: MonotonicMs) {
+        if let Some(session) = self.of_connection(id, connection) {
             session.last_heard = now;
         }
     }
 
     /// The connection ended, the session may be continued.
-    pub fn disconnected(&mut self, id: i64) {
-        if let Some(session) = self.live.get_mut(&id) {
-            session.is_connected = false;
+    pub fn disconnected(&mut self, id: i64, connection: u64) {
+        if let Some(session) = self.of_connection(id, connection) {
+            session.connection = None;
         }
     }
 
-    pub fn close(&mut self, id: i64) {
-        self.live.remove(&id);
+    /// The client closed the session by this connection, or was not heard of on it for the session's timeout.
+    pub fn close(&mut self, id: i64, connection: u64) {
+        if self.of_connection(id, connection).is_some() {
+            self.live.remove(&id);
+        }
     }
 
     /// Connected ones expire too: their connections end when they are not heard of for their timeout.
@@ -109,7 +123,7 @@ impl Sessions {
         if self.live.len() < SESSIONS_MAX {
             return true;
         }
-        let idle = self.live.iter().filter(|(_, session)| !session.is_connected);
+        let idle = self.live.iter().filter(|(_, session)| session.connection.is_none());
         let oldest = idle.min_by_key(|(_, session)| session.last_heard).map(|(id, _)| *id);
         oldest.is_some_and(|id| self.live.remove(&id).is_some())
     }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ottla_metadata::tree::{Path, Tree, TreeChange};
 
 use crate::operation::WatcherType;
-use crate::{reassignments, znodes};
+use crate::reassignments::{self, Reassignments};
+use crate::znodes;
 
 /// Bytes that a watch takes beside its path: the entry and its allocation, rounded up.
 const WATCH_BYTES: usize = 96;
@@ -169,10 +170,10 @@ impl Watches {
 
     /// The events that lead from one tree to a later one, in an order in which each can be understood: deletions from
     /// below, creations from above, writes, lists of children. Watches that tell once are gone afterwards.
-    pub fn events(&mut self, old: &Tree, new: &Tree) -> Vec<Event> {
+    pub fn events(&mut self, old: &Tree, new: &Tree, reassignments: &Reassignments) -> Vec<Event> {
         let mut changes = Changes::between(old, new);
         if self.may_tell_reassignments() {
-            changes.add_reassignments(old, new);
+            changes.add_reassignments(old, new, reassignments);
         }
         let mut events = Vec::new();
         let deleted = changes.deleted.iter().rev().map(|path| (EventType::Deleted, path));
@@ -241,6 +242,7 @@ impl Changes {
                     changes.written.insert(path);
                 }
                 TreeChange::Written { path, is_new_node: true } => {
+                    changes.parents.extend(path.parent());
                     changes.deleted.insert(path.clone());
                     changes.created.insert(path);
                 }
@@ -262,13 +264,13 @@ impl Changes {
     }
 
     /// The node of the reassignments under way, which the tree does not have.
-    fn add_reassignments(&mut self, old: &Tree, new: &Tree) {
+    fn add_reassignments(&mut self, old: &Tree, new: &Tree, reassignments: &Reassignments) {
         let (Ok(path), Ok(parent)) = (Path::new(reassignments::PATH), Path::new(reassignments::PARENT)) else { return };
         let mut topics = self.deleted.iter().chain(&self.created).chain(&self.written);
         if !topics.any(|topic| reassignments::differ(old, new, topic)) {
             return;
         }
-        match (reassignments::are_any(old), reassignments::are_any(new)) {
+        match (reassignments.are_any(old), reassignments.are_any(new)) {
             (false, false) => return,
             (true, true) => self.written.insert(path),
             (false, true) => self.created.insert(path) && self.parents.insert(parent),

@@ -13,7 +13,8 @@ use ottla_metadata::{ConfigEntity, ConfigKind, limits};
 use ottla_model::{BrokerId, ErrorCode as KafkaError, PartitionId, Revision};
 use serde::Deserialize;
 
-use crate::{ErrorCode, reassignments, znodes};
+use crate::znodes::Znodes;
+use crate::{ErrorCode, reassignments};
 
 /// `kafka-preferred-replica-election` creates it; the controller removes it when the leaders are elected.
 const ELECTION: &str = "/admin/preferred_replica_election";
@@ -50,12 +51,12 @@ pub enum Write {
 }
 
 /// The new node's data is one of the forms that Kafka's tools write.
-pub fn create(tree: &Tree, path: &str, data: &[u8], mode: CreateMode) -> Result<Write, ErrorCode> {
+pub fn create(znodes: Znodes<'_>, path: &str, data: &[u8], mode: CreateMode) -> Result<Write, ErrorCode> {
     if path == CONFIG_CHANGE && mode == CreateMode::PersistentSequential {
         return Ok(Write::Notify);
     }
     let parsed = Path::new(path).map_err(|_| ErrorCode::BadArguments)?;
-    if znodes::exists(tree, &parsed) {
+    if znodes.exists(&parsed) {
         return Err(ErrorCode::NodeExists);
     }
     if mode != CreateMode::Persistent {
@@ -72,18 +73,18 @@ pub fn create(tree: &Tree, path: &str, data: &[u8], mode: CreateMode) -> Result<
             Ok(Write::Decide(Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name(topic.to_string())] })))
         }
         // That of a topic which is not there is the first step of creating the topic by hand.
-        NodePath::Config(entity) if is_writable(&entity) && owner_exists(tree, &entity) => {
-            config(tree, entity, data).map(Write::Decide)
+        NodePath::Config(entity) if is_writable(&entity) && owner_exists(znodes.tree, &entity) => {
+            config(znodes.tree, entity, data).map(Write::Decide)
         }
         _ => Err(ErrorCode::NotReadOnly),
     }
 }
 
 /// Replaces the entries of a configuration, or adds reassignments to those under way.
-pub fn set_data(tree: &Tree, path: &str, data: &[u8], version: i32) -> Result<Write, ErrorCode> {
+pub fn set_data(znodes: Znodes<'_>, path: &str, data: &[u8], version: i32) -> Result<Write, ErrorCode> {
     let parsed = Path::new(path).map_err(|_| ErrorCode::BadArguments)?;
     if path == reassignments::PATH && version == ANY_VERSION {
-        return match znodes::exists(tree, &parsed) {
+        return match znodes.exists(&parsed) {
             true => reassignment(data).map(Write::Decide),
             false => Err(ErrorCode::NoNode),
         };
@@ -91,16 +92,17 @@ pub fn set_data(tree: &Tree, path: &str, data: &[u8], version: i32) -> Result<Wr
     match nodes::classify(&parsed) {
         // An expected version would be compared here, and another write could come before the quorum decides.
         NodePath::Config(entity) if is_writable(&entity) && version == ANY_VERSION => {
-            if !znodes::exists(tree, &parsed) {
+            if !znodes.exists(&parsed) {
                 return Err(ErrorCode::NoNode);
             }
-            config(tree, entity, data).map(Write::Decide)
+            config(znodes.tree, entity, data).map(Write::Decide)
         }
         _ => Err(ErrorCode::NotReadOnly),
     }
 }
 
-/// The kinds that old tools write. Kafka has configurations of groups since it lost ZooKeeper.
+/// The kinds that old tools write. Kafka has configurations of groups and of clients' metrics since it lost
+/// ZooKeeper.
 fn is_writable(entity: &ConfigEntity) -> bool {
     match entity.kind {
         ConfigKind::Topics
@@ -109,7 +111,7 @@ fn is_writable(entity: &ConfigEntity) -> bool {
         | ConfigKind::Users
         | ConfigKind::UserClients
         | ConfigKind::Ips => true,
-        ConfigKind::Groups => false,
+        ConfigKind::Groups | ConfigKind::ClientMetrics => false,
     }
 }
 

@@ -4,13 +4,11 @@
 //! data names (brokers and the controller), else 0; `cversion` is the number of children, and `pzxid` the revision of
 //! the newest one that is there.
 
-use std::collections::BTreeSet;
-
 use ottla_metadata::nodes::{self, NodePath};
 use ottla_metadata::tree::{Node, Path, Tree};
 
 use crate::jute::Writer;
-use crate::reassignments;
+use crate::reassignments::{self, Reassignments};
 
 /// ZooKeeper's own nodes.
 const ZOOKEEPERS_OWN: &[&str] = &["/zookeeper", "/zookeeper/config", "/zookeeper/quota"];
@@ -58,69 +56,106 @@ fn empty_parents() -> impl Iterator<Item = &'static str> {
     nodes::EMPTY_PARENTS.iter().chain(ZOOKEEPERS_OWN).copied()
 }
 
+/// Whether a path is shown that is not the node of the reassignments.
 pub fn exists(tree: &Tree, path: &Path) -> bool {
-    tree.exists(path)
-        || empty_parents().any(|parent| parent == path.as_str())
-        || (path.as_str() == reassignments::PATH && reassignments::are_any(tree))
+    tree.exists(path) || empty_parents().any(|parent| parent == path.as_str())
 }
 
-pub fn znode(tree: &Tree, path: &Path) -> Option<Znode> {
-    if path.as_str() == reassignments::PATH {
-        return reassignments::shown(tree).map(reassignments_node);
+/// What is shown of one tree.
+#[derive(Clone, Copy)]
+pub struct Znodes<'a> {
+    pub tree: &'a Tree,
+    pub reassignments: &'a Reassignments,
+}
+
+impl Znodes<'_> {
+    pub fn exists(&self, path: &Path) -> bool {
+        exists(self.tree, path) || (path.as_str() == reassignments::PATH && self.reassignments.are_any(self.tree))
     }
-    if !exists(tree, path) {
-        return None;
-    }
-    let children = children(tree, path);
-    let node = tree.get(path);
-    let data = node.and_then(|node| nodes::json(path, node));
-    let mut stat = match node {
-        Some(node) => stat_of(path, node),
-        None => {
-            let created = creation_of_parent(tree, path);
-            Stat { created, modified: created, ..Stat::default() }
+
+    pub fn znode(&self, path: &Path) -> Option<Znode> {
+        if path.as_str() == reassignments::PATH {
+            return self.reassignments.shown(self.tree).map(|shown| reassignments_node(&shown));
         }
-    };
-    let newest = children.iter().filter_map(|name| tree.get_str(&child_path(path, name))).map(|node| node.created.0);
-    stat.newest_child = newest.map(revision).max().unwrap_or(0).max(stat.created);
-    stat.children = count(children.len());
-    stat.data_bytes = count(data.as_ref().map_or(0, String::len));
-    Some(Znode { data, stat, children })
-}
-
-pub fn children(tree: &Tree, path: &Path) -> Vec<String> {
-    let mut names = tree.children(path);
-    let empty = empty_parents().filter_map(|parent| {
-        let (above, name) = parent.rsplit_once('/')?;
-        let is_child = above == path.as_str() || (above.is_empty() && path.as_str() == "/");
-        is_child.then(|| name.to_owned())
-    });
-    names.extend(empty);
-    if path.as_str() == reassignments::PARENT && reassignments::are_any(tree) {
-        names.extend(reassignments::PATH.rsplit('/').next().map(str::to_owned));
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Every node that is shown below `path`.
-pub fn count_below(tree: &Tree, path: &Path) -> usize {
-    let prefix = if path.as_str() == "/" { "/".to_owned() } else { format!("{path}/") };
-    let is_below = |text: &str| text != path.as_str() && text.starts_with(&prefix);
-    let mut below: BTreeSet<String> = empty_parents().filter(|parent| is_below(parent)).map(str::to_owned).collect();
-    for (node, _) in tree.below(path) {
-        let shown = std::iter::successors(Some(node.clone()), Path::parent);
-        for shown in shown.take_while(|shown| is_below(shown.as_str())) {
-            if !below.insert(shown.as_str().to_owned()) {
-                break;
+        let tree = self.tree;
+        if !exists(tree, path) {
+            return None;
+        }
+        let children = self.children(path);
+        let node = tree.get(path);
+        let data = node.and_then(|node| nodes::json(path, node));
+        let mut stat = match node {
+            Some(node) => stat_of(path, node),
+            None => {
+                let created = creation_of_parent(tree, path);
+                Stat { created, modified: created, ..Stat::default() }
             }
+        };
+        let newest =
+            children.iter().filter_map(|name| tree.get_str(&child_path(path, name))).map(|node| node.created.0);
+        stat.newest_child = newest.map(revision).max().unwrap_or(0).max(stat.created);
+        stat.children = count(children.len());
+        stat.data_bytes = count(data.as_ref().map_or(0, String::len));
+        Some(Znode { data, stat, children })
+    }
+
+    /// [`Stat::modified`] of a node, without a look at its children and its data.
+    pub fn modified(&self, path: &Path) -> Option<i64> {
+        if path.as_str() == reassignments::PATH {
+            return self.reassignments.shown(self.tree).map(|shown| revision(shown.revision.0));
         }
+        if let Some(node) = self.tree.get(path) {
+            return Some(revision(node.modified.0));
+        }
+        exists(self.tree, path).then(|| creation_of_parent(self.tree, path))
     }
-    if is_below(reassignments::PATH) && reassignments::are_any(tree) {
-        below.insert(reassignments::PATH.to_owned());
+
+    fn children(&self, path: &Path) -> Vec<String> {
+        let mut names = self.tree.children(path);
+        let empty = empty_parents().filter_map(|parent| {
+            let (above, name) = parent.rsplit_once('/')?;
+            let is_child = above == path.as_str() || (above.is_empty() && path.as_str() == "/");
+            is_child.then(|| name.to_owned())
+        });
+        names.extend(empty);
+        if path.as_str() == reassignments::PARENT && self.reassignments.are_any(self.tree) {
+            names.extend(reassignments::PATH.rsplit('/').next().map(str::to_owned));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
     }
-    below.len()
+
+    /// The number of nodes that are shown below `path`. Passes over all of them, and copies none.
+    pub fn count_below(&self, path: &Path) -> usize {
+        let tree = self.tree;
+        let is_below = |text: &str| text != path.as_str() && is_at_or_below(text, path.as_str());
+        let mut count = 0;
+        let mut former = "";
+        for (node, _) in tree.below(path) {
+            count += 1;
+            // The parents that are no nodes themselves. Everything below one of them comes in a row: it is new unless
+            // the node before is below it too, and then so are all parents above it.
+            let parents = std::iter::successors(parent_of(node.as_str()), |parent| parent_of(parent));
+            let new = parents.take_while(|parent| is_below(parent) && !is_at_or_below(former, parent));
+            count += new.filter(|parent| tree.get_str(parent).is_none()).count();
+            former = node.as_str();
+        }
+        count += empty_parents()
+            .filter(|parent| is_below(parent) && !Path::new(parent).is_ok_and(|parent| tree.exists(&parent)))
+            .count();
+        count + usize::from(is_below(reassignments::PATH) && self.reassignments.are_any(tree))
+    }
+}
+
+/// Whether a path is another one, or below it.
+fn is_at_or_below(path: &str, above: &str) -> bool {
+    above == "/" || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// None for what has only the root above it.
+fn parent_of(path: &str) -> Option<&str> {
+    path.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
 }
 
 /// Brokers and the controller, which end with their session.
@@ -146,11 +181,11 @@ fn stat_of(path: &Path, node: &Node) -> Stat {
     }
 }
 
-fn reassignments_node(shown: reassignments::Shown) -> Znode {
+fn reassignments_node(shown: &reassignments::Shown) -> Znode {
     let written = revision(shown.revision.0);
     let data_bytes = count(shown.data.len());
     let stat = Stat { created: written, modified: written, newest_child: written, data_bytes, ..Stat::default() };
-    Znode { data: Some(shown.data), stat, children: Vec::new() }
+    Znode { data: Some(shown.data.clone()), stat, children: Vec::new() }
 }
 
 /// Of a parent that is not a node itself: when the nearest node above it was created.

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """secure_roundtrip.py LIBRARY TOPIC JSON: a client with these settings (librdkafka's names) writes and reads one record
-in each partition. It prints "ok", or the class of what the login or the handshake came to, and ends with 0 either way;
-what hangs ends with 1."""
+in each partition; `oauth.token` is a bearer token. It prints "ok", or the class of what the login or the handshake came
+to, and ends with 0 either way; what hangs ends with 1."""
 import json
 import sys
 import time
 
 LIBRARY, TOPIC, SETTINGS = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+TOKEN = SETTINGS.pop("oauth.token", None)
 PATIENCE_S = 30
 
 
@@ -17,6 +18,8 @@ def confluent():
     # With TLS 1.3 a client learns only after the handshake that its certificate was refused: no broker is left then.
     fatal = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._ALL_BROKERS_DOWN)
     on_error = lambda error: told.append(error) if error.code() in fatal else None
+    if TOKEN:
+        SETTINGS["oauth_cb"] = lambda _: (TOKEN, time.time() + 300)
     producer = Producer({**SETTINGS, "error_cb": on_error, "acks": "all"})
     delivered = []
     producer.produce(TOPIC, b"value", partition=0, on_delivery=lambda error, message: delivered.append(error))
@@ -46,6 +49,14 @@ def kafka_python():
     names |= {"sasl.password": "sasl_plain_password", "ssl.ca.location": "ssl_cafile"}
     names |= {"ssl.certificate.location": "ssl_certfile", "ssl.key.location": "ssl_keyfile"}
     settings = {names[name]: value for name, value in SETTINGS.items()}
+    if TOKEN:
+        from kafka.net.sasl.oauth import AbstractTokenProvider
+
+        class Provider(AbstractTokenProvider):
+            def token(self):
+                return TOKEN
+
+        settings["sasl_oauth_token_provider"] = Provider()
     try:
         producer = KafkaProducer(**settings, acks="all")
         producer.send(TOPIC, b"value", partition=0).get(timeout=PATIENCE_S)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 BOOTSTRAP, TOPIC = sys.argv[1:3]
 PAUSE_S = float(sys.argv[4]) if len(sys.argv) > 4 else 0.02
@@ -62,7 +62,21 @@ while not stop.is_set():
 unsent = producer.flush(90)
 
 consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False})
-ends = {p: consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30)[1] for p in PARTITIONS}
+
+
+def end_of(p):
+    """This call of librdkafka does not try again when a leader has just changed."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30)[1]
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+ends = {p: end_of(p) for p in PARTITIONS}
 consumer.assign([TopicPartition(TOPIC, p, 0) for p in PARTITIONS])
 read = {p: {} for p in PARTITIONS}
 deadline = time.monotonic() + 60

@@ -2,11 +2,15 @@
 //! SASL everybody is `User:ANONYMOUS`: the cluster is open but for what rules are about.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ottla_e2e::groups::wait_for;
 use ottla_e2e::{Cluster, ClusterOptions, clients};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const ACL_COMMAND: &str = "org.apache.kafka.tools.AclCommand";
 
@@ -159,5 +163,91 @@ fn quotas_are_set_and_shown_by_kafka_configs() -> Result<()> {
     clients::run(Command::new("sh").args(["-c", &send]))?;
     let read = consume(&at, &["-C", "-t", "slow", "-e"])?;
     ensure!(read.lines().count() == 3_000, "{} records", read.lines().count());
+    Ok(())
+}
+
+/// Logins, denials and changes, by whom and from where; reads that are allowed are not in it.
+#[test]
+fn the_audit_log_has_what_was_denied_and_changed() -> Result<()> {
+    const MODULE: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    let files = TempDir::with_prefix("ottla-e2e-audit-")?;
+    let path = files.path().join("audit.log");
+    let options = ClusterOptions { brokers: 1, coordinators: 1, ..ClusterOptions::default() }
+        .listening("CLIENT", "SASL_PLAINTEXT")
+        .with("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+        .with("super.users", "User:ANONYMOUS")
+        .with("sasl.enabled.mechanisms", "PLAIN")
+        .with("listener.name.client.plain.sasl.jaas.config", &format!("{MODULE} user_alice=\"alice-secret\";"))
+        .with("audit.log.path", &path.display().to_string());
+    let cluster = Cluster::start_with(options)?;
+    let at = cluster.bootstrap_of("CLIENT");
+    let properties = |password: &str| -> Result<String> {
+        let file = files.path().join(password);
+        let login = format!("{MODULE} username=\"alice\" password=\"{password}\";");
+        let text = format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={login}\n");
+        fs::write(&file, text)?;
+        Ok(file.display().to_string())
+    };
+    let create = ["--create", "--topic", "made", "--partitions", "1"];
+    tool(&cluster.bootstrap(), "kafka-topics", &create)?;
+    for (password, expected) in [("wrong-secret", "Invalid username"), ("alice-secret", "Authorization failed")] {
+        let file = properties(password)?;
+        let arguments = ["--command-config", &file, "--create", "--topic", "denied"];
+        let error = failure(&at, "kafka-topics", &arguments)?;
+        ensure!(error.contains(expected), "{error}");
+    }
+    produce(&cluster.bootstrap(), "made")?;
+    let mut missing = vec![
+        json!({"event": "access", "principal": "User:ANONYMOUS", "operation": "CREATE", "resource": "made",
+               "allowed": true}),
+        json!({"event": "login", "principal": null, "listener": "CLIENT", "allowed": false}),
+        json!({"event": "login", "principal": "User:alice", "mechanism": "PLAIN", "allowed": true}),
+        json!({"event": "access", "principal": "User:alice", "operation": "CREATE", "resource": "denied",
+               "resource_type": "TOPIC", "host": "127.0.0.1", "allowed": false}),
+    ];
+    wait_for("the lines of the audit log", || {
+        let text = fs::read_to_string(&path)?;
+        ensure!(!text.contains("secret"), "{text}");
+        for line in text.lines() {
+            let event: Value = serde_json::from_str(line)?;
+            ensure!(
+                event["time_ms"].is_u64() && (event["operation"] != "WRITE" || event["allowed"] == false),
+                "{line}"
+            );
+            let has = |wanted: &Value| {
+                wanted
+                    .as_object()
+                    .is_some_and(|wanted| wanted.iter().all(|(name, value)| event.get(name) == Some(value)))
+            };
+            missing.retain(|wanted| !has(wanted));
+        }
+        ensure!(missing.is_empty(), "{missing:?} in {text}");
+        Ok(())
+    })
+}
+
+/// Nobody is refused: who comes too often waits. Only the shortest time is known.
+#[test]
+fn connections_above_their_rate_wait() -> Result<()> {
+    let options = ClusterOptions { brokers: 1, coordinators: 1, ..ClusterOptions::default() }
+        .listening("SLOW", "PLAINTEXT")
+        .with("listener.name.slow.max.connection.creation.rate", "1");
+    let cluster = Cluster::start_with(options)?;
+    let address = cluster.bootstrap_of("SLOW").parse()?;
+    let began = Instant::now();
+    // Ten are within the windows.
+    for _ in 0..13 {
+        clients::call(address, 18, 0, &[])?;
+    }
+    let took = began.elapsed();
+    ensure!(took >= Duration::from_secs(2), "{took:?}");
+    // Other listeners do not wait with it.
+    ensure!(clients::broker_ids(cluster.broker_address(1))? == [1]);
+    let faster = ["--alter", "--entity-type", "brokers", "--entity-default", "--add-config"];
+    let faster = [&faster[..], &["listener.name.slow.max.connection.creation.rate=100000"]].concat();
+    tool(&cluster.bootstrap(), "kafka-configs", &faster)?;
+    for _ in 0..50 {
+        clients::call(address, 18, 0, &[])?;
+    }
     Ok(())
 }

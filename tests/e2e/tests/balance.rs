@@ -149,3 +149,61 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
     member.wait()?;
     Ok(())
 }
+
+/// The lines of a command until one begins like this.
+fn until(lines: &mut impl Iterator<Item = String>, start: &str) -> Result<Vec<String>> {
+    let mut seen = Vec::new();
+    for line in lines {
+        seen.push(line);
+        if seen.last().is_some_and(|line| line.starts_with(start)) {
+            return Ok(seen);
+        }
+    }
+    anyhow::bail!("it ended without {start:?}: {seen:?}")
+}
+
+#[test]
+fn a_broker_that_joins_takes_its_share_by_itself() -> Result<()> {
+    let mut cluster = Cluster::prepare(&ClusterOptions { brokers: 4, ..ClusterOptions::default() })?;
+    for node in cluster.nodes().into_iter().filter(|node| *node != Node::Broker(4)) {
+        cluster.spawn(node)?;
+    }
+    let at = cluster.bootstrap();
+    wait_for("the brokers are there", || {
+        ensure!(clients::broker_ids(cluster.broker_address(1))?.len() == 3);
+        Ok(())
+    })?;
+    // Broker 3 has nothing.
+    let assignment = ["1:2", "2:1"].repeat(PARTITIONS / 2).join(",");
+    let create = ["--create", "--topic", "shared", "--replica-assignment", &assignment];
+    clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    writer(&at, "shared")?.wait()?;
+
+    let watch = ["rebalance", "auto", "--watch", "--wave-partitions", "3"];
+    let mut auto = ottla(&at, &watch)?.stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(auto.stdout.take().context("its output")?).lines().map_while(Result::ok);
+    let story = (|| {
+        let seen = until(&mut lines, "balanced")?;
+        ensure!(seen.iter().any(|line| line.contains(" partitions move: ")), "{seen:?}");
+        ensure!(replicas(&at, Some("shared"))?.contains_key(&3));
+        cluster.spawn(Node::Broker(4))?;
+        until(&mut lines, "broker 4 has joined")?;
+        until(&mut lines, "balanced").map(drop)
+    })();
+    auto.kill()?;
+    auto.wait()?;
+    story?;
+    // Within 5 % of the mean, or one more or less.
+    let held = replicas(&at, None)?;
+    let total: usize = held.values().sum();
+    ensure!(held.len() == 4 && held.values().all(|count| (total / 4).abs_diff(*count) <= 1), "{held:?}");
+    let once = clients::run(&mut ottla(&at, &["rebalance", "auto"])?)?;
+    ensure!(once == "balanced\n", "{once}");
+    // What it moved at is set no more.
+    for (kind, name) in [("topics", "shared"), ("brokers", "1"), ("brokers", "4")] {
+        let describe = ["--describe", "--entity-type", kind, "--entity-name", name];
+        let out = clients::run(&mut clients::tool("kafka-configs", &at, &describe)?)?;
+        ensure!(!out.contains("throttled"), "{out}");
+    }
+    Ok(())
+}

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-/// The crates whose code runs on the runtimes of a broker.
-const CRATES: &[&str] = &["broker", "network", "replica-manager"];
+/// The crates whose code runs on the runtimes of a broker or a coordinator.
+const CRATES: &[&str] = &["broker", "network", "replica-manager", "coordinator", "coordinator-partition", "client"];
 
 /// Calls that wait for a disk, or for the time to pass.
 const BLOCKING: &[&str] = &[
@@ -38,10 +38,23 @@ const BLOCKING: &[&str] = &[
     "work.run()",
     "files.remove(",
     "close_idle_files",
+    ".open_log(",
+    ".set_topic_id(",
+    "records.read(",
+    "log.close(",
+    "copy.close(",
+    "partition.flush(",
+    ".truncate_to(",
+    ".truncate_fully_and_start_at(",
+    ".make_live(",
 ];
 
 /// Where they are allowed: the file below `crates`, the call, and why nobody else waits there.
 const ALLOWED: &[(&str, &str, &str)] = &[
+    ("broker/src/audit.rs", "std::fs", "the start, and the audit log's own thread"),
+    ("broker/src/audit.rs", "thread::sleep", "the audit log's own thread"),
+    ("broker/src/oauth.rs", "std::fs", "at the start, and on a blocking thread"),
+    ("broker/src/oauth.rs", "fs::read", "at the start, and on a blocking thread"),
     ("broker/src/lifecycle/session.rs", ".claim(", "on blocking threads"),
     ("broker/src/lifecycle/mod.rs", ".write_meta_properties(", "on blocking threads"),
     ("broker/src/lifecycle/mod.rs", ".remember_registration(", "on blocking threads"),
@@ -96,6 +109,36 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/partition/leader_side.rs", "search.run()", "without the lock, by run_blocking"),
     ("replica-manager/src/partition/retention_side.rs", "search.run()", "without the lock, a job of the I/O thread"),
     ("replica-manager/src/partition/follower_side.rs", "work.run()", "the flush, a job of the directory's I/O thread"),
+    ("broker/src/coordinators/hosted_partition.rs", "records.read(", "the load of a state, on a blocking thread"),
+    ("replica-manager/src/manager/moves.rs", "copy.close(", "the thread of a move"),
+    ("replica-manager/src/manager/moves.rs", ".truncate_to(", "the thread of a move, of its copy"),
+    ("replica-manager/src/manager/moves.rs", ".truncate_fully_and_start_at(", "the thread of a move, of its copy"),
+    (
+        "replica-manager/src/manager/moves.rs",
+        ".make_live(",
+        "the thread of a move, with a lock that others do not wait for",
+    ),
+    (
+        "replica-manager/src/manager/hosting.rs",
+        ".open_log(",
+        "jobs of the directory's I/O threads, and what needs no disk",
+    ),
+    ("replica-manager/src/manager/reopening.rs", ".open_log(", "a job of the directory's I/O thread"),
+    ("replica-manager/src/manager/closing.rs", "log.close(", "the threads of a shutdown"),
+    ("replica-manager/src/partition/follower_side.rs", "partition.flush(", "a job of the directory's I/O thread"),
+    ("coordinator/src/four_letter_words.rs", "std::fs", "on a blocking thread, by the listener"),
+    ("coordinator/src/four_letter_words.rs", "fs::read", "on a blocking thread, by the listener"),
+    ("coordinator/src/quorums.rs", "std::fs", "at the start"),
+    ("coordinator/src/quorums.rs", "fs::read", "at the start"),
+    ("coordinator/src/member.rs", "std::fs", "at the start, or on the blocking thread that opens a chroot"),
+    ("coordinator/src/member.rs", "fs::write", "at the start, or on the blocking thread that opens a chroot"),
+    ("coordinator/src/member.rs", "thread::sleep", "the end of a member"),
+    ("coordinator/src/offline/snapshot.rs", "std::fs", "commands that serve nobody"),
+    ("coordinator/src/offline/snapshot.rs", "fs::read", "commands that serve nobody"),
+    ("coordinator/src/offline/snapshot.rs", "File::create", "commands that serve nobody"),
+    ("coordinator/src/offline/snapshot.rs", "sync_all(", "commands that serve nobody"),
+    ("coordinator/src/rocksdb_store/log_store.rs", "log.read(", "the driver's thread"),
+    ("coordinator/src/rocksdb_store/mod.rs", "std::fs", "at the start, or on the blocking thread that opens a chroot"),
 ];
 
 /// Locks whose holder may wait for a disk: the folder below `crates`, how the lock is waited for, and the lines that

@@ -105,6 +105,8 @@ const DEPLOYMENTS: &[(&str, &[Check])] = &[
                 "PartitionCount: 3",
             ),
             ("zookeeper", "zookeeper-shell localhost:2181 ls /brokers/ids", "[7]"),
+            ("zookeeper", "echo 'ls /brokers/ids' | zookeeper-shell localhost:2181", "[7]"),
+            ("zookeeper", "zkCli.sh ls /brokers/ids", "[7]"),
         ],
     ),
     (
@@ -145,6 +147,10 @@ const DEPLOYMENTS: &[(&str, &[Check])] = &[
             ("kafka", "echo ruok | nc -w 2 localhost 2181", "imok"),
             ("kafka", "kafka-topics --list --bootstrap-server localhost:9093 && echo listed", "listed"),
             ("strimzi", "kafka-topics.sh --list --bootstrap-server strimzi:9092 && echo listed", "listed"),
+            ("daemons", "kafka-topics.sh --list --bootstrap-server daemons:9192 && echo listed", "listed"),
+            ("daemons", "zkServer.sh status", "Mode: standalone"),
+            ("daemons", "ottla ready", "broker at 127.0.0.1:9192: ready"),
+            ("daemons", "cat /opt/kafka/logs/zookeeper.out", "binding to port"),
         ],
     ),
     (
@@ -161,6 +167,7 @@ const DEPLOYMENTS: &[(&str, &[Check])] = &[
         &[
             ("kafka", "kafka-topics --list --bootstrap-server localhost:9092 && echo listed", "listed"),
             ("kafka", "nc -z localhost 9092 && echo open", "open"),
+            ("kafka", "zkCli.sh ls /brokers/ids", "[1]"),
         ],
     ),
 ];

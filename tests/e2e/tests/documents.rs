@@ -55,6 +55,10 @@ fn every_scenario_is_described_and_has_a_test() -> Result<()> {
     let mut tested = BTreeMap::new();
     for file in &files {
         let text = fs::read_to_string(file)?.to_lowercase();
+        for rest in text.split("fn scenario_").skip(1) {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            ensure!(digits == 0 || digits == 2, "{}: a scenario's number has two digits", file.display());
+        }
         for number in numbers_behind(&text, "fn scenario_") {
             tested.insert(number, file.clone());
         }
@@ -169,6 +173,38 @@ fn monitoring_asks_for_metrics_that_exist() -> Result<()> {
             asked += 1;
         }
         ensure!(asked > 0, "{file} asks for nothing");
+    }
+    Ok(())
+}
+
+/// The log lines that `docs/operations.md` explains are those that the services write. `…` stands for what differs.
+#[test]
+fn explained_log_lines_are_in_the_code() -> Result<()> {
+    let page = fs::read_to_string(root().join("docs/operations.md"))?;
+    let (_, section) = page.split_once("\n## Log lines\n").context("docs/operations.md has no section of log lines")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let explained: Vec<&str> =
+        section.lines().filter_map(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0)).collect();
+    ensure!(explained.len() > 20, "{explained:?}");
+    let mut files = Vec::new();
+    rust_files(&root().join("crates"), &mut files)?;
+    let mut code = String::new();
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+        code += &fs::read_to_string(file)?;
+    }
+    for line in explained {
+        let parts = || line.split('…').filter(|part| !part.is_empty());
+        let is_written = code.lines().any(|source| {
+            let mut rest = source;
+            parts().all(|part| match rest.split_once(part) {
+                Some((_, after)) => {
+                    rest = after;
+                    true
+                }
+                None => false,
+            })
+        });
+        ensure!(is_written && parts().count() > 0, "docs/operations.md explains `{line}`, which no service writes");
     }
     Ok(())
 }

@@ -85,6 +85,66 @@ fn without_the_rebalance_leaders_return_by_the_tool() -> Result<()> {
     Ok(())
 }
 
+/// Kafka's tool elects the leader of one topic, ours that of another one: both do and say the same.
+#[test]
+fn kafkas_election_tool_and_ours_agree() -> Result<()> {
+    const CLASS: &str = "org.apache.kafka.tools.LeaderElectionCommand";
+    if clients::java(CLASS, &[]).is_none() {
+        ottla_test_support::skipped("OTTLA_KAFKA_JARS names no folder with Apache Kafka's jars");
+        return Ok(());
+    }
+    let options = ClusterOptions::default().with("auto.leader.rebalance.enable", "false");
+    let mut cluster = Cluster::start_with(options)?;
+    let at = cluster.bootstrap();
+    for topic in ["theirs", "ours"] {
+        tool(&at, "kafka-topics", &["--create", "--topic", topic, "--replica-assignment", "1:2:3,2:3:1"])?;
+    }
+    cluster.kill(Node::Broker(1))?;
+    for topic in ["theirs", "ours"] {
+        wait_for_leaders(&at, topic, &["2", "2"])?;
+    }
+    cluster.spawn(Node::Broker(1))?;
+    for topic in ["theirs", "ours"] {
+        wait_for("the broker is in sync", || {
+            let leaders = leaders(&at, topic)?;
+            ensure!(leaders.iter().all(|(_, isr)| isr.split(',').count() == 3), "{leaders:?}");
+            Ok(())
+        })?;
+    }
+    let run = |topic: &str, arguments: &[&str]| -> Result<String> {
+        let out = match topic {
+            "theirs" => {
+                let line = [&["--bootstrap-server", &at], arguments].concat();
+                clients::run(&mut clients::java(CLASS, &line).context("the jars were there")?)?
+            }
+            _ => tool(&at, "kafka-leader-election", arguments)?,
+        };
+        Ok(out.replace(topic, "TOPIC"))
+    };
+    let mut said = [Vec::new(), Vec::new()];
+    for (topic, said) in ["theirs", "ours"].into_iter().zip(&mut said) {
+        let path = cluster.folder().join(format!("{topic}-elect.json"));
+        let partitions = [0, 1].map(|number| format!(r#"{{"topic":"{topic}","partition":{number}}}"#)).join(",");
+        std::fs::write(&path, format!(r#"{{"partitions":[{partitions}]}}"#))?;
+        let path = path.display().to_string();
+        let of_file = ["--election-type", "preferred", "--path-to-json-file", &path];
+        let of_one = ["--election-type", "PREFERRED", "--topic", topic, "--partition", "0"];
+        said.push(run(topic, &of_file)?);
+        wait_for_leaders(&at, topic, &["1", "2"])?;
+        said.push(run(topic, &of_one)?);
+        said.push(run(topic, &["--election-type", "unclean", "--topic", topic, "--partition", "1"])?);
+    }
+    said.iter_mut().zip(["theirs", "ours"]).try_for_each(|(said, topic)| {
+        said.push(run(topic, &["--election-type", "preferred", "--all-topic-partitions"])?);
+        anyhow::Ok(())
+    })?;
+    let [theirs, ours] = said;
+    for (theirs, ours) in theirs.iter().zip(&ours) {
+        ensure!(theirs == ours, "Kafka's tool\n{theirs}\nours\n{ours}");
+    }
+    Ok(())
+}
+
 /// Seed 004: B and C are down while A writes on alone; A dies, and B and C return.
 #[test]
 fn scenario_45_an_unclean_election_gives_up_what_only_the_last_leader_has() -> Result<()> {

@@ -14,6 +14,7 @@ use ottla_e2e::{clients, cluster};
 use ottla_rpc::ports;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
 const CONNECTIONS: usize = 2_000;
 /// Each connection has both of its ends in this process.
@@ -111,13 +112,50 @@ fn raise_limit() -> Result<bool> {
     Ok(true)
 }
 
-#[tokio::test]
-async fn a_local_cluster_comes_up_ten_times_among_2_000_outgoing_connections() -> Result<()> {
+/// These ports are there once on a machine.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+async fn ports_are_free() -> bool {
     for port in PORTS {
         if let Err(error) = ports::Reservation::new(([127, 0, 0, 1], port).into()).await {
             ottla_test_support::skipped(&format!("port {port} of `make run`: {error}{}", ports::held_by(port)));
-            return Ok(());
+            return false;
         }
+    }
+    true
+}
+
+/// A member whose data directory cannot be written ends at once; the five others had begun.
+#[tokio::test]
+async fn a_start_that_fails_ends_all_that_it_began() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    if !ports_are_free().await {
+        return Ok(());
+    }
+    let local = Local(TempDir::with_prefix("ottla-local-")?);
+    // Not even root opens a directory for writing.
+    std::fs::create_dir_all(local.0.path().join("broker-3/data/.lock"))?;
+    let refused = local.run("start").err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(refused.contains("broker-3 ended with") && refused.contains("ended again: coordinator-1"), "{refused}");
+    let mark = format!("OTTLA_LOCAL_MEMBER={}/", local.0.path().display());
+    for process in std::fs::read_dir("/proc")? {
+        let process = process?.path();
+        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+        let is_member = environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()));
+        ensure!(!is_member, "{} still runs", process.display());
+    }
+    // Nothing of it is in the way of the next start.
+    std::fs::remove_dir(local.0.path().join("broker-3/data/.lock"))?;
+    let out = local.run("start")?;
+    ensure!(out.contains(" ready in "), "{out}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_local_cluster_comes_up_ten_times_among_2_000_outgoing_connections() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    if !ports_are_free().await {
+        return Ok(());
     }
     if !raise_limit()? {
         ottla_test_support::skipped("fewer than 4,500 file descriptors are allowed");

@@ -87,7 +87,8 @@ fn promtool_finds_no_fault_in_the_configuration_and_the_rules() -> Result<()> {
     }
     let (config, rules) = (monitoring("prometheus.yml"), monitoring("alerts.yml"));
     clients::run(Command::new("promtool").args(["check", "config"]).arg(config))?;
-    clients::run(Command::new("promtool").args(["check", "rules", "--lint-fatal"]).arg(rules)).map(drop)
+    clients::run(Command::new("promtool").args(["check", "rules", "--lint-fatal"]).arg(rules))?;
+    clients::run(Command::new("promtool").args(["test", "rules"]).arg(clients::script("alerts_test.yml"))).map(drop)
 }
 
 #[test]

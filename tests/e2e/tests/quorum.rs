@@ -168,7 +168,7 @@ fn mistakes_with_members_are_told_in_one_line() -> Result<()> {
         Ok(())
     })?;
     let error = refusal(&["remove", goes])?;
-    ensure!(error.contains("no majority"), "{error}");
+    ensure!(error.contains("lack a majority"), "{error}");
     Ok(())
 }
 

@@ -69,8 +69,10 @@ fn a_replication_factor_goes_up_and_down_under_a_writer() -> Result<()> {
     let up = file(&cluster, "moved", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]])?;
     let out = tool(&at, "kafka-reassign-partitions", &["--execute", "--reassignment-json-file", &up])?;
     ensure!(out.ends_with("Successfully started partition reassignments for moved-0,moved-1,moved-2\n"), "{out}");
-    let before = r#"{"version":1,"partitions":[{"topic":"moved","partition":0,"replicas":[1],"log_dirs":["any"]},"#;
-    ensure!(out.starts_with(&format!("Current partition replica assignment\n\n{before}")), "{out}");
+    let folder = cluster.data_folder(Node::Broker(1))?.display().to_string();
+    let first = format!(r#"{{"topic":"moved","partition":0,"replicas":[1],"log_dirs":["{folder}"]}},"#);
+    let before = format!(r#"Current partition replica assignment{}{{"version":1,"partitions":[{first}"#, "\n\n");
+    ensure!(out.starts_with(&before), "{out}");
     await_completion(&at, &up, "moved", 3)?;
     let down = file(&cluster, "moved", &[&[2, 3], &[3, 1], &[1, 2]])?;
     tool(&at, "kafka-reassign-partitions", &["--execute", "--reassignment-json-file", &down])?;
@@ -103,18 +105,19 @@ fn a_reassignment_that_cannot_go_on_is_cancelled() -> Result<()> {
     let target = file(&cluster, "kept", &[&[3, 1]])?;
     let execute = ["--execute", "--reassignment-json-file", &target];
     cluster.signal(Node::Broker(3), Signal::STOP)?;
-    tool(&at, "kafka-reassign-partitions", &execute)?;
+    // A tool that asked broker 3 first would wait until it is fenced, and it could not be named any more.
+    let live = format!("{},{}", cluster.broker_address(1), cluster.broker_address(2));
+    tool(&live, "kafka-reassign-partitions", &execute)?;
     let out = tool(&at, "kafka-reassign-partitions", &["--list"])?;
     let listed = "Current partition reassignments:\nkept-0: replicas: 3,1,2. adding: 3. removing: 2.\n";
     ensure!(out == listed, "{out}");
     // Java's client waits for a broker that accepts connections and does not answer as long as for the whole call: it
     // must neither begin with broker 3 nor be told that broker 3 is the controller.
     wait_for("broker 3 is fenced", || {
-        let live = clients::broker_ids(cluster.broker_address(1))?;
-        ensure!(!live.contains(&3), "{live:?}");
+        let ids = clients::broker_ids(cluster.broker_address(1))?;
+        ensure!(!ids.contains(&3), "{ids:?}");
         Ok(())
     })?;
-    let live = format!("{},{}", cluster.broker_address(1), cluster.broker_address(2));
     if let Some(mut java) = clients::java(
         "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
         &["--bootstrap-server", &live, "--list"],
@@ -134,4 +137,124 @@ fn a_reassignment_that_cannot_go_on_is_cancelled() -> Result<()> {
     let other = "There is no active reassignment of partition kept-0, but replica set is 1,2 rather than 3,1.";
     ensure!(out.contains(other), "{out}");
     Ok(())
+}
+
+/// Writes so many lines of 1,000 bytes, each acknowledged by all replicas in sync.
+fn fill(cluster: &Cluster, topic: &str, lines: usize) -> Result<()> {
+    let path = cluster.folder().join("lines");
+    std::fs::write(&path, format!("{}\n", "x".repeat(999)).repeat(lines))?;
+    let at = cluster.bootstrap();
+    let produce = ["-b", &at, "-P", "-t", topic, "-X", "acks=all", "-l"];
+    clients::run(Command::new("kcat").args(produce).arg(path)).map(drop)
+}
+
+/// The bytes of a partition's segments on a broker; 0 while it has none.
+fn log_bytes(cluster: &Cluster, broker: i32, partition: &str) -> Result<u64> {
+    let folder = cluster.data_folder(Node::Broker(broker))?.join(partition);
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(0) };
+    let is_segment = |path: &std::path::Path| path.extension().is_some_and(|ending| ending == "log");
+    let sizes = entries.flatten().map(|entry| entry.path()).filter(|path| is_segment(path));
+    // A file may go while the folder is read.
+    Ok(sizes.filter_map(|path| Some(path.metadata().ok()?.len())).sum())
+}
+
+/// 10 MB are to move at 100 KB a second. Meanwhile the replicas in sync copy as much again, which nothing holds back.
+#[test]
+fn a_throttle_holds_back_what_moves_and_nothing_else() -> Result<()> {
+    const LINES: usize = 10_000;
+    let cluster = Cluster::start()?;
+    let at = cluster.bootstrap();
+    let create = ["--create", "--topic", "big", "--replica-assignment", "1:2", "--config", "min.insync.replicas=2"];
+    tool(&at, "kafka-topics", &create)?;
+    fill(&cluster, "big", LINES)?;
+    let target = file(&cluster, "big", &[&[2, 3]])?;
+    let execute = ["--execute", "--reassignment-json-file", &target, "--throttle"];
+    let out = tool(&at, "kafka-reassign-partitions", &[&execute[..], &["100000"]].concat())?;
+    let warned = "\nWarning: You must run --verify periodically, until the reassignment completes, to ensure the throttle \
+                  is removed.\nThe inter-broker throttle limit was set to 100000 B/s\nSuccessfully started partition \
+                  reassignment for big-0\n";
+    ensure!(out.ends_with(warned), "{out}");
+    let config = |kind: &str, name: &str| -> Result<String> {
+        tool(&at, "kafka-configs", &["--describe", "--entity-type", kind, "--entity-name", name])
+    };
+    let throttled = |out: &str, side: &str, value: &str| out.contains(&format!("{side}.replication.throttled.{value}"));
+    let topic = config("topics", "big")?;
+    ensure!(throttled(&topic, "leader", "replicas=0:1,0:2 "), "{topic}");
+    ensure!(throttled(&topic, "follower", "replicas=0:3 "), "{topic}");
+    for broker in ["1", "2", "3"] {
+        let out = config("brokers", broker)?;
+        ensure!(throttled(&out, "leader", "rate=100000") && throttled(&out, "follower", "rate=100000"), "{out}");
+    }
+
+    fill(&cluster, "big", LINES)?;
+    let all = log_bytes(&cluster, 1, "big-0")?;
+    let moved = log_bytes(&cluster, 3, "big-0")?;
+    ensure!(all >= 2 * 1000 * u64::try_from(LINES)?, "{all} bytes");
+    ensure!(log_bytes(&cluster, 2, "big-0")? == all, "broker 2 is in sync");
+    ensure!(moved < all / 2, "{moved} of {all} bytes at 100 KB a second");
+    let verify = ["--verify", "--reassignment-json-file", &target];
+    let out = tool(&at, "kafka-reassign-partitions", &verify)?;
+    ensure!(out.trim_end().ends_with("Reassignment of partition big-0 is still in progress."), "{out}");
+
+    // What is under way goes on with another rate.
+    let more = [&execute[..], &["1000000000", "--additional"]].concat();
+    let out = tool(&at, "kafka-reassign-partitions", &more)?;
+    ensure!(out.contains("\nThe inter-broker throttle limit was set to 1000000000 B/s\n"), "{out}");
+    await_completion(&at, &target, "big", 1)?;
+    ensure!(log_bytes(&cluster, 3, "big-0")? == all, "broker 3 has all");
+    let (topic, broker) = (config("topics", "big")?, config("brokers", "1")?);
+    ensure!(!topic.contains("throttled") && !broker.contains("throttled"), "{topic}{broker}");
+    Ok(())
+}
+
+/// Kafka's tool moves one topic, ours another one: both do and say the same.
+#[test]
+fn kafkas_reassignment_tool_and_ours_agree() -> Result<()> {
+    const CLASS: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+    if clients::java(CLASS, &[]).is_none() {
+        ottla_test_support::skipped("OTTLA_KAFKA_JARS names no folder with Apache Kafka's jars");
+        return Ok(());
+    }
+    let cluster = Cluster::start()?;
+    let at = cluster.bootstrap();
+    let run = |topic: &str, arguments: &[&str]| -> Result<String> {
+        let out = match topic {
+            "theirs" => {
+                let line = [&["--bootstrap-server", &at], arguments].concat();
+                clients::run(&mut clients::java(CLASS, &line).context("the jars were there")?)?
+            }
+            _ => tool(&at, "kafka-reassign-partitions", arguments)?,
+        };
+        Ok(out.replace(topic, "TOPIC"))
+    };
+    let same = |theirs: &str, ours: &str| -> Result<()> {
+        ensure!(theirs == ours, "Kafka's tool\n{theirs}\nours\n{ours}");
+        Ok(())
+    };
+    let mut said = [Vec::new(), Vec::new()];
+    for (topic, said) in ["theirs", "ours"].into_iter().zip(&mut said) {
+        tool(&at, "kafka-topics", &["--create", "--topic", topic, "--replica-assignment", "1:2,2:1,1:2"])?;
+        let target = file(&cluster, topic, &[&[2, 3], &[2, 1], &[3, 1]])?;
+        let with_file = |action: &'static str| [action, "--reassignment-json-file", target.as_str()];
+        said.push(run(topic, &[&with_file("--execute")[..], &["--throttle", "1000000"]].concat())?);
+        let describe = ["--describe", "--entity-type", "topics", "--entity-name", topic];
+        let configs = tool(&at, "kafka-configs", &describe)?;
+        ensure!(configs.contains("follower.replication.throttled.replicas=0:3,2:3 "), "{topic}: {configs}");
+        said.push(configs.replace(topic, "TOPIC"));
+        let verify = with_file("--verify");
+        wait_for("the reassignment is complete", || {
+            let preserving = [&verify[..], &["--preserve-throttles"]].concat();
+            let out = tool(&at, "kafka-reassign-partitions", &preserving)?;
+            ensure!(!out.contains("in progress"), "{out}");
+            Ok(())
+        })?;
+        said.push(run(topic, &[&verify[..], &["--preserve-throttles"]].concat())?);
+        said.push(run(topic, &verify)?);
+        said.push(tool(&at, "kafka-configs", &describe)?.replace(topic, "TOPIC"));
+        said.push(run(topic, &with_file("--cancel"))?);
+        said.push(run(topic, &["--list"])?);
+    }
+    let [theirs, ours] = said;
+    ensure!(theirs.get(3).is_some_and(|out| out.contains("Clearing broker-level throttles on brokers 1,2,3\n")));
+    theirs.iter().zip(&ours).try_for_each(|(theirs, ours)| same(theirs, ours))
 }

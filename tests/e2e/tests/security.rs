@@ -51,6 +51,7 @@ impl Secure {
             ("sasl.mechanism.inter.broker.protocol", "SCRAM-SHA-512"),
             ("inter.broker.user", "brokers"),
             ("inter.broker.password", "between-brokers"),
+            ("delegation.token.secret.key", "of-tokens"),
             ("listener.name.plain.plain.sasl.jaas.config", &format!("{PLAIN_MODULE} user_alice=\"alice-secret\";")),
             ("listener.name.secure.plain.sasl.jaas.config", &format!("{PLAIN_MODULE} user_alice=\"alice-secret\";")),
         ] {
@@ -183,7 +184,7 @@ fn others_are_refused_with_kafkas_errors() -> Result<()> {
     })?;
     for id in 1..=3 {
         let log = secure.cluster.log_text(Node::Broker(id))?;
-        for secret in ["alice-secret", "scram-secret", "between-brokers"] {
+        for secret in ["alice-secret", "scram-secret", "between-brokers", "of-tokens"] {
             ensure!(!log.contains(secret), "broker {id} logged a password");
         }
     }
@@ -230,6 +231,88 @@ fn tools_take_a_clients_properties() -> Result<()> {
     ensure!(error.contains("invalid credentials") && !error.contains("wrong-secret"), "{error}");
     write("security.protocol=SSL\n")?;
     ensure!(list().is_err(), "another authority");
+    Ok(())
+}
+
+/// A token is made with a password, logs in for its owner, is renewed, and ends.
+#[test]
+fn tokens_log_in_until_they_end() -> Result<()> {
+    let secure = secure()?;
+    secure.topic("of-tokens")?;
+    let at = secure.cluster.bootstrap_of("SECURE");
+    let file = |name: &str, mechanism: &str, module: &str| -> Result<String> {
+        let path = secure.files.path().join(name);
+        let trust = secure.files.path().join("ours-ca.pem");
+        let text = format!(
+            "security.protocol=SASL_SSL\nsasl.mechanism={mechanism}\nsasl.jaas.config={module};\n\
+             ssl.truststore.type=PEM\nssl.truststore.location={}\n",
+            trust.display()
+        );
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let own = format!("{SCRAM_MODULE} username=\"scram-user\" password=\"scram-secret\"");
+    let own = file("owner.properties", "SCRAM-SHA-512", &own)?;
+    let other = format!("{PLAIN_MODULE} username=\"alice\" password=\"alice-secret\"");
+    let other = file("other.properties", "PLAIN", &other)?;
+    let tokens = |config: &str, arguments: &[&str]| {
+        secure.tool("kafka-delegation-tokens", &at, &[&["--command-config", config][..], arguments].concat())
+    };
+    let made = tokens(&own, &["--create", "--max-life-time-period", "-1", "--renewer-principal", "User:bob"])?;
+    let row: Vec<&str> = made.lines().last().context("a row")?.split_whitespace().collect();
+    let [id, hmac, "User:scram-user", "User:scram-user", "[User:bob]", ..] = row[..] else {
+        anyhow::bail!("{made}");
+    };
+    let login = format!("{SCRAM_MODULE} username=\"{id}\" password=\"{hmac}\" tokenauth=\"true\"");
+    let by_token = ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+        .map(|mechanism| file(&format!("token-{mechanism}.properties"), mechanism, &login));
+    let [sha_256, sha_512] = by_token;
+    let (sha_256, sha_512) = (sha_256?, sha_512?);
+    let list = |config: &str| secure.tool("kafka-topics", &at, &["--command-config", config, "--list"]);
+    for config in [&sha_256, &sha_512] {
+        // Another broker than the one that made the token may hear of it later.
+        await_that("the token logs in", || Ok(list(config).is_ok_and(|topics| topics.contains("of-tokens"))))?;
+    }
+    let refused = |config: &str, arguments: &[&str], expected: &str| -> Result<()> {
+        let error = tokens(config, arguments).err().with_context(|| format!("{arguments:?} is refused"))?.to_string();
+        ensure!(error.contains(expected), "{arguments:?}: {error}");
+        Ok(())
+    };
+    refused(&sha_512, &["--describe"], "UnsupportedByAuthenticationException")?;
+    let renew = ["--renew", "--renew-time-period", "60000", "--hmac", hmac];
+    await_that("the token is known everywhere", || {
+        let error = tokens(&other, &renew).err().context("another user renews it")?.to_string();
+        Ok(error.contains("DelegationTokenOwnerMismatchException"))
+    })?;
+    ensure!(tokens(&own, &renew)?.contains("Completed renew operation. New expiry date : "));
+    refused(&own, &["--renew", "--renew-time-period", "1", "--hmac", "aGk="], "DelegationTokenNotFoundException")?;
+    if let Some(mut kafkas) = clients::java("org.apache.kafka.tools.DelegationTokenCommand", &[]) {
+        let owner = ["--describe", "--owner-principal", "User:scram-user"];
+        // Its dates are local.
+        kafkas.env("TZ", "UTC");
+        kafkas.args(["--bootstrap-server", &at, "--command-config", &own]).args(owner);
+        let (theirs, ours) = (clients::run(&mut kafkas)?, tokens(&own, &owner)?);
+        ensure!(theirs == ours, "{theirs}{ours}");
+        let mut topics = clients::java("org.apache.kafka.tools.TopicCommand", &[]).context("jars")?;
+        topics.args(["--bootstrap-server", &at, "--command-config", &sha_512, "--list"]);
+        let listed = clients::run(&mut topics)?;
+        ensure!(listed.contains("of-tokens"), "{listed}");
+    }
+    tokens(&own, &["--expire", "--expiry-time-period", "-1", "--hmac", hmac])?;
+    for config in [&sha_256, &sha_512] {
+        await_that("the token is refused", || {
+            Ok(list(config).is_err_and(|error| error.to_string().contains("invalid credentials")))
+        })?;
+    }
+    Ok(())
+}
+
+fn await_that(state: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(120);
+    while !is_so()? {
+        ensure!(Instant::now() < end, "not within two minutes: {state}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
     Ok(())
 }
 

@@ -164,6 +164,75 @@ fn a_group_reads_on_from_what_it_committed() -> Result<()> {
     Ok(())
 }
 
+fn ottla(bootstrap: &str, arguments: &[&str]) -> Result<(String, String, bool)> {
+    let mut command = std::process::Command::new(ottla_e2e::cluster::binary("ottla")?);
+    let Output { status, stdout, stderr } = command.args(arguments).args(["--bootstrap-server", bootstrap]).output()?;
+    Ok((String::from_utf8(stdout)?, String::from_utf8(stderr)?, status.success()))
+}
+
+#[test]
+fn ottla_resets_a_group_and_shows_rates() -> Result<()> {
+    let cluster = small()?;
+    let at = cluster.bootstrap();
+    topic_with_records(&at, "my-topic")?;
+    let reset = |to: &[&str]| {
+        let arguments = [&["group", "reset", "g1", "--topic", "my-topic:1", "--output", "json"], to].concat();
+        ottla(&at, &arguments)
+    };
+    let row =
+        |out: &str| -> Result<serde_json::Value> { Ok(serde_json::from_str::<serde_json::Value>(out)?[0].take()) };
+    let (out, err, ok) = reset(&["--to-latest"])?;
+    ensure!(ok && row(&out)?["after"] == 10 && err.contains("--execute"), "{out}{err}");
+    let (out, err, ok) = reset(&["--to-offset", "7", "--execute"])?;
+    ensure!(ok && row(&out)?["before"].is_null() && err.is_empty(), "{out}{err}");
+    let (out, _, ok) = reset(&["--shift-by", "-3", "--execute"])?;
+    let shown = row(&out)?;
+    ensure!(ok && shown["before"] == 7 && shown["after"] == 4, "{out}");
+    let (out, _, ok) = reset(&["--by-duration", "1h"])?;
+    ensure!(ok && row(&out)?["after"] == 0, "{out}");
+    let (out, err, ok) = ottla(&at, &["top", "--once", "--interval", "1", "--output", "json"])?;
+    let shown: serde_json::Value = serde_json::from_str(&out).with_context(|| format!("{out}{err}"))?;
+    let client = &shown["clients"][0];
+    ensure!(ok && client["group"] == "g1" && client["topic"] == "my-topic" && client["lag"] == 6, "{out}");
+    let topics = shown["topics"].as_array().context("topics")?;
+    ensure!(topics.iter().any(|topic| topic["topic"] == "my-topic"), "{out}");
+    ensure!(shown["producers"].is_array(), "{out}");
+    Ok(())
+}
+
+#[test]
+fn replicas_are_compared() -> Result<()> {
+    use std::io::BufRead as _;
+    let cluster = Cluster::start()?;
+    let at = cluster.bootstrap();
+    clients::run_script("create_topic.py", &[&at, "my-topic", "2", "3"])?;
+    let send = format!("seq 1 100 | kcat -b {at} -P -t my-topic -p 1 -X acks=all");
+    clients::run(std::process::Command::new("sh").args(["-c", &send]))?;
+    let line = ["--topics-include", "my-topic", "--time", "-2", "--report-interval-ms", "100", "--max-wait-ms", "100"];
+    let mut command = std::process::Command::new(ottla_e2e::cluster::binary("ottla")?);
+    std::os::unix::process::CommandExt::arg0(&mut command, "kafka-replica-verification");
+    let mut tool = command.args(line).args(["--broker-list", &at]).stdout(std::process::Stdio::piped()).spawn()?;
+    let out = tool.stdout.take().context("its output")?;
+    let lines = std::io::BufReader::new(out).lines();
+    let mut said = Vec::new();
+    for line in lines {
+        let line = line?;
+        let is_done = line.contains(": max lag is 0 for partition my-topic-");
+        said.push(line);
+        // The followers learn of the high watermark with their next fetch.
+        if is_done || said.len() > 1_000 {
+            break;
+        }
+    }
+    tool.kill()?;
+    tool.wait()?;
+    let last = said.last().context("a line")?;
+    ensure!(said[0].ends_with(": verification process is started"), "{said:?}");
+    ensure!(last.contains("max lag is 0") && last.ends_with(" among 2 partitions"), "{said:?}");
+    ensure!(!said.iter().any(|line| line.contains("match")), "{said:?}");
+    Ok(())
+}
+
 #[test]
 fn the_cluster_and_its_versions_are_shown() -> Result<()> {
     let cluster = small()?;

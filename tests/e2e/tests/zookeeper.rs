@@ -352,8 +352,67 @@ fn connect_request() -> Result<Vec<u8>> {
     frame(&body)
 }
 
+/// Frames as they should be, each of which asks for as much as one can.
+fn greedy_frames() -> Result<Vec<Vec<u8>>> {
+    const MULTI_READ: i32 = 22;
+    const GET_DATA: i32 = 4;
+    const GET_CHILDREN: i32 = 8;
+    const SET_WATCHES: i32 = 101;
+    let text = |body: &mut Vec<u8>, text: &str| -> Result<()> {
+        body.extend(i32::try_from(text.len())?.to_be_bytes());
+        body.extend(text.as_bytes());
+        Ok(())
+    };
+    let set_watches = |path: &str, count: i32| -> Result<Vec<u8>> {
+        let mut body = [(-8_i32).to_be_bytes(), SET_WATCHES.to_be_bytes(), [0; 4], [0; 4]].concat();
+        body.extend(count.to_be_bytes());
+        for _ in 0..count {
+            text(&mut body, path)?;
+        }
+        body.extend([0; 8]);
+        frame(&body)
+    };
+    let multi_read = |code: i32, path: &str, count: i32| -> Result<Vec<u8>> {
+        let mut body = [9_i32.to_be_bytes(), MULTI_READ.to_be_bytes()].concat();
+        for _ in 0..count {
+            body.extend(code.to_be_bytes());
+            body.extend([0; 1 + 4]);
+            text(&mut body, path)?;
+            body.push(0);
+        }
+        body.extend([0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff]);
+        frame(&body)
+    };
+    Ok(vec![
+        multi_read(GET_CHILDREN, "/brokers/topics", 14)?,
+        multi_read(GET_DATA, "/admin/reassign_partitions", 26_000)?,
+        // An event for each path.
+        set_watches(&format!("/{}", "none".repeat(14)), 16_000)?,
+        // The connection ends.
+        set_watches("/", 209_000)?,
+    ])
+}
+
+/// Sends them, and reads nothing until it can send no more.
+fn ask_greedily(address: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_write_timeout(Some(std::time::Duration::from_secs(1)))?;
+    stream.write_all(&connect_request()?)?;
+    for greedy in greedy_frames()? {
+        // The coordinator does not receive more while it has answers, and may close.
+        if stream.write_all(&greedy).is_err() {
+            break;
+        }
+    }
+    Ok(stream)
+}
+
 #[test]
 fn clients_that_speak_badly_harm_nobody() -> Result<()> {
+    /// Those of the protocol that are answered, and numbers between them that are none.
+    const OPERATIONS: u32 = 32;
+    /// As many as one address may have.
+    const GREEDY: usize = 60;
     /// More than one address may have.
     const HALF_OPEN: usize = 200;
     /// 20,000 frames in all; each connection may end at any of them.
@@ -384,7 +443,11 @@ fn clients_that_speak_badly_harm_nobody() -> Result<()> {
             let mut body: Vec<u8> = (0..length).map(|_| next().to_be_bytes()[0]).collect();
             // Half of them name an operation that exists, with a body that may be anything.
             if number % 2 == 0 && body.len() >= 8 {
-                body[4..8].copy_from_slice(&(next() % 24).to_be_bytes());
+                let operation = match next() % OPERATIONS {
+                    small @ 0..24 => small,
+                    large => 100 + large - 24,
+                };
+                body[4..8].copy_from_slice(&operation.to_be_bytes());
             }
             let hostile = match (number, round % 4) {
                 (LAST, 0) => vec![0, 0x7f, 0xff, 0xff],
@@ -402,7 +465,15 @@ fn clients_that_speak_badly_harm_nobody() -> Result<()> {
             let _ = stream.read(&mut [0; 64]);
         }
     }
+    let greedy: Vec<_> = (0..GREEDY)
+        .map(|_| {
+            let address = address.clone();
+            std::thread::spawn(move || ask_greedily(&address))
+        })
+        .collect();
+    let greedy: Vec<_> = greedy.into_iter().map(std::thread::JoinHandle::join).collect();
     let grown = cluster.resident_kib(Node::Coordinator(1))?.saturating_sub(before_kib);
+    drop(greedy);
     ensure!(grown < 64 * 1024, "resident memory grew by {grown} KiB");
     ensure!(!cluster.log_text(Node::Coordinator(1))?.contains("panicked"));
     // The quorum decides, and a client that speaks well is served.

@@ -311,6 +311,11 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 .with_configs(vec![set, delete]);
             encoded(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource; 2]), schema)
         }
+        Api::GetTelemetrySubscriptions => encoded(&GetTelemetrySubscriptionsRequest::default(), schema),
+        Api::PushTelemetry => {
+            let request = PushTelemetryRequest::default().with_metrics(Bytes::from_static(&[10, 4, 18, 2, 18, 0]));
+            encoded(&request, schema)
+        }
         Api::ListConfigResources => {
             let types = if version >= 1 { vec![2, 4, 32] } else { Vec::new() };
             encoded(&ListConfigResourcesRequest::default().with_resource_types(types), schema)
@@ -361,6 +366,24 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 .with_salted_password(Bytes::from_static(&[7; 64]));
             let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![deletion; 2]);
             encoded(&request.with_upsertions(vec![upsertion; 2]), schema)
+        }
+        Api::CreateDelegationToken => {
+            let renewer = create_delegation_token_request::CreatableRenewers::default()
+                .with_principal_type(text("User"))
+                .with_principal_name(text("a"));
+            encoded(&CreateDelegationTokenRequest::default().with_renewers(vec![renewer; 2]), schema)
+        }
+        Api::RenewDelegationToken => {
+            encoded(&RenewDelegationTokenRequest::default().with_hmac(Bytes::from_static(&[7; 64])), schema)
+        }
+        Api::ExpireDelegationToken => {
+            encoded(&ExpireDelegationTokenRequest::default().with_hmac(Bytes::from_static(&[7; 64])), schema)
+        }
+        Api::DescribeDelegationToken => {
+            let owner = describe_delegation_token_request::DescribeDelegationTokenOwner::default()
+                .with_principal_type(text("User"))
+                .with_principal_name(text("a"));
+            encoded(&DescribeDelegationTokenRequest::default().with_owners(Some(vec![owner; 2])), schema)
         }
         Api::DescribeAcls => {
             let request = DescribeAclsRequest::default().with_resource_name_filter(Some(text("logs")));

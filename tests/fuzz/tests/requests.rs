@@ -206,6 +206,13 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         Api::AlterClientQuotas => &[0; 8],
         Api::DescribeUserScramCredentials => &[1, 0],
         Api::AlterUserScramCredentials => &[1, 0, 0],
+        Api::CreateDelegationToken | Api::DescribeDelegationToken => {
+            if api == Api::CreateDelegationToken && version >= 3 {
+                // No owner.
+                out.put_slice(&[0, 0]);
+            }
+            if flexible { &[1, 1, 0] } else { &[0; 4] }
+        }
         Api::UpdateFeatures => {
             out.put_i32(1_000);
             &[1, 0, 0, 0, 0]
@@ -301,6 +308,7 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
             &[1]
         }
         Api::Heartbeat | Api::ListGroups | Api::ListConfigResources => return None,
+        Api::GetTelemetrySubscriptions | Api::PushTelemetry => return None,
         Api::SaslHandshake
         | Api::SaslAuthenticate
         | Api::DescribeAcls
@@ -328,6 +336,7 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         Api::DescribeTransactions | Api::ListTransactions => &[1],
         Api::AddOffsetsToTxn | Api::EndTxn => return None,
         Api::FindCoordinator | Api::ApiVersions | Api::InitProducerId | Api::DescribeCluster => return None,
+        Api::RenewDelegationToken | Api::ExpireDelegationToken => return None,
     };
     if flexible {
         ottla_protocol::wire::put_unsigned_varint(&mut out, count as u32 + 1);

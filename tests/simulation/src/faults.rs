@@ -49,6 +49,10 @@ pub enum Kind {
     CancelReassignment,
     /// Preferred replicas are to lead again.
     ElectPreferred,
+    /// A broker is to hold no replica any more.
+    DrainBroker,
+    /// Every broker is to hold its share.
+    Rebalance,
     /// Everything at once: `kill -9` of all.
     KillAll,
 }
@@ -86,6 +90,8 @@ impl Kind {
         Self::Reassign,
         Self::CancelReassignment,
         Self::ElectPreferred,
+        Self::DrainBroker,
+        Self::Rebalance,
         Self::KillAll,
     ];
 
@@ -100,6 +106,7 @@ impl Kind {
             Self::FenceBroker | Self::CancelReassignment => 4,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds => 3,
             Self::DiskErrors | Self::ElectPreferred => 3,
+            Self::DrainBroker | Self::Rebalance => 3,
             Self::GrowQuorum | Self::ShrinkQuorum | Self::ReplaceCoordinator | Self::TransferQuorum => 3,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,

@@ -3,11 +3,20 @@
 use std::fmt;
 
 use ottla_metadata::controller::Probe;
-use ottla_model::{BrokerId, ErrorCode, Offset};
+use ottla_model::{BrokerId, ErrorCode, IsrMember, Offset};
 
 use crate::facts::Fact;
 use crate::message::{CallId, Message, ProduceAnswer};
 use crate::network::NodeId;
+
+/// Members of an ISR, for the trace.
+pub struct Members<'a>(pub &'a [IsrMember]);
+
+impl fmt::Display for Members<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|member| member.broker.0)).finish()
+    }
+}
 
 /// Collected during one turn of one process.
 #[derive(Default)]

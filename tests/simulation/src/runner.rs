@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ottla_broker_session::BrokenRules as SessionRules;
+use ottla_metadata::balance::BrokenRules as BalanceRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_model::BrokerId;
 use ottla_partition::BrokenRules;
@@ -42,6 +43,7 @@ pub struct Options {
     pub session_rules: SessionRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
+    pub balance_rules: BalanceRules,
     /// Producers of transactions.
     pub transactors: u32,
 }
@@ -95,6 +97,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         session_rules: options.session_rules,
         controller_rules: options.controller_rules,
         node_rules: options.node_rules,
+        balance_rules: options.balance_rules,
         transactors: options.transactors,
         ..WorldConfig::draw(&mut random)
     };
@@ -473,6 +476,11 @@ impl Run<'_> {
                 }
             }
             Kind::ElectPreferred => self.world.elect_preferred(),
+            Kind::DrainBroker => {
+                let broker = self.a_broker();
+                self.world.drain(broker);
+            }
+            Kind::Rebalance => self.world.rebalance(),
             Kind::KillAll => {
                 let nodes: Vec<_> = self.world.all_servers().collect();
                 for node in nodes {

@@ -15,6 +15,8 @@ pub struct Trace {
     lines: u64,
     kept: VecDeque<String>,
     kept_messages: VecDeque<String>,
+    /// What processes and the world did, for a transcript; none: nobody asked.
+    recorded: Option<Vec<(SimTime, String)>>,
     /// Show every line as it happens.
     prints: bool,
     buffer: String,
@@ -27,6 +29,7 @@ impl Trace {
             lines: 0,
             kept: VecDeque::new(),
             kept_messages: VecDeque::new(),
+            recorded: None,
             prints,
             buffer: String::new(),
         }
@@ -35,6 +38,9 @@ impl Trace {
     /// Something that a process, or the world, did.
     pub fn line(&mut self, at: SimTime, what: fmt::Arguments<'_>) {
         self.take_down(at, what);
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push((at, what.to_string()));
+        }
         keep(&mut self.kept, KEPT_LINES, &self.buffer);
     }
 
@@ -64,6 +70,11 @@ impl Trace {
         if self.prints {
             show(&self.buffer);
         }
+    }
+
+    /// The lines since the last call, without messages. The first call begins the record.
+    pub fn take_recorded(&mut self) -> Vec<(SimTime, String)> {
+        self.recorded.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Two runs that told the same story have the same hash.

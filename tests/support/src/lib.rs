@@ -1,14 +1,16 @@
-//! Helpers of all tests: the seeds that a test runs, and the report of a skipped test.
+//! Helpers of all tests: the seeds that a test runs, files that are generated, and the report of a skipped test.
 //!
 //! Variables of the environment, the same for every seeded test:
 //!
 //! - `SEED=n` runs only that seed, `SEEDS=n` runs n seeds instead of the test's own number;
 //! - `FUZZ_SECS=n` runs further seeds until that time is over (only in tests that call [`each_seed`]);
+//! - `OTTLA_WRITE_DOCS=1` writes generated files anew, instead of comparing them;
 //! - `OTTLA_SKIPPED=file` collects the tests that were skipped; `make test` prints them at its end.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 fn number(name: &str) -> Option<u64> {
@@ -67,6 +69,26 @@ impl Drop for Replay {
             eprintln!("{}", replay(self.0));
         }
     }
+}
+
+/// Compares a file that is generated with what it has to hold, or writes it anew.
+pub fn generated(path: impl AsRef<Path>, text: &str) {
+    let path = path.as_ref();
+    if std::env::var_os("OTTLA_WRITE_DOCS").is_some() {
+        std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    if written == text {
+        return;
+    }
+    let (mut found, mut expected) = (written.lines(), text.lines());
+    let differing = loop {
+        match (found.next(), expected.next()) {
+            (found, expected) if found == expected && found.is_some() => {}
+            (found, expected) => break format!("found:    {found:?}\nexpected: {expected:?}"),
+        }
+    };
+    panic!("{} is old: run this test with OTTLA_WRITE_DOCS=1\n{differing}", path.display());
 }
 
 /// Reports that the running test is skipped, and why.

@@ -15,6 +15,7 @@ use ottla_network::RequestContext;
 use ottla_protocol::messages::TopicRef;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 
+use crate::audit::AuditLog;
 use crate::request::wire;
 
 pub use requirements::{Checked, requirements};
@@ -36,7 +37,18 @@ impl Authorization {
 
 /// What the sender of one request may do, by the rules of one image.
 #[derive(Clone)]
-pub struct Access(Option<Checks>);
+pub struct Access {
+    /// None: everything.
+    checks: Option<Checks>,
+    audited: Option<Audited>,
+}
+
+/// Whose checks are written, and where.
+#[derive(Clone)]
+struct Audited {
+    log: Arc<AuditLog>,
+    requester: Requester,
+}
 
 #[derive(Clone)]
 struct Checks {
@@ -47,38 +59,43 @@ struct Checks {
 
 impl Access {
     /// What the sender of a request may do now.
-    pub fn of(authorization: Option<&Arc<Authorization>>, metadata: &MetadataCache, context: &RequestContext) -> Self {
-        let Some(authorization) = authorization else { return Self(None) };
-        if authorization.authorizer.is_super_user(&context.principal) {
-            return Self(None);
-        }
-        let address = context.peer.ip().to_canonical();
-        Self(Some(Checks {
+    pub fn of(
+        authorization: Option<&Arc<Authorization>>,
+        audit: Option<&Arc<AuditLog>>,
+        metadata: &MetadataCache,
+        context: &RequestContext,
+    ) -> Self {
+        let requester =
+            || Requester { principal: context.principal.clone(), address: context.peer.ip().to_canonical() };
+        let bound = authorization.filter(|bound| !bound.authorizer.is_super_user(&context.principal));
+        let checks = bound.map(|authorization| Checks {
             authorization: Arc::clone(authorization),
             image: metadata.current(),
-            requester: Requester { principal: context.principal.clone(), address },
-        }))
+            requester: requester(),
+        });
+        Self { checks, audited: audit.map(|log| Audited { log: Arc::clone(log), requester: requester() }) }
     }
 
     /// May do everything.
     pub fn unlimited() -> Self {
-        Self(None)
+        Self { checks: None, audited: None }
     }
 
     /// Whether the sender may do everything.
     pub fn is_unlimited(&self) -> bool {
-        self.0.is_none()
+        self.checks.is_none()
     }
 
     /// What the sender is, and the rules that its access rests on; none if it may do everything.
     pub fn grounds(&self) -> Option<(&Requester, &Arc<AclIndex>)> {
-        self.0.as_ref().map(|checks| (&checks.requester, checks.image.acls()))
+        self.checks.as_ref().map(|checks| (&checks.requester, checks.image.acls()))
     }
 
     /// Whether the operation is allowed; one that is not is logged.
     pub fn allows(&self, operation: Operation, resource_type: ResourceType, name: &str) -> bool {
         let is_allowed = self.shows(operation, resource_type, name);
-        if let Some(checks) = self.0.as_ref().filter(|_| !is_allowed) {
+        self.audit(operation, resource_type, name, is_allowed);
+        if let Some(checks) = self.checks.as_ref().filter(|_| !is_allowed) {
             checks.authorization.denials.run(|more| {
                 let Requester { principal, address } = &checks.requester;
                 let (operation, resource_type) = (operation.name(), resource_type.name());
@@ -88,9 +105,20 @@ impl Access {
         is_allowed
     }
 
+    /// Tells the audit log what is allowed on a topic because it is allowed on the cluster.
+    pub fn granted(&self, operation: Operation, topic: &str) {
+        self.audit(operation, ResourceType::Topic, topic, true);
+    }
+
+    fn audit(&self, operation: Operation, resource_type: ResourceType, name: &str, is_allowed: bool) {
+        if let Some(Audited { log, requester }) = &self.audited {
+            log.checked(requester, operation, resource_type, name, is_allowed);
+        }
+    }
+
     /// As [`Access::allows`], for what is left out of an answer: nobody asked for it by name.
     pub fn shows(&self, operation: Operation, resource_type: ResourceType, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|checks| {
+        self.checks.as_ref().is_none_or(|checks| {
             let authorizer = &checks.authorization.authorizer;
             authorizer.is_allowed(checks.image.acls(), &checks.requester, operation, resource_type, name)
         })
@@ -106,7 +134,7 @@ impl Access {
 
     /// A topic id that the image does not know is allowed: the answer to it says no more than that.
     pub fn topic_ref(&self, operation: Operation, topic: &TopicRef) -> bool {
-        let Some(checks) = &self.0 else { return true };
+        let Some(checks) = &self.checks else { return true };
         match topic {
             TopicRef::Name(name) => self.topic(operation, name),
             TopicRef::Id(id) => {
@@ -125,7 +153,7 @@ impl Access {
 
     /// Whether an idempotent producer may get an id: it may write somewhere.
     pub fn idempotent_write(&self) -> bool {
-        let Some(checks) = &self.0 else { return true };
+        let Some(checks) = &self.checks else { return true };
         let (rules, requester) = (checks.image.acls(), &checks.requester);
         self.shows(Operation::IdempotentWrite, ResourceType::Cluster, CLUSTER)
             || checks.authorization.authorizer.is_allowed_somewhere(
@@ -138,7 +166,7 @@ impl Access {
 
     /// The operations that are allowed on a resource, as answers have them.
     pub fn operations(&self, resource_type: ResourceType, name: &str) -> i32 {
-        match &self.0 {
+        match &self.checks {
             None => wire::all_operations(resource_type),
             Some(checks) => {
                 let authorizer = &checks.authorization.authorizer;
@@ -147,7 +175,7 @@ impl Access {
         }
     }
 
-    /// The operations on the cluster. None are told to whom the cluster is not described.
+    /// The operations on the cluster. None without DESCRIBE on the cluster.
     pub fn cluster_operations(&self) -> i32 {
         match self.cluster(Operation::Describe) {
             true => self.operations(ResourceType::Cluster, CLUSTER),
@@ -158,6 +186,6 @@ impl Access {
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Access").field(&self.0.as_ref().map(|checks| &checks.requester)).finish()
+        f.debug_tuple("Access").field(&self.checks.as_ref().map(|checks| &checks.requester)).finish()
     }
 }

@@ -21,7 +21,11 @@ use Checked::{Each, Nothing, Or};
 /// What the API checks; several in the order in which they are checked.
 pub fn requirements(api: Api) -> &'static [Checked] {
     match api {
-        Api::ApiVersions | Api::SaslHandshake | Api::SaslAuthenticate => &[Nothing],
+        Api::ApiVersions
+        | Api::SaslHandshake
+        | Api::SaslAuthenticate
+        | Api::GetTelemetrySubscriptions
+        | Api::PushTelemetry => &[Nothing],
         Api::Produce => &[Each(Write, TransactionalId), Each(Write, Topic)],
         // Followers need the cluster action, consumers the topic.
         Api::Fetch => &[Or(ClusterAction, Cluster, Read, Topic)],
@@ -63,6 +67,12 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         | Api::UnregisterBroker
         | Api::AddRaftVoter
         | Api::RemoveRaftVoter => &[Each(Alter, Cluster)],
+        // A token for another user.
+        Api::CreateDelegationToken => &[Each(CreateTokens, User)],
+        // Owners and renewers may, and nobody else.
+        Api::RenewDelegationToken | Api::ExpireDelegationToken => &[Nothing],
+        // The tokens of others.
+        Api::DescribeDelegationToken => &[Or(Describe, DelegationToken, DescribeTokens, User)],
         Api::DescribeProducers => &[Each(Read, Topic)],
         Api::WriteTxnMarkers => &[Or(Alter, Cluster, ClusterAction, Cluster)],
         Api::ConsumerGroupDescribe => &[Each(Describe, Group), Each(Describe, Topic)],

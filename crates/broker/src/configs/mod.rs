@@ -1,36 +1,26 @@
 //! Effective configurations: each with its value, the source of the value, and the values that it overrides.
 
 mod authorization;
+mod effect;
 #[cfg(test)]
 pub mod test_live;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
 
 use ottla_config::TOPIC_SYNONYMS;
 use ottla_config::known::{self, BROKER_CONFIGS, ConfigKind};
 use ottla_metadata::broker_config;
+use ottla_metadata::client_metrics_config::CLIENT_METRICS_CONFIGS;
 use ottla_metadata::config_value::ValueKind;
 use ottla_metadata::group_config::GROUP_CONFIGS;
 use ottla_metadata::topic_config::{TOPIC_CONFIGS, documentation};
-use ottla_metrics::RateLimit;
 use ottla_replica_manager::live_config::{Layers, LiveConfig};
 
 pub use authorization::denial;
+pub use effect::warn_of_no_effect;
 
 use crate::telemetry::loggers::{Level, Loggers};
-
-/// A line for a topic whose configuration asks for what is not done; clients choose how many topics there are.
-pub fn warn_of_no_effect<'a>(topic: &str, names: impl Iterator<Item = &'a str>) {
-    static COMPLAINTS: LazyLock<RateLimit> = LazyLock::new(RateLimit::per_second);
-    let names: Vec<&str> = names.filter(|name| documentation::has_no_effect(name)).collect();
-    if !names.is_empty() {
-        COMPLAINTS.run(|left_out| {
-            tracing::warn!(topic, left_out, "no effect here, see their documentation: {}", names.join(", "));
-        });
-    }
-}
 
 /// The kinds of resources that have configurations (Kafka's `ConfigResource.Type`).
 pub mod resource_type {
@@ -50,6 +40,7 @@ pub enum Source {
     StaticBroker,
     Default,
     BrokerLogger,
+    ClientMetrics,
     Group,
 }
 
@@ -62,6 +53,7 @@ impl Source {
             Self::StaticBroker => 4,
             Self::Default => 5,
             Self::BrokerLogger => 6,
+            Self::ClientMetrics => 7,
             Self::Group => 8,
         }
     }
@@ -140,6 +132,29 @@ pub fn group_entries(live: &LiveConfig, set: &BTreeMap<String, String>) -> Vec<E
                 name: key.name.into(),
                 value: Some(value),
                 source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
+                read_only: false,
+                sensitive: false,
+                synonyms,
+                kind: Some(kind_of(key.kind)),
+                documentation: key.documentation,
+            }
+        })
+        .collect()
+}
+
+/// The configurations of a subscription to metrics of clients, by name: its own, then Kafka's defaults, which Kafka
+/// does not call synonyms.
+pub fn client_metrics_entries(set: &BTreeMap<String, String>) -> Vec<Entry> {
+    CLIENT_METRICS_CONFIGS
+        .iter()
+        .map(|key| {
+            let own = set.get(key.name).map(|value| parsed(key.kind, key.name, value));
+            let synonyms: Vec<Synonym> =
+                own.iter().map(|value| synonym(key.name, value, Source::ClientMetrics)).collect();
+            Entry {
+                name: key.name.into(),
+                source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
+                value: Some(own.unwrap_or_else(|| key.default.to_owned())),
                 read_only: false,
                 sensitive: false,
                 synonyms,

@@ -463,7 +463,7 @@ impl<C: Coordinator> PartitionLog for ReplicaLog<'_, C> {
     }
 
     fn check_append(&self, epoch: LeaderEpoch) -> Result<usize, ErrorCode> {
-        self.of.partition.takes_own(epoch)
+        self.of.partition.takes_own(epoch, self.of.shared.coordinator.batch_bytes_max())
     }
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {

@@ -60,6 +60,9 @@ pub trait Coordinator: Sized + Send + Sync + 'static {
 
     fn config(&self) -> Arc<<Self::Shard as CoordinatorShard>::Config>;
 
+    /// The largest batch that it writes.
+    fn batch_bytes_max(&self) -> usize;
+
     /// Lets a step look at the cluster.
     fn view<T>(&self, step: impl FnOnce(<Self::Shard as CoordinatorShard>::View<'_>) -> T) -> T;
 

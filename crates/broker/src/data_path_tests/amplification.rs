@@ -18,6 +18,7 @@ use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
 };
 use ottla_protocol::kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialDeletion;
 use ottla_protocol::kafka_protocol::messages::create_acls_request::AclCreation;
+use ottla_protocol::kafka_protocol::messages::create_delegation_token_request::CreatableRenewers;
 use ottla_protocol::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
@@ -25,6 +26,7 @@ use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRec
 use ottla_protocol::kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use ottla_protocol::kafka_protocol::messages::describe_delegation_token_request::DescribeDelegationTokenOwner;
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use ottla_protocol::kafka_protocol::messages::describe_producers_request::TopicRequest as ProducersTopic;
 use ottla_protocol::kafka_protocol::messages::describe_quorum_request::{
@@ -194,6 +196,8 @@ fn repeating(api: Api, times: usize) -> Bytes {
             let resource = AlterConfigsResource::default().with_resource_type(2).with_resource_name(text("logs"));
             newest(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource; times]))
         }
+        Api::GetTelemetrySubscriptions => newest(&GetTelemetrySubscriptionsRequest::default()),
+        Api::PushTelemetry => newest(&PushTelemetryRequest::default().with_metrics(vec![0; times].into())),
         Api::ListConfigResources => newest(&ListConfigResourcesRequest::default().with_resource_types(vec![2; times])),
         Api::DescribeLogDirs => {
             let topic = DescribableLogDirTopic::default().with_topic(logs()).with_partitions(vec![0; times]);
@@ -242,6 +246,16 @@ fn repeating(api: Api, times: usize) -> Bytes {
         }
         Api::AlterClientQuotas => {
             newest(&AlterClientQuotasRequest::default().with_entries(vec![EntryData::default(); times]))
+        }
+        Api::CreateDelegationToken => {
+            let renewer = CreatableRenewers::default().with_principal_type(text("User"));
+            newest(&CreateDelegationTokenRequest::default().with_renewers(vec![renewer; times]))
+        }
+        Api::RenewDelegationToken => newest(&RenewDelegationTokenRequest::default()),
+        Api::ExpireDelegationToken => newest(&ExpireDelegationTokenRequest::default()),
+        Api::DescribeDelegationToken => {
+            let owner = DescribeDelegationTokenOwner::default().with_principal_type(text("User"));
+            newest(&DescribeDelegationTokenRequest::default().with_owners(Some(vec![owner; times])))
         }
         Api::UpdateFeatures => {
             let update = FeatureUpdateKey::default().with_feature(text("f")).with_max_version_level(1);

@@ -247,6 +247,12 @@ fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
             let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![deletion]);
             vec![answer(broker, 0, &request).results[0].error_code]
         }
+        Api::CreateDelegationToken => vec![answer(broker, 3, &CreateDelegationTokenRequest::default()).error_code],
+        Api::RenewDelegationToken => vec![answer(broker, 2, &RenewDelegationTokenRequest::default()).error_code],
+        Api::ExpireDelegationToken => vec![answer(broker, 2, &ExpireDelegationTokenRequest::default()).error_code],
+        Api::DescribeDelegationToken => {
+            vec![answer(broker, 3, &DescribeDelegationTokenRequest::default()).error_code]
+        }
         Api::DescribeQuorum => vec![answer(broker, 1, &DescribeQuorumRequest::default()).error_code],
         Api::UpdateFeatures => vec![answer(broker, 1, &UpdateFeaturesRequest::default()).error_code],
         // The operations on the cluster are none.
@@ -271,6 +277,16 @@ fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
             let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![x]);
             vec![answer(broker, 0, &request).transaction_states[0].error_code]
         }
+        Api::GetTelemetrySubscriptions => {
+            vec![answer(broker, 0, &GetTelemetrySubscriptionsRequest::default()).error_code]
+        }
+        Api::PushTelemetry => {
+            let subscribed = answer(broker, 0, &GetTelemetrySubscriptionsRequest::default());
+            let request = PushTelemetryRequest::default()
+                .with_client_instance_id(subscribed.client_instance_id)
+                .with_subscription_id(subscribed.subscription_id);
+            vec![answer(broker, 0, &request).error_code]
+        }
         Api::ListConfigResources => vec![answer(broker, 1, &ListConfigResourcesRequest::default()).error_code],
         Api::DescribeTopicPartitions => {
             use describe_topic_partitions_request::TopicRequest;
@@ -289,6 +305,10 @@ const DENIALS: [ErrorCode; 4] = [
     ErrorCode::TransactionalIdAuthorizationFailed,
 ];
 
+/// Refused on a listener that does not know who asks, whatever the rules are.
+const OF_TOKENS: [Api; 4] =
+    [Api::CreateDelegationToken, Api::RenewDelegationToken, Api::ExpireDelegationToken, Api::DescribeDelegationToken];
+
 /// The table says what is checked; this sends each request without any rule, and again with rules for everything.
 #[test]
 fn every_api_is_checked() {
@@ -300,7 +320,9 @@ fn every_api_is_checked() {
     let left_out = [Api::ListGroups, Api::ListTransactions, Api::DescribeCluster];
     for &api in Api::ALL {
         let codes = errors(&broker, api, topic);
-        if requirements(api) == [Checked::Nothing] || left_out.contains(&api) {
+        if OF_TOKENS.contains(&api) {
+            assert_eq!(codes, [ErrorCode::DelegationTokenRequestNotAllowed.code()], "{api:?}");
+        } else if requirements(api) == [Checked::Nothing] || left_out.contains(&api) {
             assert!(codes.iter().all(|code| *code == 0), "{api:?}: {codes:?}");
         } else {
             assert!(!codes.is_empty() && codes.iter().all(is_denial), "{api:?}: {codes:?}");

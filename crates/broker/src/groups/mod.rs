@@ -59,6 +59,10 @@ impl Coordinator for GroupCoordinator {
         self.config.load_full()
     }
 
+    fn batch_bytes_max(&self) -> usize {
+        usize::try_from(self.config.load().max_batch_bytes).unwrap_or(0)
+    }
+
     fn view<T>(&self, step: impl FnOnce(&dyn Topics) -> T) -> T {
         step(&**self.topics.load())
     }

@@ -46,6 +46,10 @@ impl Topics for ImageTopics {
         self.image.topic_by_id(id).map(|topic| view(topic))
     }
 
+    fn is_unreadable(&self, name: &str) -> bool {
+        self.image.is_unreadable_topic(name)
+    }
+
     fn names(&self, each: &mut dyn FnMut(&TopicName)) {
         self.image.topics().for_each(|topic| each(&topic.name));
     }

@@ -234,9 +234,7 @@ fn check(
             alter_loggers(&resource.changes, validate_only)?;
             return Ok(None);
         }
-        resource_type::CLIENT_METRICS => {
-            return Err(invalid("Client metrics subscriptions are not supported.".to_owned()));
-        }
+        resource_type::CLIENT_METRICS => ConfigKind::ClientMetrics,
         other => return Err(invalid(format!("Unknown resource type {other}"))),
     };
     let changes = resource.changes.iter().map(|(name, op, value)| {
@@ -276,12 +274,16 @@ fn check(
             group_config::validate(&entries, |name| current.properties.text(name).map(str::to_owned))
                 .map_err(|error| Refusal::new(ErrorCode::InvalidConfig, error.to_string()))?;
         }
-        ConfigKind::Topics => {
-            let set = changes.iter().filter(|(_, op)| matches!(op, ConfigOp::Set(_) | ConfigOp::Append(_)));
-            warn_of_no_effect(&resource.name, set.map(|(name, _)| name.as_str()));
-        }
-        ConfigKind::Clients | ConfigKind::Users | ConfigKind::UserClients | ConfigKind::Ips => {}
+        // The quorum checks these.
+        ConfigKind::Topics
+        | ConfigKind::ClientMetrics
+        | ConfigKind::Clients
+        | ConfigKind::Users
+        | ConfigKind::UserClients
+        | ConfigKind::Ips => {}
     }
+    let set = changes.iter().filter(|(_, op)| matches!(op, ConfigOp::Set(_) | ConfigOp::Append(_)));
+    warn_of_no_effect(kind, &resource.name, set.map(|(name, _)| name.as_str()));
     Ok(Some(AlterConfig { entity, changes, replace_all: resource.replace_all }))
 }
 
@@ -426,6 +428,11 @@ mod tests {
         );
         assert_eq!(refusal("log.cleanup.policy", ConfigOp::Append("compact".to_owned()), false), None);
         assert_eq!(refusal("log.dirs", ConfigOp::Delete, true), None);
+        for guard in known::GUARDS {
+            assert!(broker_config::GUARDS.iter().any(|(name, _)| name == guard), "{guard}");
+            let refused = refusal(guard, set("org.example.Own"), true).map(|(error, _)| error);
+            assert_eq!(refused, Some(ErrorCode::InvalidRequest), "{guard}");
+        }
     }
 
     #[test]

@@ -16,18 +16,21 @@ use crate::request::RequestContext;
 /// The first version whose request says which client asks (KIP-511).
 const CLIENT_SOFTWARE_FROM: i16 = 3;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    answer(&broker.identity, &header, &body)
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    answer(&broker.identity, context, &header, &body)
 }
 
 /// Needs no more of the broker than its identity: it is answered before the broker has registered.
-pub fn answer(identity: &Identity, header: &RequestHeader, body: &[u8]) -> Answer {
+pub fn answer(identity: &Identity, context: &RequestContext, header: &RequestHeader, body: &[u8]) -> Answer {
     let mut response = ApiVersionsResponse::of_this_broker(Some(identity.incarnation()));
     if header.api_version >= CLIENT_SOFTWARE_FROM {
         match decode_request::<ApiVersionsRequest>(header.api_version, Bytes::copy_from_slice(body)) {
             Ok(request)
                 if is_software_name(&request.client_software_name)
-                    && is_software_name(&request.client_software_version) => {}
+                    && is_software_name(&request.client_software_version) =>
+            {
+                context.has_software(&request.client_software_name, &request.client_software_version);
+            }
             Ok(_) => {
                 response.error = ErrorCode::InvalidRequest;
                 response.apis.clear();
@@ -53,7 +56,10 @@ fn is_software_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{BrokerId, IncarnationKey};
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use ottla_model::{BrokerId, IncarnationKey, KafkaPrincipal, ListenerName, SecurityProtocol};
     use ottla_protocol::{Api, parse_header};
 
     use super::*;
@@ -69,13 +75,27 @@ mod tests {
         }
     }
 
+    fn context() -> RequestContext {
+        RequestContext {
+            listener: ListenerName::new("X"),
+            security_protocol: SecurityProtocol::Plaintext,
+            is_inter_broker_listener: false,
+            principal: KafkaPrincipal::anonymous(),
+            is_by_token: false,
+            peer: "127.0.0.1:1".parse().expect("an address"),
+            connection_id: 1,
+            opened: Instant::now(),
+            software: Arc::default(),
+        }
+    }
+
     #[test]
     fn tells_versions_and_the_incarnation() {
         let identity = Identity::new(IncarnationKey::new([9; 32]), BrokerId(1));
         for version in 0..=4 {
             let request = ApiVersionsResponse::encode_request(version, 7, Some("test"));
             let (header, start) = parse_header(&request[4..]).expect("a header");
-            let bytes = bytes_of(answer(&identity, &header, &request[4 + start..]));
+            let bytes = bytes_of(answer(&identity, &context(), &header, &request[4 + start..]));
             let (correlation_id, response) = ApiVersionsResponse::decode(version, &bytes).expect("a response");
             assert_eq!((correlation_id, response.error), (7, ErrorCode::None));
             assert_eq!(response.common(Api::Metadata).map(|range| range.max), Some(13));

@@ -73,7 +73,7 @@ fn described(
             GroupAnswer::ConsumerGroupDescribe(described) => described,
             other => return response.with_error_code(group::failure(&other).code()),
         };
-    // A member's assignment names topics: a group is not described to whom one of them is not.
+    // A member's assignment names topics: describing a group needs DESCRIBE on all of them.
     if !members.iter().flat_map(topics_of).all(|topic| access.topic(Operation::Describe, topic)) {
         return response
             .with_error_code(ErrorCode::TopicAuthorizationFailed.code())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
+use ottla_metadata::ConfigKind;
 use ottla_metadata::controller::{CreateTopics, NewTopic, Refusal, TopicOutcome};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
 use ottla_network::response::{Answer, Response};
@@ -41,7 +42,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let asked: Vec<&CreatableTopic> =
         request.topics.iter().filter(|topic| !refused.contains_key(topic.name.as_str())).collect();
     for topic in &asked {
-        configs::warn_of_no_effect(topic.name.as_str(), topic.configs.iter().map(|config| config.name.as_str()));
+        configs::warn_of_no_effect(
+            ConfigKind::Topics,
+            topic.name.as_str(),
+            topic.configs.iter().map(|config| config.name.as_str()),
+        );
     }
     let command = CreateTopics {
         topics: asked.iter().map(|topic| new_topic(topic)).collect(),
@@ -125,7 +130,9 @@ fn refused_here(access: &Access, topics: &[CreatableTopic]) -> BTreeMap<String, 
         } else if name == KRAFT_LOG {
             let text = format!("Creation of internal topic {KRAFT_LOG} is prohibited.");
             refused.insert(name.to_owned(), Refusal::new(ErrorCode::InvalidRequest, text));
-        } else if !may_create_all && !access.topic(Operation::Create, name) {
+        } else if may_create_all {
+            access.granted(Operation::Create, name);
+        } else if !access.topic(Operation::Create, name) {
             let refusal = Refusal::new(ErrorCode::TopicAuthorizationFailed, "Authorization failed.");
             refused.insert(name.to_owned(), refusal);
         }

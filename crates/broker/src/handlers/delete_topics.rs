@@ -186,9 +186,7 @@ fn allowed(
     topics: Vec<TopicRef>,
     responses: &mut Vec<DeletableTopicResult>,
 ) -> Vec<TopicRef> {
-    if access.shows(Operation::Delete, ResourceType::Cluster, CLUSTER) {
-        return topics;
-    }
+    let may_delete_all = access.shows(Operation::Delete, ResourceType::Cluster, CLUSTER);
     let refusal = |error| Some(Refusal::new(error, String::new()));
     let mut is_allowed = |topic: &TopicRef| {
         let (name, id) = match topic {
@@ -197,6 +195,10 @@ fn allowed(
         };
         // An id that is not known is answered as such.
         let Some(name) = name else { return true };
+        if may_delete_all {
+            access.granted(Operation::Delete, name);
+            return true;
+        }
         let is_described = access.shows(Operation::Describe, ResourceType::Topic, name);
         // By its id a topic is deleted also by whom it is not described to, as in Kafka.
         if (is_described || !id.is_zero()) && access.topic(Operation::Delete, name) {

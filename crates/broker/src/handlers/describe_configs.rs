@@ -1,4 +1,5 @@
-//! DescribeConfigs (32): every configuration of a topic, a group or of this broker, with where its value comes from.
+//! DescribeConfigs (32): every configuration of a topic, a group, a subscription to clients' metrics, or
+//! of this broker, with where its value comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replica_manager::live_config::LiveConfig;
 
 use crate::broker::Broker;
-use crate::configs::resource_type::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
+use crate::configs::resource_type::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::configs::{self, Entry};
 use crate::request::budget::TOO_LARGE;
 use crate::request::{RequestContext, ResponseBudget, admin, wire};
@@ -123,6 +124,13 @@ fn describe(
             let set = image.config(&ConfigEntity::group(name)).map(|config| config.entries.clone()).unwrap_or_default();
             Ok(configs::group_entries(live, &set))
         }
+        CLIENT_METRICS if name.is_empty() => {
+            Err(invalid("Client metrics subscription name must not be empty".to_owned()))
+        }
+        CLIENT_METRICS => {
+            let set = image.config(&ConfigEntity::client_metrics(name)).map(|config| config.entries.clone());
+            Ok(configs::client_metrics_entries(&set.unwrap_or_default()))
+        }
         BROKER_LOGGER if name.is_empty() => Err(invalid("Broker id must not be empty".to_owned())),
         BROKER_LOGGER => own("").map(|()| configs::logger_entries(logging::loggers())),
         other => Err(invalid(format!("Unsupported resource type: {other}"))),
@@ -224,6 +232,12 @@ mod tests {
         assert_eq!(ask(BROKER, ""), Ok(Vec::new()));
         let text = "Unexpected broker id, expected 1 or empty string, but received 2";
         assert_eq!(ask(BROKER, "2"), Err((ErrorCode::InvalidRequest, Some(text.to_owned()))));
-        assert_eq!(ask(16, "g").err().map(|(error, _)| error), Some(ErrorCode::InvalidRequest));
+        let subscription = ask(CLIENT_METRICS, "s").expect("Kafka describes what is not there, too");
+        assert_eq!(
+            subscription.iter().map(|entry| &*entry.name).collect::<Vec<_>>(),
+            ["interval.ms", "match", "metrics"]
+        );
+        assert_eq!(ask(CLIENT_METRICS, "").err().map(|(error, _)| error), Some(ErrorCode::InvalidRequest));
+        assert_eq!(ask(64, "g").err().map(|(error, _)| error), Some(ErrorCode::InvalidRequest));
     }
 }

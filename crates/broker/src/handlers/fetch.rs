@@ -123,8 +123,14 @@ fn size(bytes: i32) -> usize {
     usize::try_from(bytes).unwrap_or(0)
 }
 
+/// `FetchRequest.DEBUGGING_CONSUMER_ID`.
+const DEBUGGING_CONSUMER: BrokerId = BrokerId(-2);
+
 fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) -> Result<Fetcher, ErrorCode> {
     let id = request.replica_id;
+    if id == DEBUGGING_CONSUMER {
+        return Ok(Fetcher::Debugger);
+    }
     if id.0 < 0 {
         return Ok(Fetcher::Consumer);
     }
@@ -289,7 +295,12 @@ impl OpenFetch {
         broker.telemetry.records_bytes_out.add(found.bytes() as u64);
         // A consumer that is above its limit gets what it was to get, and waits for its next fetch.
         let wait = match self.opened.session.is_replicas() {
-            true => Duration::ZERO,
+            true => {
+                let throttled = found.entries.iter().filter(|entry| entry.read.is_throttled);
+                let bytes = throttled.map(|entry| entry.read.records_bytes()).sum();
+                broker.replicas.throttles().sent(clock::monotonic(), bytes);
+                Duration::ZERO
+            }
             false => broker.quotas.fetched(&self.context, self.header.client_id.as_deref(), found.bytes()),
         };
         self.encode(broker, found.entries, throttle_time_ms.max(millis(wait))).muting(wait)

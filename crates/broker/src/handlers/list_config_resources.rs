@@ -1,5 +1,4 @@
-//! ListConfigResources (74): what has, or could have, a configuration. Version 0 asks for client metrics only, of which
-//! there are none.
+//! ListConfigResources (74): what has, or could have, a configuration. Version 0 asks for client metrics only.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -53,6 +52,9 @@ fn list(image: &Image, wanted: &BTreeSet<i8>) -> Vec<(i8, String)> {
     }
     for kind in [BROKER, BROKER_LOGGER].into_iter().filter(|kind| wanted.contains(kind)) {
         found.extend(image.brokers().map(|broker| (kind, broker.id.to_string())));
+    }
+    if wanted.contains(&CLIENT_METRICS) {
+        found.extend(image.client_metrics().map(|(entity, _)| (CLIENT_METRICS, entity.name.clone())));
     }
     if wanted.contains(&GROUP) {
         let groups =

@@ -167,7 +167,11 @@ struct Scope<'a> {
 }
 
 fn may_create(access: &Access, topic: &str) -> bool {
-    access.shows(Operation::Create, ResourceType::Cluster, CLUSTER) || access.topic(Operation::Create, topic)
+    if access.shows(Operation::Create, ResourceType::Cluster, CLUSTER) {
+        access.granted(Operation::Create, topic);
+        return true;
+    }
+    access.topic(Operation::Create, topic)
 }
 
 /// The answer, and the names of topics that do not exist but could.
@@ -213,7 +217,7 @@ fn answer(
                     if !seen_names.insert(name) {
                         continue;
                     }
-                    // Whether it exists is not told to whom it is not described.
+                    // Without DESCRIBE the answer does not show whether it exists.
                     if !access.topic(Operation::Describe, name) {
                         topics.push(denied(name));
                         continue;
@@ -289,7 +293,7 @@ fn partition(
             BrokerId::NONE
         }
     };
-    // Version 0 names only brokers that it also lists, and calls a partition that lacks some by an error.
+    // Version 0 names only brokers that it also lists, and reports an error for a partition with missing replicas.
     if version == 0 {
         let whole = replicas.len() + isr.len();
         replicas.retain(|id| topology::live_endpoint(image, *id, listener).is_some());

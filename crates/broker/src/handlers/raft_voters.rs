@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
+use ottla_metadata::Image;
 use ottla_metadata::controller::{ChangeQuorum, Refusal};
+use ottla_metadata::image::Standing;
 use ottla_model::{CoordinatorId, ErrorCode, IncarnationId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::{
@@ -43,10 +45,8 @@ pub fn remove(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
-    let change = check(broker, context, request.cluster_id.as_ref()).and_then(|()| {
-        let coordinator = coordinator(request.voter_id)?;
-        Ok(ChangeQuorum::Remove { coordinator, disk: disk(request.voter_directory_id), force: false })
-    });
+    let change =
+        check(broker, context, request.cluster_id.as_ref()).and_then(|()| to_remove(&broker.metadata.peek(), &request));
     let outcome = decide(broker, Patience::of(TIMEOUT), change);
     Answer::later(async move {
         let (code, message) = admin::told(outcome.await.err().as_ref());
@@ -77,6 +77,17 @@ fn to_add(request: &AddRaftVoterRequest) -> Result<ChangeQuorum, Refusal> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let disk = disk(request.voter_directory_id).unwrap_or(IncarnationId::ZERO);
     Ok(ChangeQuorum::Add { coordinator, disk, address: format!("{host}:{}", listener.port) })
+}
+
+/// With the disk that the member has now where the request names none: a try that comes late removes nobody who was
+/// added again under the same id.
+fn to_remove(image: &Image, request: &RemoveRaftVoterRequest) -> Result<ChangeQuorum, Refusal> {
+    let coordinator = coordinator(request.voter_id)?;
+    let disk = disk(request.voter_directory_id).or_else(|| {
+        let known = image.coordinator(coordinator).map(|known| &known.node);
+        known.filter(|known| known.standing != Standing::Removed).map(|known| known.disk)
+    });
+    Ok(ChangeQuorum::Remove { coordinator, disk, force: false })
 }
 
 fn coordinator(id: i32) -> Result<CoordinatorId, Refusal> {
@@ -112,6 +123,9 @@ fn decide(
 
 #[cfg(test)]
 mod tests {
+    use ottla_metadata::image::CoordinatorNode;
+    use ottla_metadata::{Node, nodes};
+    use ottla_model::Revision;
     use ottla_protocol::kafka_protocol::messages::add_raft_voter_request::Listener;
 
     use super::*;
@@ -128,5 +142,33 @@ mod tests {
         assert_eq!(to_add(&request), Ok(expected(IncarnationId([7; 16]))));
         assert!(to_add(&request.clone().with_listeners(Vec::new())).is_err());
         assert!(to_add(&request.with_voter_id(0)).is_err());
+    }
+
+    #[test]
+    fn a_voter_that_is_removed_by_its_id_is_the_one_of_now() {
+        let of = |id, standing| {
+            let node = CoordinatorNode {
+                disk: IncarnationId([7; 16]),
+                address: String::new(),
+                standing,
+                is_live_change: true,
+            };
+            let payload = nodes::coordinator::encode(&node);
+            let node = Node { payload, created: Revision(1), modified: Revision(1), version: 0 };
+            (nodes::coordinator::path(CoordinatorId(id)), node)
+        };
+        let tree = [of(3, Standing::Voter), of(4, Standing::Removed)];
+        let image = Image::from_nodes(Revision(1), tree.iter().map(|(path, node)| (path, node))).0;
+        let remove = |coordinator, disk| {
+            Ok(ChangeQuorum::Remove { coordinator: CoordinatorId(coordinator), disk, force: false })
+        };
+        let by_id = |id| RemoveRaftVoterRequest::default().with_voter_id(id);
+        assert_eq!(to_remove(&image, &by_id(3)), remove(3, Some(IncarnationId([7; 16]))));
+        for unknown in [4, 5] {
+            let id = u64::try_from(unknown).expect("small");
+            assert_eq!(to_remove(&image, &by_id(unknown)), remove(id, None));
+        }
+        let named = by_id(3).with_voter_directory_id(Uuid::from_bytes([8; 16]));
+        assert_eq!(to_remove(&image, &named), remove(3, Some(IncarnationId([8; 16]))));
     }
 }

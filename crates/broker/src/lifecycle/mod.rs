@@ -40,9 +40,11 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::audit::AuditLog;
 use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
+use crate::delegation_tokens::{self, Tokens};
 use crate::first_users;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
@@ -53,7 +55,8 @@ use crate::request::shared_responses::SharedResponses;
 use crate::resources::Resources;
 use crate::security::{self, SecurityError};
 use crate::telemetry::Telemetry;
-use crate::telemetry::http::{self, Readiness};
+use crate::telemetry::http;
+use crate::telemetry::readiness::{Readiness, Stage};
 use crate::transactions::TransactionCoordinators;
 use crate::transactions::verification::Verifier;
 use crate::watch::Watcher;
@@ -72,8 +75,10 @@ pub enum RunError {
     Bind(#[from] BindError),
     #[error("{0}")]
     Security(#[from] SecurityError),
-    #[error("http.port: {address}: {source}")]
-    Http { address: HostPort, source: io::Error },
+    #[error("audit.log.path: {0}")]
+    Audit(#[source] io::Error),
+    #[error("http.port: {address}: {source}{held_by}")]
+    Http { address: HostPort, source: io::Error, held_by: String },
     #[error("{0}")]
     Logs(#[from] ReplicaManagerError),
     #[error("coordinator.connect: {0}")]
@@ -118,7 +123,7 @@ pub fn run(
     result
 }
 
-/// As many workers as `num.network.threads` says where somebody set it. By default half of the cores: waking a thread
+/// As many workers as `num.network.threads` says, if it is set. By default half of the cores: waking a thread
 /// on another core costs more than handling the request (on two cores a second worker cost a fifth of the CPU of small
 /// requests), and the page cache, the disks and the clients need the other half. Several directories need two workers:
 /// a disk that stalls may hold one.
@@ -153,6 +158,8 @@ struct Parts {
     transactions: Arc<TransactionCoordinators>,
     producer_ids: Arc<ProducerIds>,
     quotas: Arc<ClientQuotas>,
+    audit: Option<Arc<AuditLog>>,
+    tokens: Option<Arc<Tokens>>,
     connections: Arc<ConnectionShared<Broker>>,
     data: Handle,
 }
@@ -170,7 +177,9 @@ async fn live(
         tracing::info!(listener = %name, %address, "listening");
     }
     let telemetry = Arc::new(Telemetry::default());
-    let readiness = Arc::new(Readiness::default());
+    // A beat that is answered late is none that is missing.
+    let silence_max = config.broker_session_timeout.max(config.broker_heartbeat_interval.saturating_mul(2));
+    let readiness = Arc::new(Readiness::new(silence_max));
     let http = serve_http(&config, &telemetry, &readiness).await?;
     let identity = Arc::new(Identity::new(IncarnationKey::random(), config.broker_id.unwrap_or(BrokerId::NONE)));
     telemetry.broker_epoch.set(BrokerEpoch::NONE.0);
@@ -183,7 +192,10 @@ async fn live(
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), HOLD_MAX));
     let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)).with_peers(security::peers(&config)?));
-    let security = security::listeners(&live_config, &metadata)?;
+    let audit = AuditLog::start(config.audit.as_ref()).map_err(RunError::Audit)?;
+    let tokens = Tokens::new(config.delegation_tokens.as_ref()).map(Arc::new);
+    let security::Listeners { security, bearers } =
+        security::listeners(&live_config, &metadata, tokens.as_ref(), audit.as_ref())?;
     let limits = resources.group_limits();
     let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);
     let producer_ids = ProducerIds::new(Arc::clone(&quorum));
@@ -224,6 +236,9 @@ async fn live(
     resources.show(&telemetry, &limits);
     let endpoints = endpoints(&config, &bound);
     let (stop_accepting, mut accepting) = start_accepting(&config, bound, &security, &connections, &limits, &data);
+    for (listener, checks) in bearers {
+        accepting.spawn(checks.follow_keys(listener));
+    }
     if security.values().any(|listener| listener.tls.is_some()) {
         accepting.spawn(security::follow_files(Arc::clone(&live_config), security));
     }
@@ -242,6 +257,8 @@ async fn live(
         transactions,
         producer_ids,
         quotas,
+        audit,
+        tokens,
         connections,
         data,
     };
@@ -299,7 +316,11 @@ async fn serve_http(
 ) -> Result<(JoinSet<()>, Option<SocketAddr>), RunError> {
     let mut tasks = JoinSet::new();
     let Some(wanted) = &config.http else { return Ok((tasks, None)) };
-    let failed = |source| RunError::Http { address: wanted.clone(), source };
+    let failed = |source: io::Error| {
+        let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
+        let held_by = if is_in_use { ports::held_by(wanted.port) } else { String::new() };
+        RunError::Http { address: wanted.clone(), source, held_by }
+    };
     let address = (wanted.host.as_str(), wanted.port)
         .to_socket_addrs()
         .map_err(failed)?
@@ -469,6 +490,7 @@ impl Parts {
                             on_ready(self.identity.id());
                             self.create_configured_topics();
                             self.create_first_users();
+                            self.remove_expired_tokens();
                         }
                     }
                     SessionEvent::Close => return Ok(()),
@@ -482,7 +504,7 @@ impl Parts {
                 () = &mut shutdown, if !is_stopping => {
                     is_stopping = true;
                     tracing::info!("stopping");
-                    self.readiness.set(false);
+                    self.readiness.enter(Stage::Stopping);
                     session.stop();
                 }
                 // Nothing is left to serve from: exit, so that a supervisor restarts or reports this broker.
@@ -506,6 +528,7 @@ impl Parts {
             identity: Arc::clone(&self.identity),
             metadata: Arc::clone(&self.metadata),
             telemetry: Arc::clone(&self.telemetry),
+            readiness: Arc::clone(&self.readiness),
             leave_watch,
             disk: self.replicas.clone(),
         };
@@ -551,6 +574,8 @@ impl Parts {
             resources: Arc::clone(&self.resources),
             quotas: Arc::clone(&self.quotas),
             authorization: Authorization::new(self.config.authorizer.as_ref()),
+            audit: self.audit.clone(),
+            tokens: self.tokens.clone(),
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),
             metadata_responses: SharedResponses::default(),
@@ -564,7 +589,6 @@ impl Parts {
             Usage { used: used as u64, ceiling: ceiling as u64, refused: refused as u64 }
         });
         self.connections.gate.open(broker);
-        self.readiness.set(true);
         tracing::info!("serving clients");
     }
 
@@ -572,6 +596,13 @@ impl Parts {
     fn create_first_users(&self) {
         let config = Arc::clone(&self.config);
         tokio::spawn(first_users::create(config, Arc::clone(&self.metadata), Arc::clone(&self.quorum)));
+    }
+
+    fn remove_expired_tokens(&self) {
+        let Some(config) = &self.config.delegation_tokens else { return };
+        let (metadata, quorum) = (Arc::clone(&self.metadata), Arc::clone(&self.quorum));
+        let (id, interval) = (self.identity.id(), config.check_interval);
+        tokio::spawn(delegation_tokens::remove_expired(id, interval, metadata, quorum));
     }
 
     /// `create.topics`: what is there already stays as it is.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::RunError;
 use crate::telemetry::Telemetry;
+use crate::telemetry::readiness::{Readiness, Stage};
 use ottla_metrics::RateLimit;
 
 /// How long one call for a registration may take; they go on for ever.
@@ -35,6 +36,7 @@ pub struct SessionContext {
     pub identity: Arc<Identity>,
     pub metadata: Arc<MetadataCache>,
     pub telemetry: Arc<Telemetry>,
+    pub readiness: Arc<Readiness>,
     /// Tells the watcher to go elsewhere.
     pub leave_watch: Arc<Notify>,
     pub disk: Arc<dyn RegistrationDisk>,
@@ -130,6 +132,8 @@ impl SessionRunner {
                 let now = self.now();
                 self.effects.extend(self.session.tick(now));
                 if self.effects.is_empty() {
+                    // What was decided before has been carried out: a gate that this opens is open.
+                    self.show_standing();
                     return None;
                 }
                 continue;
@@ -139,6 +143,14 @@ impl SessionRunner {
             }
         }
         None
+    }
+
+    fn show_standing(&self) {
+        let stage = match self.session.is_stopping() {
+            true => Stage::Stopping,
+            false => Stage::InSession(self.session.standing()),
+        };
+        self.context.readiness.enter(stage);
     }
 
     /// Takes one input: an answer, a change of the image, or that time has passed.
@@ -209,6 +221,7 @@ impl SessionRunner {
     fn registered(&self, registered: Registered) -> SessionEvent {
         self.context.identity.registered(registered.broker, registered.epoch);
         self.context.telemetry.broker_epoch.set(registered.epoch.0);
+        self.context.readiness.heard();
         tracing::info!(
             id = %registered.broker,
             epoch = %registered.epoch,
@@ -241,6 +254,7 @@ impl SessionRunner {
         let now = self.now();
         match answer {
             Ok(answer) => {
+                self.context.readiness.heard();
                 if answer.fenced {
                     let epoch = self.context.identity.epoch();
                     tracing::warn!(%epoch, "this broker was fenced; registering again");
@@ -284,7 +298,7 @@ impl SessionRunner {
             }
             CallDone::Shutdown(Ok(progress)) => self.session.shutdown_answered(now, &progress),
             CallDone::Shutdown(Err(error)) => {
-                tracing::warn!(%error, "no quorum to move leaderships");
+                tracing::warn!(%error, "cannot reach the quorum to move leaderships");
                 self.session.shutdown_unanswered();
             }
         }

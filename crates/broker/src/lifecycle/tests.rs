@@ -26,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::RunError;
 use super::session::{RegistrationDisk, SessionContext, SessionEvent, SessionRunner};
 use crate::telemetry::Telemetry;
+use crate::telemetry::readiness::Readiness;
 
 type Reply<T> = Result<Response<T>, Status>;
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -178,6 +179,7 @@ struct Runner {
     identity: Arc<Identity>,
     metadata: Arc<MetadataCache>,
     disk: Arc<Disk>,
+    readiness: Arc<Readiness>,
 }
 
 fn runner(client: &ClusterClient) -> Runner {
@@ -190,15 +192,17 @@ fn runner(client: &ClusterClient) -> Runner {
     };
     let (identity, disk) = (identity(), Arc::new(Disk::default()));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), HOLD_MAX));
+    let readiness = Arc::new(Readiness::new(Duration::from_secs(3600)));
     let context = SessionContext {
         client: client.clone(),
         identity: Arc::clone(&identity),
         metadata: Arc::clone(&metadata),
         telemetry: Arc::new(Telemetry::default()),
+        readiness: Arc::clone(&readiness),
         leave_watch: Arc::new(Notify::new()),
         disk: disk.clone(),
     };
-    Runner { runner: SessionRunner::new(config, applicant(), context), identity, metadata, disk }
+    Runner { runner: SessionRunner::new(config, applicant(), context), identity, metadata, disk, readiness }
 }
 
 /// The first thing that a session comes to: a registration, or a reason to give up.
@@ -281,12 +285,14 @@ async fn until(what: &'static str, happened: impl Fn() -> bool) {
 #[tokio::test]
 async fn beats_follow_the_image_and_a_fenced_broker_comes_back() {
     let (script, client) = quorum(vec![accepted(5), accepted(9)]).await;
-    let Runner { mut runner, identity, metadata, disk } = runner(&client);
+    let Runner { mut runner, identity, metadata, disk, readiness } = runner(&client);
     let task = tokio::spawn(async move {
         loop {
             runner.next().await;
         }
     });
+    let says = |part: &str| readiness.missing().is_some_and(|missing| missing.contains(part));
+    until("it says that it has no image yet", || says("registered, and fenced")).await;
     until("the first beat", || script.beats.lock().len() == 1).await;
     assert_eq!(*disk.claimed.lock(), [BrokerEpoch(5)], "before the first beat");
     let show = |revision| {

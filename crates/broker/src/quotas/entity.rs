@@ -60,7 +60,7 @@ pub fn parts(entity: &ConfigEntity) -> Option<Parts> {
             let (user, client) = entity.as_user_client()?;
             &[(USER, name(&user)), (CLIENT_ID, name(&client))]
         }
-        ConfigKind::Topics | ConfigKind::Brokers | ConfigKind::Groups => return None,
+        ConfigKind::Topics | ConfigKind::Brokers | ConfigKind::Groups | ConfigKind::ClientMetrics => return None,
     };
     Some(parts.iter().map(|(of_type, name)| ((*of_type).to_owned(), name.clone())).collect())
 }

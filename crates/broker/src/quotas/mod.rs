@@ -2,6 +2,7 @@
 //!
 //! Without any limit a request costs a comparison of two pointers.
 
+pub mod connections;
 pub mod entity;
 pub mod throttle;
 
@@ -207,7 +208,7 @@ fn limits(image: &Image, kind: QuotaKind) -> Limits {
                 Some((user, client)) => (Some(name(&user)), Some(name(&client))),
                 None => continue,
             },
-            ConfigKind::Topics | ConfigKind::Brokers | ConfigKind::Groups => continue,
+            ConfigKind::Topics | ConfigKind::Brokers | ConfigKind::Groups | ConfigKind::ClientMetrics => continue,
         };
         limits.set(Entity { user, client }, value);
     }

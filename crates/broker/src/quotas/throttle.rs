@@ -44,9 +44,10 @@ fn tell(mut response: Response, api: Api, version: i16, wait: Duration) -> Respo
 fn throttle_at(api: Api, version: i16) -> Option<usize> {
     let (since, fields_before) = match api {
         // Theirs lies behind fields of any length: producers are told with their bytes.
-        Api::Produce | Api::ApiVersions => return None,
+        Api::Produce | Api::ApiVersions | Api::CreateDelegationToken | Api::DescribeDelegationToken => return None,
         Api::SaslHandshake | Api::SaslAuthenticate | Api::WriteTxnMarkers | Api::DescribeQuorum => return None,
         Api::OffsetDelete => (0, 2),
+        Api::RenewDelegationToken | Api::ExpireDelegationToken => (0, 10),
         Api::ListOffsets | Api::JoinGroup | Api::CreateTopics | Api::OffsetForLeaderEpoch => (2, 0),
         Api::Metadata | Api::OffsetCommit | Api::OffsetFetch => (3, 0),
         Api::Fetch
@@ -120,6 +121,8 @@ mod tests {
             AlterReplicaLogDirs: AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse,
             DescribeLogDirs: DescribeLogDirsRequest => DescribeLogDirsResponse,
             CreatePartitions: CreatePartitionsRequest => CreatePartitionsResponse,
+            RenewDelegationToken: RenewDelegationTokenRequest => RenewDelegationTokenResponse,
+            ExpireDelegationToken: ExpireDelegationTokenRequest => ExpireDelegationTokenResponse,
             DeleteGroups: DeleteGroupsRequest => DeleteGroupsResponse,
             ElectLeaders: ElectLeadersRequest => ElectLeadersResponse,
             AlterPartitionReassignments: AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse,
@@ -140,6 +143,8 @@ mod tests {
             ListTransactions: ListTransactionsRequest => ListTransactionsResponse,
             ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse,
             ConsumerGroupDescribe: ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
+            GetTelemetrySubscriptions: GetTelemetrySubscriptionsRequest => GetTelemetrySubscriptionsResponse,
+            PushTelemetry: PushTelemetryRequest => PushTelemetryResponse,
             ListConfigResources: ListConfigResourcesRequest => ListConfigResourcesResponse,
             DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
             Fetch: FetchRequest => FetchResponse,

@@ -12,6 +12,7 @@ pub mod shared_responses;
 pub mod slices;
 #[cfg(test)]
 pub mod test_image;
+pub mod tokens;
 pub mod topology;
 pub mod transaction;
 pub mod wire;

@@ -42,7 +42,7 @@ pub type PendingAnswer = coordinators::PendingAnswer<Shard>;
 /// The topic that holds transactional ids.
 pub const STATE_TOPIC: &str = "__transaction_state";
 
-/// How long an answer may wait for replicas. The change takes effect later all the same; who asks again is told so.
+/// How long an answer may wait for replicas. The change takes effect later all the same, and a retry gets its outcome.
 pub const REPLICATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the transactional ids of all partitions share.
@@ -67,6 +67,10 @@ impl Coordinator for TransactionCoordinator {
 
     fn config(&self) -> Arc<TransactionConfig> {
         self.config.load_full()
+    }
+
+    fn batch_bytes_max(&self) -> usize {
+        usize::try_from(self.config.load().max_batch_bytes).unwrap_or(0)
     }
 
     fn view<T>(&self, step: impl FnOnce(&mut dyn Cluster) -> T) -> T {

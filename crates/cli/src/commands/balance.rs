@@ -1,4 +1,4 @@
-//! `ottla broker` and `ottla rebalance`: replicas leave brokers, and brokers get their shares.
+//! `ottla broker`: replicas leave brokers. What `ottla rebalance` shares: a look at the cluster, and moves in waves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,8 +7,10 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use ottla_client::{Client, ConfigChange, ConfigResource, ElectionType};
 use ottla_metadata::balance::{
-    self, BalancedBroker, BalancedPartition, BrokerRole, Cluster, Goals, Load, Plan, PlannedMove, WaveLimits,
+    self, BalancedBroker, BalancedPartition, BrokenRules, BrokerRole, Cluster, Execution, Goals, Load, Plan,
+    PlannedMove, WaveLimits,
 };
+use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_model::{BrokerId, ErrorCode, PartitionId, TopicName, TopicPartition};
 
 use super::at::Bootstrap;
@@ -16,8 +18,9 @@ use crate::kafka::Kafka;
 use crate::kafka_tools::exceptions;
 use crate::out;
 use crate::progress::Progress;
+use crate::replication_throttles;
 
-const CORDON: &str = "cordoned.log.dirs";
+const CORDON: &str = CordonedLogDirs::KEY;
 const POLL: Duration = Duration::from_millis(200);
 /// Sizes are asked less often: the answer of a broker names all its replicas.
 const SIZES_EVERY: Duration = Duration::from_secs(2);
@@ -58,20 +61,6 @@ pub enum BrokerCommand {
     },
 }
 
-#[derive(Subcommand)]
-pub enum RebalanceCommand {
-    /// Show which replicas would move so that all brokers hold their shares of bytes, replicas and leaders
-    Plan {
-        /// Carry the plan out
-        #[arg(long)]
-        execute: bool,
-        #[command(flatten)]
-        waves: Waves,
-        #[command(flatten)]
-        at: Bootstrap,
-    },
-}
-
 /// How much moves at once.
 #[derive(Args)]
 pub struct Waves {
@@ -81,11 +70,28 @@ pub struct Waves {
     /// Bytes that move at once at most; a larger partition moves alone
     #[arg(long, default_value_t = WaveLimits::default().bytes, value_name = "BYTES")]
     wave_bytes: u64,
+    /// Bytes per second that a broker sends or fetches at most for what moves; 0: no limit
+    #[arg(long, value_name = "BYTES_PER_SECOND")]
+    throttle: Option<u64>,
+}
+
+/// How a plan is carried out.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub limits: WaveLimits,
+    /// Bytes per second; none: no limit.
+    pub throttle: Option<u64>,
 }
 
 impl Waves {
-    fn limits(&self) -> WaveLimits {
-        WaveLimits { partitions: self.wave_partitions.max(1), bytes: self.wave_bytes }
+    pub fn pace(&self) -> Pace {
+        let limits = WaveLimits { partitions: self.wave_partitions.max(1), bytes: self.wave_bytes };
+        Pace { limits, throttle: self.throttle.filter(|rate| *rate > 0) }
+    }
+
+    /// With a throttle where the command line says nothing of one.
+    pub fn pace_or(&self, throttle: u64) -> Pace {
+        Pace { throttle: Some(self.throttle.unwrap_or(throttle)).filter(|rate| *rate > 0), ..self.pace() }
     }
 }
 
@@ -93,7 +99,7 @@ pub async fn broker(command: BrokerCommand) -> Result<()> {
     match command {
         BrokerCommand::Drain { broker, plan, keep, waves, at } => {
             let kafka = Kafka::connect(&at.addresses().await?).await?;
-            drain(kafka.client(), BrokerId(broker), plan, keep, waves.limits()).await
+            drain(kafka.client(), BrokerId(broker), plan, keep, waves.pace()).await
         }
         BrokerCommand::Undrain { broker, at } => {
             let kafka = Kafka::connect(&at.addresses().await?).await?;
@@ -104,29 +110,12 @@ pub async fn broker(command: BrokerCommand) -> Result<()> {
         }
         BrokerCommand::Decommission { broker, plan, waves, at } => {
             let kafka = Kafka::connect(&at.addresses().await?).await?;
-            decommission(kafka.client(), BrokerId(broker), plan, waves.limits()).await
+            decommission(kafka.client(), BrokerId(broker), plan, waves.pace()).await
         }
     }
 }
 
-pub async fn rebalance(command: RebalanceCommand) -> Result<()> {
-    let RebalanceCommand::Plan { execute, waves, at } = command;
-    let kafka = Kafka::connect(&at.addresses().await?).await?;
-    let client = kafka.client();
-    let cluster = observe(client, None).await?;
-    let plan = balance::plan(&cluster, Goals::Balance)?;
-    explain(&cluster, &plan);
-    for broker in cluster.brokers.iter().filter(|broker| broker.role == BrokerRole::Keeps) {
-        out!("broker {} is down or cordoned: it keeps what it has and gets nothing", broker.id);
-    }
-    if execute && !plan.moves.is_empty() {
-        carry_out(client, plan.moves, waves.limits()).await?;
-        out!("all brokers hold their shares");
-    }
-    Ok(())
-}
-
-async fn drain(client: &Client, broker: BrokerId, is_plan: bool, keeps: bool, limits: WaveLimits) -> Result<()> {
+async fn drain(client: &Client, broker: BrokerId, is_plan: bool, keeps: bool, pace: Pace) -> Result<()> {
     ensure!(is_registered(client, broker).await?, "broker {broker} is not registered");
     ensure!(is_live(client, broker).await?, "broker {broker} is down: ottla broker decommission {broker}");
     if is_plan {
@@ -139,7 +128,7 @@ async fn drain(client: &Client, broker: BrokerId, is_plan: bool, keeps: bool, li
     let change = [ConfigChange::Set { name: CORDON.to_owned(), value: "*".to_owned() }];
     client.alter_configs(&ConfigResource::Broker(broker), &change).await?;
     out!("broker {broker} gets no new replicas any more ({CORDON}=*)");
-    empty(client, broker, limits).await?;
+    empty(client, broker, pace).await?;
     if keeps {
         out!("broker {broker} holds no replica");
         return Ok(());
@@ -154,7 +143,7 @@ async fn drain(client: &Client, broker: BrokerId, is_plan: bool, keeps: bool, li
     unregister(client, broker).await
 }
 
-async fn decommission(client: &Client, broker: BrokerId, is_plan: bool, limits: WaveLimits) -> Result<()> {
+async fn decommission(client: &Client, broker: BrokerId, is_plan: bool, pace: Pace) -> Result<()> {
     ensure!(is_registered(client, broker).await?, "broker {broker} is not registered");
     ensure!(!is_live(client, broker).await?, "broker {broker} is live: ottla broker drain {broker}");
     if is_plan {
@@ -162,7 +151,7 @@ async fn decommission(client: &Client, broker: BrokerId, is_plan: bool, limits: 
         explain(&cluster, &balance::plan(&cluster, Goals::Vacate)?);
         return Ok(());
     }
-    empty(client, broker, limits).await?;
+    empty(client, broker, pace).await?;
     ensure!(
         !is_live(client, broker).await?,
         "broker {broker} has come back: it holds no replica, and stays registered"
@@ -180,7 +169,7 @@ async fn unregister(client: &Client, broker: BrokerId) -> Result<()> {
 }
 
 /// Moves replicas until the broker holds none: topics may have been created after the plan.
-async fn empty(client: &Client, broker: BrokerId, limits: WaveLimits) -> Result<()> {
+async fn empty(client: &Client, broker: BrokerId, pace: Pace) -> Result<()> {
     loop {
         let cluster = observe(client, Some(broker)).await?;
         let plan = balance::plan(&cluster, Goals::Vacate)?;
@@ -190,7 +179,7 @@ async fn empty(client: &Client, broker: BrokerId, limits: WaveLimits) -> Result<
             return Ok(());
         }
         explain(&cluster, &plan);
-        carry_out(client, plan.moves, limits).await?;
+        carry_out(client, plan.moves, pace).await?;
     }
 }
 
@@ -220,7 +209,7 @@ async fn is_live(client: &Client, broker: BrokerId) -> Result<bool> {
 
 /// The cluster as a plan needs it: roles, racks, replicas (of a partition that is being reassigned: its target), and
 /// sizes as far as live brokers tell them.
-async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Cluster<TopicPartition>> {
+pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Cluster<TopicPartition>> {
     let described = client.describe_cluster_with_fenced().await?;
     let mut brokers = Vec::with_capacity(described.brokers.len());
     let mut sizes: BTreeMap<TopicPartition, u64> = BTreeMap::new();
@@ -267,7 +256,7 @@ async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Cluster<T
 async fn is_cordoned(client: &Client, broker: BrokerId) -> Result<bool> {
     let entries = client.describe_configs(&ConfigResource::Broker(broker)).await?;
     let value = entries.iter().find(|entry| entry.name == CORDON).and_then(|entry| entry.value.as_deref());
-    Ok(value.is_some_and(|value| value.split(',').any(|path| path.trim() == "*")))
+    Ok(value.is_some_and(|value| CordonedLogDirs::parse(value).are_all()))
 }
 
 /// The sizes of the replicas on a broker, those on their way between directories once.
@@ -279,7 +268,7 @@ async fn sizes_on(client: &Client, broker: BrokerId) -> Result<BTreeMap<TopicPar
 }
 
 /// What the plan does, before it is done.
-fn explain(cluster: &Cluster<TopicPartition>, plan: &Plan<TopicPartition>) {
+pub fn explain(cluster: &Cluster<TopicPartition>, plan: &Plan<TopicPartition>) {
     for line in explained(cluster, plan) {
         out!("{line}");
     }
@@ -322,46 +311,69 @@ fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Moves in waves, with a line of progress; then leaders are elected as the new orders prefer them.
-async fn carry_out(client: &Client, moves: Vec<PlannedMove<TopicPartition>>, limits: WaveLimits) -> Result<()> {
-    let total: u64 = moves.iter().map(|one| one.bytes).sum();
-    let count = moves.len();
+/// Moves in waves, under the throttle, with a line of progress; then leaders are elected as the new orders prefer them.
+pub async fn carry_out(client: &Client, moves: Vec<PlannedMove<TopicPartition>>, pace: Pace) -> Result<()> {
     let mut elect: BTreeMap<String, Vec<PartitionId>> = BTreeMap::new();
     for one in &moves {
         let at = &one.partition;
         elect.entry(at.topic.as_str().to_owned()).or_default().push(at.partition);
     }
-    let mut waiting = moves;
-    let mut under_way: Vec<PlannedMove<TopicPartition>> = Vec::new();
+    match pace.throttle {
+        None => move_in_waves(client, moves, pace.limits).await?,
+        Some(rate) => {
+            let targets = moves.iter().map(|one| (one.partition.clone(), one.to.clone())).collect();
+            let current = moves.iter().map(|one| (one.partition.clone(), one.from.clone())).collect();
+            replication_throttles::set(client, &[], &targets, &current, rate).await?;
+            let moved = move_in_waves(client, moves, pace.limits).await;
+            // Also after a failure: nobody would think of them.
+            let cleared = clear_throttles(client, elect.keys()).await;
+            moved.and(cleared)?;
+        }
+    }
+    elect_preferred(client, &elect).await
+}
+
+async fn clear_throttles(client: &Client, topics: impl Iterator<Item = &String>) -> Result<()> {
+    let described = client.describe_cluster_with_fenced().await?;
+    let live = described.brokers.iter().filter(|broker| !broker.is_fenced).map(|broker| broker.address.id).collect();
+    // One that was deleted meanwhile has no throttle any more.
+    let there: BTreeSet<String> = client.describe_topics(None).await?.into_iter().map(|topic| topic.name).collect();
+    let topics = topics.filter(|topic| there.contains(*topic)).map(String::as_str);
+    Ok(replication_throttles::clear(client, &live, topics).await?)
+}
+
+async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>, limits: WaveLimits) -> Result<()> {
+    let total: u64 = moves.iter().map(|one| one.bytes).sum();
+    let count = moves.len();
+    let mut execution = Execution::new(moves, limits, BrokenRules::default());
     let (mut done_bytes, mut done) = (0, 0);
     let mut progress = Progress::new(Duration::from_secs(1));
     let begun = Instant::now();
     let mut copied = 0;
     let mut sized_at = begun;
-    while !waiting.is_empty() || !under_way.is_empty() {
-        let wave: Vec<_> = waiting.drain(..balance::next_wave(&waiting, &under_way, limits)).collect();
-        begin(client, &wave).await?;
-        under_way.extend(wave);
+    while !execution.is_done() {
+        begin(client, execution.next_wave()).await?;
         let listed = client.list_partition_reassignments(None).await?;
-        let active: BTreeSet<TopicPartition> = listed.into_iter().map(|one| one.at).collect();
-        let (still, complete): (Vec<_>, Vec<_>) =
-            under_way.into_iter().partition(|one| active.contains(&one.partition));
-        under_way = still;
+        let complete = execution.still_active(&listed.into_iter().map(|one| one.at).collect());
         done += complete.len();
         done_bytes += complete.iter().map(|one| one.bytes).sum::<u64>();
         if !complete.is_empty() || sized_at.elapsed() >= SIZES_EVERY {
-            copied = copied_of(client, &under_way).await?;
+            copied = copied_of(client, execution.under_way()).await?;
             sized_at = Instant::now();
         }
         let now = (done_bytes + copied).min(total);
         let left = time_left(begun.elapsed(), now, total);
         progress.show(&format!("{done} of {count} partitions, {} of {}{left}", bytes(now), bytes(total)));
-        if !under_way.is_empty() {
+        if !execution.under_way().is_empty() {
             tokio::time::sleep(POLL).await;
         }
     }
     progress.clear();
-    let outcomes = client.elect_leaders(ElectionType::Preferred, Some(&elect), ADMIN_TIMEOUT).await?;
+    Ok(())
+}
+
+async fn elect_preferred(client: &Client, elect: &BTreeMap<String, Vec<PartitionId>>) -> Result<()> {
+    let outcomes = client.elect_leaders(ElectionType::Preferred, Some(elect), ADMIN_TIMEOUT).await?;
     for one in outcomes {
         // A topic may have been deleted meanwhile.
         let is_fine =

@@ -59,10 +59,16 @@ pub struct Resource {
     broker: Option<String>,
     #[arg(long)]
     group: Option<String>,
+    /// The name of a subscription to metrics of clients
+    #[arg(long)]
+    client_metrics: Option<String>,
 }
 
 impl Resource {
     fn to_resource(&self) -> Result<ConfigResource> {
+        if let Some(name) = &self.client_metrics {
+            return Ok(ConfigResource::ClientMetrics(name.clone()));
+        }
         Ok(match (&self.topic, &self.broker, &self.group) {
             (Some(topic), _, _) => ConfigResource::Topic(topic.clone()),
             (_, Some(broker), _) if broker == "default" => ConfigResource::AllBrokers,
@@ -71,7 +77,7 @@ impl Resource {
                 Err(_) => bail!("--broker {broker}: the id of a broker, or `default`"),
             },
             (_, _, Some(group)) => ConfigResource::Group(group.clone()),
-            (None, None, None) => bail!("one of --topic, --broker and --group is needed"),
+            (None, None, None) => bail!("one of --topic, --broker, --group and --client-metrics is needed"),
         })
     }
 }
@@ -86,6 +92,7 @@ fn source(number: i8) -> &'static str {
         3 => "all brokers",
         4 => "file",
         DEFAULT_SOURCE => "default",
+        7 => "subscription",
         8 => "group",
         _ => "other",
     }

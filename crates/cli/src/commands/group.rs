@@ -9,6 +9,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::at::Bootstrap;
+use super::group_reset::{self, ResetArguments};
 use super::rendering::{Output, Table};
 use crate::kafka::Kafka;
 use crate::kafka_tools::consumer_groups::{LATEST, offset_at};
@@ -42,6 +43,8 @@ pub enum GroupCommand {
         #[command(flatten)]
         at: Bootstrap,
     },
+    /// Give a group without members other committed offsets
+    Reset(ResetArguments),
     /// Delete a group without members, with its offsets
     Delete {
         group: String,
@@ -80,6 +83,7 @@ pub async fn run(command: GroupCommand) -> Result<()> {
                 }
             }
         }
+        GroupCommand::Reset(arguments) => group_reset::run(arguments).await?,
         GroupCommand::Delete { group, at } => {
             let kafka = Kafka::connect(&at.addresses().await?).await?;
             kafka.client().delete_group(&group).await?;

@@ -7,8 +7,11 @@ mod config;
 mod consume;
 mod generate;
 mod group;
+mod group_reset;
 mod produce;
+mod rebalance;
 mod rendering;
+mod top;
 mod topic;
 mod tree;
 
@@ -49,6 +52,8 @@ enum Command {
     /// Consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Live rates by topic and by client
+    Top(top::TopArguments),
     /// Write a record for each line of standard input
     Produce(produce::ProduceArguments),
     /// Print the records of a topic
@@ -60,7 +65,7 @@ enum Command {
     Broker(balance::BrokerCommand),
     /// Brokers get their shares of bytes, replicas and leaders
     #[command(subcommand)]
-    Rebalance(balance::RebalanceCommand),
+    Rebalance(rebalance::RebalanceCommand),
     /// The coordinators of the cluster
     Quorum(cluster::QuorumArguments),
     /// The cluster as a whole
@@ -100,6 +105,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Config(command) => config::run(command).await?,
         Command::Topic(command) => topic::run(command).await?,
         Command::Group(command) => group::run(command).await?,
+        Command::Top(arguments) => top::run(arguments).await?,
         Command::Produce(arguments) => return produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await?,
         Command::Brokers(arguments) => cluster::brokers(arguments).await?,
@@ -108,7 +114,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Dump { arguments } => return Ok(crate::kafka_tools::dump_log::run(&arguments).await),
         Command::Generate(command) => generate::run(command)?,
         Command::Broker(command) => balance::broker(command).await?,
-        Command::Rebalance(command) => balance::rebalance(command).await?,
+        Command::Rebalance(command) => rebalance::rebalance(command).await?,
         Command::Tree(command) => tree::run(command).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,8 +2,10 @@
 //! names.
 
 mod cub;
+mod daemon;
 mod nc;
-mod storage;
+pub mod storage;
+mod zk_server;
 mod zookeeper_shell;
 
 use std::process::ExitCode;
@@ -16,15 +18,21 @@ use crate::node::{self, NodeArguments};
 /// Runs the program of this name (a trailing `.sh` does not matter); none where the name is no program's.
 pub fn run(name: &str, arguments: &[String]) -> Option<anyhow::Result<ExitCode>> {
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
-    Some(match name.strip_suffix(".sh").unwrap_or(name) {
+    let name = name.strip_suffix(".sh").unwrap_or(name);
+    let is_start = matches!(name, "kafka-server-start" | "zookeeper-server-start");
+    if is_start && arguments.iter().any(|word| word == daemon::OPTION) {
+        return Some(daemon::spawn(name, arguments).map(|_| ExitCode::SUCCESS).map_err(Into::into));
+    }
+    Some(match name {
         "kafka-server-start" | "start-kafka" => {
             done(node::start(&NodeArguments::of_script(Service::Broker, arguments)))
         }
         "zookeeper-server-start" => done(node::start(&NodeArguments::of_script(Service::Coordinator, arguments))),
+        "zkServer" => zk_server::run(arguments),
         "nc" => Ok(nc::run(arguments)),
         "cub" | "ub" | "dub" => blocking(cub::run(arguments)),
         "kafka-storage" => Ok(storage::run(arguments)),
-        "zookeeper-shell" | "zkCli" => blocking(zookeeper_shell::run(arguments)),
+        "zookeeper-shell" | "zkCli" => blocking(zookeeper_shell::run(name == "zkCli", arguments)),
         _ => return None,
     })
 }

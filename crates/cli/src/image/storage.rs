@@ -11,11 +11,10 @@ use ottla_sasl::scram::{ITERATIONS_MAX, ITERATIONS_MIN};
 use ottla_sasl::{ScramCredential, ScramHash};
 
 use super::usage;
-use crate::{err, out};
+use crate::{err, node, out};
 
 const USAGE: &str = "kafka-storage random-uuid | format -t CLUSTER_ID -c FILE [--ignore-formatted] \
                      [--add-scram MECHANISM=[name=USER,password=TEXT]]… | info -c FILE";
-const LOG_DIR: &str = "/var/lib/kafka/data";
 const META: &str = "meta.properties";
 const FORMATTED: &str = ottla_config::FORMATTED_FILE;
 
@@ -33,7 +32,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
 }
 
 /// Kafka's form, not beginning with a dash, which tools would take for a flag.
-fn random_uuid() -> String {
+pub fn random_uuid() -> String {
     loop {
         let text = IncarnationId(rand::random()).to_string();
         if !text.starts_with('-') {
@@ -93,7 +92,11 @@ fn format(words: &[&str]) -> ExitCode {
         }
     };
     let ignores_formatted = words.iter().any(|word| matches!(*word, "-g" | "--ignore-formatted"));
-    for directory in log_dirs(Path::new(file)) {
+    let directories = match log_dirs(file) {
+        Ok(directories) => directories,
+        Err(code) => return code,
+    };
+    for directory in directories {
         if [META, FORMATTED].iter().any(|name| directory.join(name).exists()) {
             if ignores_formatted {
                 continue;
@@ -117,8 +120,12 @@ fn format(words: &[&str]) -> ExitCode {
 
 fn info(words: &[&str]) -> ExitCode {
     let Some(file) = option(words, &["-c", "--config"]) else { return usage(USAGE) };
+    let directories = match log_dirs(file) {
+        Ok(directories) => directories,
+        Err(code) => return code,
+    };
     let mut is_formatted = true;
-    for directory in log_dirs(Path::new(file)) {
+    for directory in directories {
         let found = [META, FORMATTED].iter().find_map(|name| std::fs::read_to_string(directory.join(name)).ok());
         is_formatted &= found.is_some();
         out!("Found log directory:\n  {}\n", directory.display());
@@ -137,13 +144,12 @@ fn properties(text: &str) -> String {
     format!("{{{}}}", properties.join(", "))
 }
 
-/// Those of the environment or of the file, as a node would have them.
-fn log_dirs(file: &Path) -> Vec<PathBuf> {
-    let of_environment = std::env::var("KAFKA_LOG_DIRS").or_else(|_| std::env::var("KAFKA_CFG_LOG_DIRS")).ok();
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let of_file = || text.lines().find_map(|line| line.trim().strip_prefix("log.dirs=").map(str::to_owned));
-    let list = of_environment.or_else(of_file).unwrap_or_else(|| LOG_DIR.to_owned());
-    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(PathBuf::from).collect()
+/// Those that a node would have.
+fn log_dirs(file: &str) -> Result<Vec<PathBuf>, ExitCode> {
+    node::log_dirs(Path::new(file)).map_err(|error| {
+        err!("{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 #[cfg(test)]
@@ -169,6 +175,25 @@ mod tests {
         let users = ottla_config::formatted_users(&logs);
         assert_eq!(users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["admin"]);
         assert!(!std::fs::read_to_string(logs.join(FORMATTED)).expect("formatted").contains("hunter2"));
+    }
+
+    #[test]
+    fn directories_are_those_of_the_node() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("server.properties");
+        let file_name = file.display().to_string();
+        let logs = |name: &str| directory.path().join(name).join(FORMATTED).exists();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let id = random_uuid();
+        let format = |text: String| {
+            std::fs::write(&file, text).expect("written");
+            format!("{:?}", super::format(&["-t", &id, "-c", &file_name]))
+        };
+        let formatted = format!("{:?}", ExitCode::SUCCESS);
+        assert_eq!(format(format!("log.dirs = {} , {}\n", path("a"), path("b"))), formatted);
+        assert_eq!(format(format!("log.dir: {}\nmetadata.log.dir={}\n", path("c"), path("d"))), formatted);
+        assert!(["a", "b", "c", "d"].into_iter().all(logs));
+        assert_ne!(format("node.id=1\nbroker.id=2\n".to_owned()), formatted);
     }
 
     #[test]

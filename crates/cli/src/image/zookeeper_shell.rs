@@ -1,31 +1,79 @@
-//! `zookeeper-shell HOST:PORT ls|get|stat PATH`: what health checks and people ask of the tree.
+//! `zookeeper-shell HOST:PORT ls|get|stat PATH`, and ZooKeeper's own `zkCli.sh [-server HOST:PORT] …`: what health
+//! checks and people ask of the tree, on the command line or as lines of standard input.
 
+use std::io::BufRead as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ottla_rpc::AdminClient;
-use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest};
+use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest, Node};
 
 use super::usage;
 use crate::quorum::{self, TIMEOUT};
 use crate::{err, out};
 
-const USAGE: &str = "zookeeper-shell HOST:PORT[,…] ls|get|stat PATH";
+const USAGE: &str = "zookeeper-shell HOST:PORT[,…] [ls [-R] [-s]|get [-s]|stat PATH]; \
+                     zkCli.sh [-server HOST:PORT[,…]] [-timeout MILLISECONDS] [the same]";
+const COMMANDS: &str = "only ls, get and stat are answered";
+/// Where `zkCli.sh` goes that is told nothing.
+const DEFAULT_SERVER: &str = "localhost:2181";
 
-pub async fn run(arguments: &[String]) -> ExitCode {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "-server").collect();
-    let (connect, command, path) = match words.as_slice() {
-        [connect, command, path] => (*connect, *command, *path),
-        [connect, command, "-R" | "-s" | "-w", path] => (*connect, *command, *path),
-        _ => return usage(USAGE),
-    };
-    match answer(connect, command, path).await {
-        Ok(Some(text)) => {
-            out!("Connecting to {connect}\n\n{text}");
-            ExitCode::SUCCESS
+#[derive(PartialEq, Eq, Debug)]
+struct Line<'a> {
+    connect: &'a str,
+    timeout: Duration,
+    /// Empty: those of standard input.
+    command: Vec<&'a str>,
+}
+
+/// `is_zookeepers`: the program of ZooKeeper, which has a default server; Kafka's script begins with the server.
+fn parse(is_zookeepers: bool, words: &[String]) -> Option<Line<'_>> {
+    let (mut connect, mut timeout) = (is_zookeepers.then_some(DEFAULT_SERVER), TIMEOUT);
+    let mut words = words.iter().map(String::as_str).peekable();
+    while let Some(option) = words.next_if(|word| word.starts_with('-')) {
+        match option {
+            "-server" => connect = Some(words.next()?),
+            "-timeout" => timeout = Duration::from_millis(words.next()?.parse().ok()?),
+            // As it is: nothing is written here, and every request waits for the coordinators.
+            "-r" | "-waitforconnection" => {}
+            _ => return None,
         }
-        Ok(None) => {
-            err!("Node does not exist: {path}");
-            ExitCode::FAILURE
+    }
+    let connect = match connect {
+        Some(connect) => connect,
+        None => words.next()?,
+    };
+    Some(Line { connect, timeout, command: words.collect() })
+}
+
+pub async fn run(is_zookeepers: bool, arguments: &[String]) -> ExitCode {
+    let Some(Line { connect, timeout, command }) = parse(is_zookeepers, arguments) else { return usage(USAGE) };
+    let tree = match quorum::addresses(connect).and_then(|addresses| Ok(AdminClient::new(&addresses)?)) {
+        Ok(client) => Tree { client, timeout },
+        Err(error) => return told(Err(error)),
+    };
+    out!("Connecting to {connect}\n");
+    if !command.is_empty() {
+        return told(tree.answer(&command).await);
+    }
+    let mut last = ExitCode::SUCCESS;
+    // Nothing else is to be done between two lines.
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [] => {}
+            ["quit" | "close"] => break,
+            command => last = told(tree.answer(command).await),
+        }
+    }
+    last
+}
+
+fn told(answer: anyhow::Result<String>) -> ExitCode {
+    match answer {
+        Ok(text) => {
+            out!("{text}");
+            ExitCode::SUCCESS
         }
         Err(error) => {
             err!("{error:#}");
@@ -34,21 +82,97 @@ pub async fn run(arguments: &[String]) -> ExitCode {
     }
 }
 
-async fn answer(connect: &str, command: &str, path: &str) -> anyhow::Result<Option<String>> {
-    let client = AdminClient::new(&quorum::addresses(connect)?)?;
-    if command == "ls" {
-        let request = ListNodesRequest { path: path.to_owned(), recursive: false, linearizable: true };
-        let names = client.list_nodes(request, TIMEOUT).await?.names;
-        return Ok(Some(format!("[{}]", names.join(", "))));
+struct Tree {
+    client: AdminClient,
+    timeout: Duration,
+}
+
+impl Tree {
+    async fn answer(&self, words: &[&str]) -> anyhow::Result<String> {
+        let [command, options @ .., path] = words else { anyhow::bail!("{COMMANDS}, with a path") };
+        let has = |option: &str| options.contains(&option);
+        let known: &[&str] = match *command {
+            "ls" => &["-R", "-s", "-w"],
+            "get" => &["-s", "-w"],
+            "stat" => &["-w"],
+            other => anyhow::bail!("{other}: {COMMANDS}"),
+        };
+        if let Some(unknown) = options.iter().find(|option| !known.contains(option)) {
+            anyhow::bail!("{command}: {unknown} is unknown");
+        }
+        if has("-w") {
+            err!("-w: nothing is watched, this shell only asks");
+        }
+        let names = match *command {
+            "ls" => Some(self.names(path, has("-R")).await?),
+            _ => None,
+        };
+        if let Some(names) = names.as_ref().filter(|_| has("-R")) {
+            return Ok(names.join("\n"));
+        }
+        let node = match names.is_none() || has("-s") {
+            true => Some(self.node(path).await?),
+            false => None,
+        };
+        let listed = names.map(|names| format!("[{}]", names.join(", ")));
+        let content = node.as_ref().filter(|_| *command == "get").map(|node| node.json.clone());
+        let stat = node.as_ref().filter(|_| *command == "stat" || has("-s")).map(stat);
+        Ok([listed, content, stat].into_iter().flatten().collect::<Vec<_>>().join("\n"))
     }
-    let request = GetNodeRequest { path: path.to_owned(), linearizable: true };
-    let Some(node) = client.get_node(request, TIMEOUT).await?.node else { return Ok(None) };
-    match command {
-        "get" => Ok(Some(node.json)),
-        "stat" => Ok(Some(format!(
-            "cZxid = {:#x}\nmZxid = {:#x}\ndataVersion = {}\nnumChildren = {}",
-            node.created_revision, node.modified_revision, node.version, node.children
-        ))),
-        _ => anyhow::bail!("{command}: only ls, get and stat are answered"),
+
+    async fn names(&self, path: &str, recursive: bool) -> anyhow::Result<Vec<String>> {
+        let request = ListNodesRequest { path: path.to_owned(), recursive, linearizable: true };
+        Ok(self.client.list_nodes(request, self.timeout).await?.names)
+    }
+
+    async fn node(&self, path: &str) -> anyhow::Result<Node> {
+        let request = GetNodeRequest { path: path.to_owned(), linearizable: true };
+        let node = self.client.get_node(request, self.timeout).await?.node;
+        node.ok_or_else(|| anyhow::anyhow!("Node does not exist: {path}"))
+    }
+}
+
+fn stat(node: &Node) -> String {
+    format!(
+        "cZxid = {:#x}\nmZxid = {:#x}\ndataVersion = {}\nnumChildren = {}",
+        node.created_revision, node.modified_revision, node.version, node.children
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_programs_lines_are_read() {
+        let told = |is_zookeepers, text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            parse(is_zookeepers, &words)
+                .map(|line| format!("{} {} {}", line.connect, line.timeout.as_millis(), line.command.join(" ")))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(told(false, "zk:2181"), some("zk:2181 5000 "));
+        assert_eq!(told(false, "zk:2181/one ls -R /brokers"), some("zk:2181/one 5000 ls -R /brokers"));
+        assert_eq!(told(false, "-server zk:2181 ls /"), some("zk:2181 5000 ls /"));
+        assert_eq!(told(false, ""), None);
+        assert_eq!(told(true, "ls /"), some("localhost:2181 5000 ls /"));
+        assert_eq!(told(true, "-timeout 3000 -server zk:2181 get /controller"), some("zk:2181 3000 get /controller"));
+        assert_eq!(told(true, ""), some("localhost:2181 5000 "));
+        for refused in ["-server", "-timeout soon ls /", "-frobnicate ls /"] {
+            assert_eq!(told(true, refused), None, "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_is_named() {
+        let client = AdminClient::new(&["127.0.0.1:1"]).expect("an address");
+        let tree = Tree { client, timeout: Duration::from_millis(1) };
+        for (command, expected) in [
+            (&["create", "/a"][..], "create: only ls, get and stat are answered"),
+            (&["ls"], "only ls, get and stat are answered, with a path"),
+            (&["get", "-R", "/"], "get: -R is unknown"),
+        ] {
+            assert_eq!(tree.answer(command).await.expect_err("refused").to_string(), expected);
+        }
     }
 }

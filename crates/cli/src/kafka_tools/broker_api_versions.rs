@@ -24,9 +24,12 @@ pub(super) static SPECS: &[OptionSpec] = &[
     flag("version", "Display the version."),
 ];
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to retrieve broker version information.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
     let plan = |options: &Options| Ok(bootstrap(options)?.to_owned());
-    run_tool(SPECS, arguments, plan, |bootstrap| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |bootstrap| async move {
         match show(&bootstrap).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

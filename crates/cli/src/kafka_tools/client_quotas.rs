@@ -134,7 +134,23 @@ pub fn entities(options: &Options) -> Result<Vec<(Type, Option<String>)>, ToolEr
     Ok(entities)
 }
 
+/// That a name is an address, or the name of a host.
+async fn check_address(name: &str) -> Result<(), ToolError> {
+    let is_known = name.is_empty()
+        || name.parse::<std::net::IpAddr>().is_ok()
+        || tokio::net::lookup_host((name, 0)).await.is_ok_and(|mut found| found.next().is_some());
+    match is_known {
+        true => Ok(()),
+        false => Err(ToolError::Argument(format!(
+            "The entity name for ips must be a valid IP or resolvable host, but it is: {name}"
+        ))),
+    }
+}
+
 async fn execute(plan: &Plan) -> Result<(), ToolError> {
+    for (_, name) in plan.entities.iter().filter(|(of_type, _)| *of_type == IPS) {
+        check_address(name.as_deref().unwrap_or_default()).await?;
+    }
     let kafka = Kafka::connect(&plan.bootstrap).await?;
     let filter: Vec<(String, QuotaMatch)> = plan
         .entities

@@ -1,16 +1,14 @@
-//! `kafka-configs`: dynamic configuration of topics, brokers and groups.
+//! `kafka-configs`: dynamic configuration of topics, brokers, groups and subscriptions to clients' metrics.
 
 use std::process::ExitCode;
 
-use ottla_client::{ConfigChange, ConfigEntry, ConfigResource};
+use ottla_client::{CONFIG_CLIENT_METRICS, ConfigChange, ConfigEntry, ConfigResource};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
 
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
 use super::{ToolError, bootstrap, client_quotas, exceptions, refuse_options, users, zookeeper};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
-
-const NOT_SERVED: &str = "there are no client metrics";
 
 pub(super) static SPECS: &[OptionSpec] = &[
     value(
@@ -28,7 +26,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("broker-logger", "String", "The broker's ID for its logger config."),
     value("client", "String", "The client's ID, whose quotas."),
     flag("client-defaults", "The quotas of all clients without own ones."),
-    refused("client-metrics", Takes::Value, NOT_SERVED),
+    value("client-metrics", "String", "The name of a subscription to metrics of clients."),
     value(
         "command-config",
         "String: command config property file",
@@ -38,7 +36,11 @@ pub(super) static SPECS: &[OptionSpec] = &[
     flag("describe", "List configs for the given entity."),
     flag("entity-default", "The defaults of all brokers."),
     value("entity-name", "String", "Name of entity (topic name/broker id/group id/user principal name/client id/ip)."),
-    value("entity-type", "String", "Type of entity (topics/brokers/broker-loggers/groups/users/clients/ips)."),
+    value(
+        "entity-type",
+        "String",
+        "Type of entity (topics/brokers/broker-loggers/groups/users/clients/ips/client-metrics).",
+    ),
     flag("force", "With --zookeeper: do not prompt. It never does."),
     value("group", "String", "The group's ID."),
     flag("help", "Print usage information."),
@@ -63,6 +65,7 @@ pub(super) enum Kind {
     Brokers,
     BrokerLoggers,
     Groups,
+    ClientMetrics,
     Users,
 }
 
@@ -75,9 +78,9 @@ impl Kind {
             "groups" => Ok(Self::Groups),
             "users" => Ok(Self::Users),
             "clients" | "ips" => Err(format!("Only quota configs can be altered for '{text}'")),
-            "client-metrics" => Err(format!("Entity type {text} is not served: {NOT_SERVED}")),
+            "client-metrics" => Ok(Self::ClientMetrics),
             _ => Err(format!(
-                "Invalid entity type {text}, the entity type must be one of topics, brokers, broker-loggers, groups, users"
+                "Invalid entity type {text}, the entity type must be one of topics, clients, users, brokers, ips, client-metrics, groups, broker-loggers with a --bootstrap-server or --bootstrap-controller argument"
             )),
         }
     }
@@ -88,6 +91,7 @@ impl Kind {
             Self::Brokers => "brokers",
             Self::BrokerLoggers => "broker-loggers",
             Self::Groups => "groups",
+            Self::ClientMetrics => "client-metrics",
             Self::Users => "users",
         }
     }
@@ -98,6 +102,7 @@ impl Kind {
             Self::Brokers => "broker",
             Self::BrokerLoggers => "broker-logger",
             Self::Groups => "group",
+            Self::ClientMetrics => "client-metric",
             Self::Users => "user",
         }
     }
@@ -109,6 +114,7 @@ impl Kind {
             Self::Brokers if is_default => 3,
             Self::Brokers => 2,
             Self::BrokerLoggers => 6,
+            Self::ClientMetrics => 7,
             Self::Groups => 8,
             // Users have credentials, not configurations.
             Self::Users => 0,
@@ -131,7 +137,13 @@ enum Action {
     Alter(Vec<ConfigChange>),
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to manipulate and describe entity config for a topic, client, user, broker, ip, client-metrics or group";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
+    if arguments.is_empty() {
+        return super::tell_purpose(PURPOSE, SPECS);
+    }
     let options = match Options::parse(SPECS, arguments) {
         Ok(options) => options,
         Err(error) => return refuse_options(&error.into(), SPECS),
@@ -215,6 +227,7 @@ pub(super) fn entity(options: &Options) -> Result<(Kind, Option<String>), ToolEr
         ("broker", Kind::Brokers, true),
         ("broker-logger", Kind::BrokerLoggers, true),
         ("group", Kind::Groups, true),
+        ("client-metrics", Kind::ClientMetrics, true),
         ("user", Kind::Users, true),
         ("broker-defaults", Kind::Brokers, false),
     ];
@@ -290,7 +303,7 @@ pub(super) fn changes(options: &Options) -> Result<Vec<ConfigChange>, ToolError>
 
 fn no_pair() -> ToolError {
     ToolError::Argument(
-        "requirement failed: Invalid entity config: all configs to be added must be in the format \"key=val\"."
+        "requirement failed: Invalid entity config: all configs to be added must be in the format \"key=val\" or  \"key=[val1,val2]\" to group values which contain commas."
             .to_owned(),
     )
 }
@@ -326,6 +339,7 @@ fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
             ConfigResource::Topic(entity.to_owned())
         }
         Kind::Groups => ConfigResource::Group(entity.to_owned()),
+        Kind::ClientMetrics => ConfigResource::ClientMetrics(entity.to_owned()),
         Kind::BrokerLoggers => {
             let id = entity.parse().map_err(|_| ToolError::Argument(format!("{entity} is no broker id")))?;
             ConfigResource::BrokerLogger(BrokerId(id))
@@ -369,6 +383,9 @@ async fn describe(kafka: &Kafka, plan: &Plan, all: bool) -> Result<(), ToolError
         }
         // The plan names a broker; users are described elsewhere.
         (None, Kind::BrokerLoggers | Kind::Users) => Vec::new(),
+        (None, Kind::ClientMetrics) => {
+            client.list_config_resources(CONFIG_CLIENT_METRICS).await.map_err(KafkaError::from)?
+        }
         (None, Kind::Groups) => {
             let groups = client.list_groups(&[], &[]).await.map_err(KafkaError::from)?;
             groups.into_iter().map(|group| group.group).collect()
@@ -462,6 +479,9 @@ mod tests {
         assert!(entity("").is_err_and(|text| text.contains("At least one entity type")));
         assert!(entity("--entity-type clients").is_err() && entity("--entity-type potatoes").is_err());
         assert_eq!(entity("--entity-type users"), Ok((Kind::Users, None)));
+        let metrics = Ok((Kind::ClientMetrics, Some("s".into())));
+        assert_eq!(entity("--entity-type client-metrics --entity-name s"), metrics);
+        assert_eq!(entity("--client-metrics s"), metrics);
         assert_eq!(entity("--user alice"), Ok((Kind::Users, Some("alice".into()))));
         assert!(entity("--broker one").is_err() && entity("--topic t --broker 1").is_err());
         assert!(entity("--entity-type topics --entity-default").is_err());

@@ -1,7 +1,7 @@
 //! `kafka-console-consumer`: prints the records of a topic.
 //!
-//! With `--group` (or `group.id`) it is a member of that group. Without, it reads every partition and commits nothing;
-//! Kafka's tool makes a group up for that.
+//! It is a member of the group that `--group` (or `group.id`) names, else of one that it makes up and commits nothing
+//! for, as Kafka's tool does: who reads is seen among the groups. With `--partition` alone there is no group.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::{ToolError, bootstrap, client_properties, exceptions, file_properties
 use crate::consumer::{FETCH_BYTES, From, Incoming, Settings, Source, Topics};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
-use crate::{err, output};
+use crate::{err, out, output};
 
 pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
@@ -117,8 +117,27 @@ struct Plan {
     timeout: Option<Duration>,
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to read data from Kafka topics and outputs it to standard output.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    // What Kafka's consumer refuses is told otherwise than what the tool refuses.
+    let planned = |options: &Options| {
+        outdated(options).iter().for_each(|line| out!("{line}"));
+        match plan(options) {
+            Err(ToolError::Config(text)) => Ok(Err(ToolError::Config(text))),
+            planned => planned.map(Ok),
+        }
+    };
+    run_tool(PURPOSE, SPECS, arguments, planned, |plan| async move {
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => {
+                log("ERROR", "Unknown error when running consumer: ", LOGGER);
+                err!("{}: {error}", exceptions::class(&error));
+                return ExitCode::FAILURE;
+            }
+        };
         let mut printed = 0;
         let result = consume(plan, &mut printed).await;
         output::flush();
@@ -172,7 +191,10 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         "read_committed" => IsolationLevel::ReadCommitted,
         "read_uncommitted" => IsolationLevel::ReadUncommitted,
         other => {
-            return Err(ToolError::Usage(format!("--isolation-level {other}: read_committed or read_uncommitted")));
+            let names = "read_committed, read_uncommitted";
+            return Err(ToolError::Config(format!(
+                "Invalid value {other} for configuration isolation.level: String must be one of: {names}"
+            )));
         }
     };
     warn_unused(&properties, PROPERTIES, "org.apache.kafka.clients.consumer.ConsumerConfig");
@@ -193,6 +215,25 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         max_messages: options.number::<i64>("max-messages")?.and_then(|count| u64::try_from(count).ok()),
         timeout: options.number::<i64>("timeout-ms")?.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
     })
+}
+
+/// The numbers of groups that are made up.
+const INVENTED_GROUPS: std::ops::Range<u32> = 10_000..100_000;
+
+/// Options that Kafka's tool warns of, and what it advises.
+const OUTDATED: &[(&str, &str)] = &[
+    ("property", "--formatter-property"),
+    ("consumer-property", "--command-property"),
+    ("consumer.config", "--command-config"),
+];
+
+/// As Kafka's tool warns of outdated options.
+fn outdated(options: &Options) -> Vec<String> {
+    let given = OUTDATED.iter().filter(|(name, _)| options.has(name));
+    let line = |(name, instead): &(&str, &str)| {
+        format!("Option --{name} is deprecated and will be removed in a future version. Use {instead} instead.")
+    };
+    given.map(line).collect()
 }
 
 /// The packages of Kafka's formatters, of several releases.
@@ -252,19 +293,27 @@ fn group<'a>(
     options: &'a Options,
     property: &impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Option<GroupSettings>, ToolError> {
-    let Some(name) = options.get("group").or_else(|| property("group.id")) else { return Ok(None) };
+    let named = options.get("group").or_else(|| property("group.id"));
+    if named.is_none() && options.has("partition") {
+        return Ok(None);
+    }
     let millis = |name: &str, default: Duration| match property(name).map(str::parse) {
         None => Ok(default),
         Some(Ok(value)) => Ok(Duration::from_millis(value)),
         Some(Err(_)) => Err(ToolError::Argument(format!("{name} must be a number of milliseconds"))),
     };
-    let mut group = GroupSettings::new(name);
+    let mut group = match named {
+        Some(name) => GroupSettings::new(name),
+        None => GroupSettings::new(&format!("console-consumer-{}", rand::random_range(INVENTED_GROUPS))),
+    };
     group.instance = property("group.instance.id").map(str::to_owned);
     group.session_timeout = millis("session.timeout.ms", group.session_timeout)?;
     group.heartbeat_interval = millis("heartbeat.interval.ms", group.heartbeat_interval)?;
     group.rebalance_timeout = millis("max.poll.interval.ms", group.rebalance_timeout)?;
     let every = millis("auto.commit.interval.ms", group.commit_every.unwrap_or_default())?;
-    group.commit_every = (property("enable.auto.commit") != Some("false")).then_some(every);
+    // Nobody reads on in a group that was made up.
+    let commits = property("enable.auto.commit").unwrap_or(if named.is_some() { "true" } else { "false" });
+    group.commit_every = (commits != "false").then_some(every);
     Ok(Some(group))
 }
 
@@ -361,9 +410,9 @@ mod tests {
             let partition = ottla_model::PartitionId(0);
             let timestamp_type = ottla_protocol::record_batch::TimestampType::CreateTime;
             let mut printed = Vec::new();
-            formatter
-                .write(&crate::consumer::Incoming { topic, partition, record, timestamp_type }, &mut printed)
-                .expect("readable");
+            let leader_epoch = ottla_model::LeaderEpoch(0);
+            let incoming = Incoming { topic, partition, record, timestamp_type, leader_epoch };
+            formatter.write(&incoming, &mut printed).expect("readable");
             assert_eq!(printed, b"7\t42\n", "{options}");
         }
     }

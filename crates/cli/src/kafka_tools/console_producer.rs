@@ -7,11 +7,11 @@ use ottla_model::ErrorCode;
 use ottla_protocol::record_batch::Compression;
 
 use super::format::LineReader;
-use super::options::{OptionSpec, Options, OptionsError, Takes, flag, maybe_value, refused, value};
+use super::options::{OptionSpec, Options, Takes, flag, maybe_value, refused, value};
 use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool, warn_unused};
 use crate::kafka::{Connecting, Kafka, KafkaError};
 use crate::producer::{Producer, Settings};
-use crate::{err, lines};
+use crate::{err, lines, out};
 
 /// The properties of a producer that have an effect; a warning names the others.
 const PROPERTIES: &[&str] = &[
@@ -88,8 +88,31 @@ struct Plan {
     reader: LineReader,
 }
 
+/// Options that Kafka's tool warns of, and what it advises.
+const OUTDATED: &[(&str, &str)] = &[
+    ("property", "--reader-property"),
+    ("producer-property", "--command-property"),
+    ("producer.config", "--command-config"),
+];
+
+/// As Kafka's tool warns of outdated options.
+fn outdated(options: &Options) -> Vec<String> {
+    let given = OUTDATED.iter().filter(|(name, _)| options.has(name));
+    let line = |(name, instead): &(&str, &str)| {
+        format!("Warning: --{name} is deprecated and will be removed in a future version. Use {instead} instead.")
+    };
+    given.map(line).collect()
+}
+
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to read data from standard input and publish it to Kafka.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    let planned = |options: &Options| {
+        outdated(options).iter().for_each(|line| out!("{line}"));
+        plan(options)
+    };
+    run_tool(PURPOSE, SPECS, arguments, planned, |plan| async move {
         produce(plan).await.unwrap_or_else(|error| {
             err!("{}: {error}", exceptions::class(&error));
             ExitCode::FAILURE
@@ -107,7 +130,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         "0" => 0,
         "1" => 1,
         other => {
-            return Err(ToolError::Argument(format!(
+            return Err(ToolError::Config(format!(
                 "Invalid value {other} for configuration acks: String must be one of: all, -1, 0, 1"
             )));
         }
@@ -117,11 +140,16 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     } else {
         property("compression.type")
     };
-    let compression = Compression::from_name(codec.unwrap_or("none"))
-        .ok_or_else(|| ToolError::Argument(format!("Unknown compression name: {}", codec.unwrap_or_default())))?;
+    let compression = Compression::from_name(codec.unwrap_or("none")).ok_or_else(|| {
+        let (wrong, names) = (codec.unwrap_or_default(), "none, gzip, snappy, lz4, zstd");
+        let text = format!("Invalid value {wrong} for configuration compression.type: String must be one of: {names}");
+        ToolError::Config(text)
+    })?;
     warn_unused(&properties, PROPERTIES, "org.apache.kafka.clients.producer.ProducerConfig");
     let number = |option: &'static str, name: &'static str| -> Result<Option<u64>, ToolError> {
-        let unparsable = |text: &str| OptionsError::Unparsable(name, text.to_owned());
+        let unparsable = |text: &str| {
+            ToolError::Config(format!("Invalid value {text} for configuration {name}: Not a number of type LONG"))
+        };
         let own = options.number(option)?;
         let text = property(name).filter(|_| own.is_none());
         let set = text.map(|text| text.parse().map_err(|_| unparsable(text))).transpose()?;
@@ -184,10 +212,11 @@ async fn produce(plan: Plan) -> Result<ExitCode, ToolError> {
                 };
                 let (key, value) = (size(&record.key), size(&record.value));
                 let message = format!(
-                    "Error when sending message to topic {} with key: {key}, value: {value} with error: {}",
-                    plan.topic, lost.error
+                    "Error when sending message to topic {} with key: {key}, value: {value} with error:",
+                    plan.topic
                 );
                 log("ERROR", &message, LOGGER);
+                err!("{}", exceptions::shown(&lost.error));
             }
             failed = true;
             // Kafka's tool goes on with the next line, unless it was told to wait for each.
@@ -246,6 +275,6 @@ mod tests {
         assert_eq!(shown, Ok((8, Duration::from_millis(6))));
         assert!(planned("--topic t --bootstrap-server k --producer-property linger.ms=x").is_err());
         let wrong = planned("--topic t --bootstrap-server k --compression-codec zesty").err();
-        assert_eq!(wrong.as_deref(), Some("Unknown compression name: zesty"));
+        assert!(wrong.is_some_and(|text| text.contains("compression.type: String must be one of: none, gzip")));
     }
 }

@@ -83,7 +83,7 @@ impl CoordinatorFormatter {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use ottla_model::{Offset, PartitionId, TimestampMs, TopicName};
+    use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName};
     use ottla_protocol::record_batch::{Record, TimestampType};
 
     use super::*;
@@ -98,7 +98,8 @@ mod tests {
         };
         let topic = TopicName::new(topic).expect("a name");
         let partition = PartitionId(0);
-        let incoming = Incoming { topic, partition, record, timestamp_type: TimestampType::CreateTime };
+        let (timestamp_type, leader_epoch) = (TimestampType::CreateTime, LeaderEpoch(0));
+        let incoming = Incoming { topic, partition, record, timestamp_type, leader_epoch };
         let mut out = Vec::new();
         let formatter = CoordinatorFormatter::of_class(class).expect("a class");
         match formatter.write(&incoming, &mut out) {

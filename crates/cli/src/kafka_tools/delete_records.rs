@@ -8,7 +8,7 @@ use ottla_model::{Offset, PartitionId, TopicName, TopicPartition};
 use serde_json::Value;
 
 use super::options::{OptionSpec, Options, flag, value};
-use super::{ToolError, bootstrap, exceptions, run_tool};
+use super::{COMMAND_FAILED, OPERATION_FAILED, ToolError, bootstrap, exceptions, read_file, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -31,14 +31,18 @@ pub(super) static SPECS: &[OptionSpec] = &[
 /// How long brokers may take over it; Kafka's tool allows as much.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to delete records of the given partitions down to the specified offset.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
     let plan =
         |options: &Options| Ok((bootstrap(options)?.to_owned(), options.required("offset-json-file")?.to_owned()));
-    run_tool(SPECS, arguments, plan, |(bootstrap, path)| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |(bootstrap, path)| async move {
         match delete(&bootstrap, &path).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                err!("{error}");
+                // Kafka's tool prints it twice: the text, and the exception with its stack.
+                err!("{error}\n{}: {error}", exceptions::class(&error));
                 ExitCode::FAILURE
             }
         }
@@ -47,9 +51,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 }
 
 async fn delete(bootstrap: &str, path: &str) -> Result<(), ToolError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ToolError::Argument(format!("Unable to read file {path}: {error}")))?;
-    let offsets = parse(&text).map_err(ToolError::Argument)?;
+    let offsets = parse(&read_file(path)?)?;
     let kafka = Kafka::connect(bootstrap).await?;
     out!("Executing records delete operation");
     let mut rows = Vec::new();
@@ -67,13 +69,15 @@ async fn delete(bootstrap: &str, path: &str) -> Result<(), ToolError> {
     Ok(())
 }
 
-fn parse(text: &str) -> Result<BTreeMap<TopicPartition, Offset>, String> {
-    let json: Value = serde_json::from_str(text).map_err(|_| "The input string is not a valid JSON".to_owned())?;
+fn parse(text: &str) -> Result<BTreeMap<TopicPartition, Offset>, ToolError> {
+    let refused = |text: &str| ToolError::admin(OPERATION_FAILED, text);
+    let json: Value = serde_json::from_str(text).map_err(|_| refused("The input string is not a valid JSON"))?;
     match json.get("version").map(Value::as_i64) {
         None | Some(Some(1)) => {}
-        Some(_) => return Err(format!("Not supported version field value {}", json["version"])),
+        Some(_) => return Err(refused(&format!("Not supported version field value {}", json["version"]))),
     }
-    let partitions = json.get("partitions").and_then(Value::as_array).ok_or("Missing partitions field")?;
+    let partitions = json.get("partitions").and_then(Value::as_array);
+    let partitions = partitions.ok_or_else(|| refused("Missing partitions field"))?;
     let mut offsets = BTreeMap::new();
     for entry in partitions {
         let at = || {
@@ -82,9 +86,10 @@ fn parse(text: &str) -> Result<BTreeMap<TopicPartition, Offset>, String> {
             let offset = Offset(entry.get("offset")?.as_i64()?);
             Some((TopicPartition::new(topic, PartitionId(partition)), offset))
         };
-        let (at, offset) = at().ok_or_else(|| format!("{entry}: wanted are topic, partition and offset"))?;
+        let (at, offset) = at().ok_or_else(|| refused(&format!("{entry}: wanted are topic, partition and offset")))?;
         if offsets.insert(at.clone(), offset).is_some() {
-            return Err(format!("Offset json file contains duplicate topic partitions: {at}"));
+            let text = format!("Offset json file contains duplicate topic partitions: {at}");
+            return Err(ToolError::admin(COMMAND_FAILED, text));
         }
     }
     Ok(offsets)
@@ -100,13 +105,18 @@ mod tests {
         let offsets: Vec<(String, i64)> =
             parse(one).expect("valid").into_iter().map(|(at, offset)| (at.to_string(), offset.0)).collect();
         assert_eq!(offsets, [("my-topic-0".into(), 1)]);
-        assert_eq!(parse("{").expect_err("no JSON"), "The input string is not a valid JSON");
-        assert_eq!(parse("{}").expect_err("nothing"), "Missing partitions field");
-        assert_eq!(parse(r#"{"version":2,"partitions":[]}"#).expect_err("v2"), "Not supported version field value 2");
+        let refused = |text: &str| {
+            let error = parse(text).expect_err(text);
+            format!("{}: {error}", exceptions::class(&error).trim_start_matches("org.apache.kafka.tools."))
+        };
+        assert_eq!(refused("{"), "AdminOperationException: The input string is not a valid JSON");
+        assert_eq!(refused("{}"), "AdminOperationException: Missing partitions field");
+        let version = r#"{"version":2,"partitions":[]}"#;
+        assert_eq!(refused(version), "AdminOperationException: Not supported version field value 2");
         let entry = r#"{"topic":"t","partition":0,"offset":1}"#;
         assert_eq!(
-            parse(&format!("{{\"partitions\":[{entry},{entry}]}}")).expect_err("twice"),
-            "Offset json file contains duplicate topic partitions: t-0"
+            refused(&format!("{{\"partitions\":[{entry},{entry}]}}")),
+            "AdminCommandFailedException: Offset json file contains duplicate topic partitions: t-0"
         );
         assert!(parse(r#"{"partitions":[{"topic":"t"}]}"#).is_err());
     }

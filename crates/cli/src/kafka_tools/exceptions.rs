@@ -14,6 +14,21 @@ fn known(code: ErrorCode) -> (&'static str, &'static str) {
             "OffsetOutOfRangeException",
             "The requested offset is not within the range of offsets maintained by the server.",
         ),
+        ErrorCode::CorruptMessage => (
+            "CorruptRecordException",
+            "This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is otherwise corrupt.",
+        ),
+        ErrorCode::MessageTooLarge => (
+            "RecordTooLargeException",
+            "The request included a message larger than the max message size the server will accept.",
+        ),
+        ErrorCode::InvalidTimestamp => {
+            ("InvalidTimestampException", "The timestamp of the message is out of acceptable range.")
+        }
+        ErrorCode::InvalidRecord => (
+            "InvalidRecordException",
+            "This record has failed the validation on the broker and hence will be rejected.",
+        ),
         ErrorCode::UnknownTopicOrPartition => {
             ("UnknownTopicOrPartitionException", "This server does not host this topic-partition.")
         }
@@ -64,6 +79,26 @@ fn known(code: ErrorCode) -> (&'static str, &'static str) {
             ("UnacceptableCredentialException", "Requested credential would not meet criteria for acceptability.")
         }
         ErrorCode::SecurityDisabled => ("SecurityDisabledException", "Security features are disabled."),
+        ErrorCode::DelegationTokenAuthDisabled => {
+            ("DelegationTokenDisabledException", "Delegation Token feature is not enabled.")
+        }
+        ErrorCode::DelegationTokenNotFound => {
+            ("DelegationTokenNotFoundException", "Delegation Token is not found on server.")
+        }
+        ErrorCode::DelegationTokenOwnerMismatch => {
+            ("DelegationTokenOwnerMismatchException", "Specified Principal is not valid Owner/Renewer.")
+        }
+        ErrorCode::DelegationTokenRequestNotAllowed => (
+            "UnsupportedByAuthenticationException",
+            "Delegation Token requests are not allowed on PLAINTEXT/1-way SSL channels and on delegation token authenticated channels.",
+        ),
+        ErrorCode::DelegationTokenAuthorizationFailed => {
+            ("DelegationTokenAuthorizationException", "Delegation Token authorization failed.")
+        }
+        ErrorCode::DelegationTokenExpired => ("DelegationTokenExpiredException", "Delegation Token is expired."),
+        ErrorCode::InvalidPrincipalType => {
+            ("InvalidPrincipalTypeException", "Supplied principalType is not supported.")
+        }
         ErrorCode::UnsupportedVersion => ("UnsupportedVersionException", "The version of API is not supported."),
         ErrorCode::TopicAlreadyExists => ("TopicExistsException", "Topic with this name already exists."),
         ErrorCode::NoReassignmentInProgress => {
@@ -129,7 +164,9 @@ pub fn message(code: ErrorCode) -> String {
 
 /// The Java class of an error code.
 pub fn class_of(code: ErrorCode) -> String {
-    format!("{PACKAGE}{}", known(code).0)
+    // The one that lies elsewhere.
+    let package = if code == ErrorCode::InvalidRecord { "org.apache.kafka.common." } else { PACKAGE };
+    format!("{package}{}", known(code).0)
 }
 
 /// The Java class that an error is known by.
@@ -137,6 +174,9 @@ pub fn class(error: &ToolError) -> String {
     match error {
         ToolError::Kafka(error) => class_of_kafka(error),
         ToolError::Quorum(_) => "kafka.zookeeper.ZooKeeperClientTimeoutException".to_owned(),
+        ToolError::Config(_) => "org.apache.kafka.common.config.ConfigException".to_owned(),
+        ToolError::Thrown { class, .. } => (*class).to_owned(),
+        ToolError::Unconverted { .. } => "joptsimple.OptionArgumentConversionException".to_owned(),
         _ => "java.lang.IllegalArgumentException".to_owned(),
     }
 }

@@ -107,6 +107,12 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 fn plan(arguments: &[String]) -> Result<Option<(Action, Options)>, ToolError> {
     let command = arguments.iter().find_map(|word| COMMANDS.into_iter().find(|command| command == word));
     if let Some(name) = command.filter(|name| ["version-mapping", "feature-dependencies"].contains(name)) {
+        // These two ask no cluster: its options may stand before them only.
+        let after = arguments.iter().skip_while(|word| *word != name);
+        let of_cluster = after.into_iter().find(|word| word.starts_with("--bootstrap-") || *word == "--command-config");
+        if let Some(word) = of_cluster {
+            return Err(ToolError::Usage(format!("unrecognized arguments: '{word}'")));
+        }
         return Err(ToolError::Argument(format!("{name} is not supported: {FIXED_LEVELS}")));
     }
     let long = |word: &String| if word == "-h" { "--help".to_owned() } else { word.clone() };
@@ -272,6 +278,8 @@ mod tests {
             ("--bootstrap-server k upgrade --metadata 9.9", "Unknown metadata.version '9.9'"),
             ("--bootstrap-server k describe --feature a=1", "--feature"),
             ("version-mapping", "version-mapping is not supported"),
+            ("--bootstrap-server k version-mapping", "version-mapping is not supported"),
+            ("version-mapping --bootstrap-server k", "unrecognized arguments: '--bootstrap-server'"),
             ("--bootstrap-controller k describe", "no KRaft controllers"),
             ("--bootstrap-server k describe --node-id x", "Cannot parse"),
         ] {

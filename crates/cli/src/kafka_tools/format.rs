@@ -16,6 +16,8 @@ pub struct Formatter {
     pub print_timestamp: bool,
     pub print_key: bool,
     pub print_offset: bool,
+    pub print_delivery: bool,
+    pub print_epoch: bool,
     pub print_partition: bool,
     pub print_headers: bool,
     pub print_value: bool,
@@ -34,6 +36,8 @@ impl Default for Formatter {
             print_timestamp: false,
             print_key: false,
             print_offset: false,
+            print_delivery: false,
+            print_epoch: false,
             print_partition: false,
             print_headers: false,
             print_value: true,
@@ -62,6 +66,8 @@ impl Formatter {
                 "print.timestamp" => formatter.print_timestamp = is_true(value),
                 "print.key" => formatter.print_key = is_true(value),
                 "print.offset" => formatter.print_offset = is_true(value),
+                "print.delivery" => formatter.print_delivery = is_true(value),
+                "print.epoch" => formatter.print_epoch = is_true(value),
                 "print.partition" => formatter.print_partition = is_true(value),
                 "print.headers" => formatter.print_headers = is_true(value),
                 "print.value" => formatter.print_value = is_true(value),
@@ -115,6 +121,14 @@ impl Formatter {
             begin(out);
             out.extend_from_slice(b"Offset:");
             put(out, incoming.record.offset);
+        }
+        // Kafka's console consumer gives its formatter records without either.
+        for (is_printed, name) in [(self.print_delivery, &b"Delivery:"[..]), (self.print_epoch, &b"Epoch:"[..])] {
+            if is_printed {
+                begin(out);
+                out.extend_from_slice(name);
+                out.extend_from_slice(b"NOT_PRESENT");
+            }
         }
         if self.print_headers {
             begin(out);
@@ -351,7 +365,7 @@ fn split<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_model::{Offset, PartitionId, TimestampMs, TopicName};
+    use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName};
     use ottla_protocol::record_batch::Record;
 
     fn properties(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -372,6 +386,7 @@ mod tests {
             partition: PartitionId(2),
             record,
             timestamp_type: TimestampType::CreateTime,
+            leader_epoch: LeaderEpoch(3),
         };
         let mut out = Vec::new();
         Formatter::of(&properties(list)).expect("known classes").write(&incoming, &mut out).expect("readable");
@@ -388,11 +403,13 @@ mod tests {
             ("print.offset", "true"),
             ("print.partition", "TRUE"),
             ("print.headers", "true"),
+            ("print.delivery", "true"),
+            ("print.epoch", "true"),
             ("key.separator", "|"),
         ];
         assert_eq!(
             printed(&all, Some("k"), vec![]),
-            "CreateTime:1700000000000|Partition:2|Offset:7|NO_HEADERS|k|hello\n"
+            "CreateTime:1700000000000|Partition:2|Offset:7|Delivery:NOT_PRESENT|Epoch:NOT_PRESENT|NO_HEADERS|k|hello\n"
         );
         let headers = vec![
             Header { key: "a".into(), value: Some(Bytes::from_static(b"1")) },

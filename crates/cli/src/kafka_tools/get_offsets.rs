@@ -88,13 +88,16 @@ struct Plan {
     without_internal: bool,
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "An interactive shell for getting topic-partition offsets.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
     // What is wrong about the values is no matter for the usage: it is said as everything else that goes wrong.
     let checked = |options: &Options| {
         bootstrap(options)?;
         Ok(options.clone())
     };
-    run_tool(SPECS, arguments, checked, |options| async move {
+    run_tool(PURPOSE, SPECS, arguments, checked, |options| async move {
         let result = match plan(&options) {
             Ok(plan) => offsets(plan).await,
             Err(error) => Err(error),

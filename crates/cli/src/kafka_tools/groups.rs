@@ -42,7 +42,7 @@ enum Wanted {
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |(bootstrap, wanted)| async move {
+    run_tool("", SPECS, arguments, plan, |(bootstrap, wanted)| async move {
         match list(&bootstrap, &wanted).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -56,7 +56,9 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn plan(options: &Options) -> Result<(String, Wanted), ToolError> {
-    let bootstrap = bootstrap(options)?.to_owned();
+    // Kafka's tool has it from its parser, which has other words.
+    let missing = |_| ToolError::Usage("Missing required option(s) [bootstrap-server]".to_owned());
+    let bootstrap = bootstrap(options).map_err(missing)?.to_owned();
     if !options.has("list") {
         return Err(ToolError::Usage("Command must include exactly one action: --list.".to_owned()));
     }

@@ -9,7 +9,7 @@ use ottla_model::{ErrorCode, PartitionId};
 use serde_json::Value;
 
 use super::options::{OptionSpec, Options, flag, value};
-use super::{ToolError, client_properties, exceptions, run_tool};
+use super::{COMMAND_FAILED, OPERATION_FAILED, ToolError, client_properties, exceptions, read_file, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -65,16 +65,21 @@ struct Plan {
     has_old_config: bool,
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool attempts to elect a new leader for a set of topic partitions. The type of elections supported are preferred replicas and unclean replicas.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |plan| async move {
         match elect(&plan).await {
-            Ok(0) => ExitCode::SUCCESS,
-            Ok(failed) => {
-                err!("{failed} replica(s) could not be elected");
+            Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
+            Ok(failures) => {
+                let text = format!("{} replica(s) could not be elected", failures.len());
+                err!("{text}\n{COMMAND_FAILED}: {text}");
+                failures.iter().for_each(|failure| err!("\tSuppressed: {failure}"));
                 ExitCode::FAILURE
             }
             Err(error) => {
-                err!("{error}");
+                err!("{error}\n{}: {error}", exceptions::class(&error));
                 ExitCode::FAILURE
             }
         }
@@ -83,7 +88,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
-    let usage = |text: String| ToolError::Argument(text);
+    let usage = |text: String| ToolError::admin(COMMAND_FAILED, text);
     let missing: Vec<&str> =
         ["bootstrap-server", "election-type"].into_iter().filter(|name| !options.has(name)).collect();
     if !missing.is_empty() {
@@ -111,20 +116,21 @@ fn election_type(text: &str) -> Result<ElectionType, ToolError> {
     match text.to_ascii_lowercase().as_str() {
         "preferred" => Ok(ElectionType::Preferred),
         "unclean" => Ok(ElectionType::Unclean),
-        _ => Err(ToolError::Argument(format!("Cannot parse argument '{text}' of option election-type"))),
+        _ => {
+            let refused = format!("Cannot parse argument '{text}' of option election-type");
+            let cause =
+                format!("joptsimple.ValueConversionException: Value [{text}] is not one of [[PREFERRED,UNCLEAN]]");
+            Err(ToolError::Unconverted { refused, cause })
+        }
     }
 }
 
-/// The number of partitions whose leaders could not be elected.
-async fn elect(plan: &Plan) -> Result<usize, ToolError> {
+/// Why the leaders of partitions could not be elected, each as Java writes an exception.
+async fn elect(plan: &Plan) -> Result<Vec<String>, ToolError> {
     let partitions = match &plan.target {
         Target::All => None,
         Target::One(topic, partition) => Some(Partitions::from([(topic.clone(), vec![*partition])])),
-        Target::File(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| ToolError::Argument(format!("Unable to read file {path}: {error}")))?;
-            Some(parse(&text).map_err(ToolError::Argument)?)
-        }
+        Target::File(path) => Some(parse(&read_file(path)?).map_err(|text| ToolError::admin(OPERATION_FAILED, text))?),
     };
     if plan.has_old_config {
         out!(
@@ -138,7 +144,7 @@ async fn elect(plan: &Plan) -> Result<usize, ToolError> {
     for line in lines(plan.election, &outcomes) {
         out!("{line}");
     }
-    Ok(outcomes.iter().filter(|outcome| is_failure(outcome)).count())
+    Ok(outcomes.iter().filter(|outcome| is_failure(outcome)).map(shown).collect())
 }
 
 fn is_failure(outcome: &ElectionOutcome) -> bool {
@@ -161,16 +167,17 @@ fn lines(election: ElectionType, outcomes: &[ElectionOutcome]) -> Vec<String> {
     let needless =
         with(ErrorCode::ElectionNotNeeded).map(|those| format!("Valid replica already elected for partitions {those}"));
     let failure = |outcome: &ElectionOutcome| {
-        let error = KafkaError::Refused { code: outcome.error, message: text(outcome) };
-        let error = exceptions::shown(&error);
+        let error = shown(outcome);
         format!("Error completing leader election ({kind}) for partition: {}: {error}", at(outcome))
     };
     let failures = outcomes.iter().filter(|outcome| is_failure(outcome)).map(failure);
     elected.into_iter().chain(needless).chain(failures).collect()
 }
 
-fn text(outcome: &ElectionOutcome) -> String {
-    outcome.message.clone().unwrap_or_else(|| exceptions::message(outcome.error))
+/// The error as Java writes it.
+fn shown(outcome: &ElectionOutcome) -> String {
+    let message = outcome.message.clone().unwrap_or_else(|| exceptions::message(outcome.error));
+    exceptions::shown(&KafkaError::Refused { code: outcome.error, message })
 }
 
 fn parse(json: &str) -> Result<Partitions, String> {

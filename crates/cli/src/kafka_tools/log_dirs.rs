@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use ottla_client::LogDir;
 use ottla_model::BrokerId;
-use serde_json::{Value, json};
 
+use super::json::Json;
 use super::options::{OptionSpec, Options, flag, value};
 use super::{ToolError, bootstrap, exceptions, run_tool};
 use crate::kafka::{Kafka, KafkaError};
@@ -44,8 +44,11 @@ struct Plan {
     topics: BTreeSet<String>,
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to query log directory usage on the specified brokers.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |plan| async move {
         match describe(plan).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -86,27 +89,55 @@ async fn describe(plan: Plan) -> Result<(), ToolError> {
     let mut brokers = Vec::new();
     for broker in asked {
         let dirs = kafka.client().describe_log_dirs(*broker).await.map_err(KafkaError::from)?;
-        let dirs: Vec<Value> = dirs.iter().map(|dir| described(dir, &plan.topics)).collect();
-        brokers.push(json!({"broker": broker.0, "logDirs": dirs}));
+        let dirs = dirs.iter().map(|dir| described(dir, &plan.topics)).collect();
+        brokers.push(Json::Object(vec![("broker", broker.0.into()), ("logDirs", dirs)]));
     }
     out!("Received log directory information from brokers {}", shown(asked));
-    out!("{}", json!({"brokers": brokers, "version": 1}));
+    out!("{}", Json::Object(vec![("brokers", Json::Array(brokers)), ("version", 1.into())]));
     Ok(())
 }
 
-fn described(dir: &LogDir, topics: &BTreeSet<String>) -> Value {
+/// The fields have the order of Kafka's tool.
+fn described(dir: &LogDir, topics: &BTreeSet<String>) -> Json {
     let replicas =
         dir.replicas.iter().filter(|replica| topics.is_empty() || topics.contains(replica.at.topic.as_str()));
-    let partitions: Vec<Value> = replicas
+    let partitions = replicas
         .map(|replica| {
-            json!({
-                "partition": replica.at.to_string(),
-                "size": replica.size_bytes,
-                "offsetLag": replica.offset_lag,
-                "isFuture": replica.is_future,
-            })
+            Json::Object(vec![
+                ("partition", replica.at.to_string().into()),
+                ("size", replica.size_bytes.into()),
+                ("offsetLag", replica.offset_lag.into()),
+                ("isFuture", replica.is_future.into()),
+            ])
         })
         .collect();
     let error = (!dir.error.is_ok()).then(|| exceptions::class_of(dir.error));
-    json!({"partitions": partitions, "error": error, "logDir": dir.path})
+    Json::Object(vec![("partitions", partitions), ("error", error.into()), ("logDir", dir.path.clone().into())])
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_client::LogDirReplica;
+    use ottla_model::{ErrorCode, PartitionId, TopicName, TopicPartition};
+
+    use super::*;
+
+    #[test]
+    fn directories_are_shown_as_kafkas_tool_shows_them() {
+        let at = TopicPartition::new(TopicName::new("t").expect("a name"), PartitionId(1));
+        let replica = LogDirReplica { at, size_bytes: 83, offset_lag: 0, is_future: false };
+        let dir =
+            |error, replicas| LogDir { path: "/d".to_owned(), error, replicas, total_bytes: -1, usable_bytes: -1 };
+        let shown = |dir: &LogDir, topics: &[&str]| {
+            described(dir, &topics.iter().map(|topic| (*topic).to_owned()).collect()).to_string()
+        };
+        let healthy = dir(ErrorCode::None, vec![replica]);
+        assert_eq!(
+            shown(&healthy, &[]),
+            r#"{"partitions":[{"partition":"t-1","size":83,"offsetLag":0,"isFuture":false}],"error":null,"logDir":"/d"}"#
+        );
+        assert_eq!(shown(&healthy, &["u"]), r#"{"partitions":[],"error":null,"logDir":"/d"}"#);
+        let failed = shown(&dir(ErrorCode::KafkaStorageError, Vec::new()), &[]);
+        assert!(failed.contains(r#""error":"org.apache.kafka.common.errors.KafkaStorageException""#), "{failed}");
+    }
 }

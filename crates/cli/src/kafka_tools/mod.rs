@@ -3,6 +3,7 @@
 pub mod absent;
 pub mod acls;
 pub mod broker_api_versions;
+pub mod client_metrics;
 pub mod client_quotas;
 pub mod cluster;
 pub mod configs;
@@ -10,6 +11,7 @@ pub mod console_consumer;
 pub mod console_producer;
 pub mod consumer_groups;
 pub mod coordinator_formatter;
+pub mod delegation_tokens;
 pub mod delete_records;
 pub mod deserializer;
 pub mod dump_log;
@@ -26,6 +28,7 @@ pub mod metadata_shell;
 pub mod options;
 pub mod perf;
 pub mod reassign_partitions;
+pub mod replica_verification;
 pub mod streams_reset;
 pub mod topics;
 pub mod transactions;
@@ -50,6 +53,8 @@ use options::{OptionSpec, Options, OptionsError};
 pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
     match name.strip_suffix(".sh").unwrap_or(name) {
         "kafka-acls" => Some(acls::run(arguments).await),
+        "kafka-client-metrics" => Some(client_metrics::run(arguments).await),
+        "kafka-replica-verification" => Some(replica_verification::run(arguments).await),
         "kafka-topics" => Some(topics::run(arguments).await),
         "kafka-console-producer" => Some(console_producer::run(arguments).await),
         "kafka-console-consumer" => Some(console_consumer::run(arguments).await),
@@ -57,6 +62,7 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-features" => Some(features::run(arguments).await),
         "kafka-groups" => Some(groups::run(arguments).await),
         "kafka-get-offsets" => Some(get_offsets::run(arguments).await),
+        "kafka-delegation-tokens" => Some(delegation_tokens::run(arguments).await),
         "kafka-delete-records" => Some(delete_records::run(arguments).await),
         "kafka-configs" => Some(configs::run(arguments).await),
         "kafka-leader-election" => Some(leader_election::run(arguments).await),
@@ -89,6 +95,15 @@ pub enum ToolError {
     /// What Kafka's tools call `IllegalArgumentException`.
     #[error("{0}")]
     Argument(String),
+    /// A value of a configuration, which Kafka's tools check before they ask a broker.
+    #[error("{0}")]
+    Config(String),
+    /// What Kafka's tools report by another class of Java: scripts look for it.
+    #[error("{text}")]
+    Thrown { class: &'static str, text: String },
+    /// A value that the parser of Kafka's tools cannot convert, with the exception behind it.
+    #[error("{refused}")]
+    Unconverted { refused: String, cause: String },
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     /// With `--zookeeper`: the coordinators were not reached, or refused the call.
@@ -96,9 +111,29 @@ pub enum ToolError {
     Quorum(#[from] ottla_rpc::CallError),
 }
 
+impl ToolError {
+    /// An exception of Kafka's tools themselves.
+    pub fn admin(class: &'static str, text: impl Into<String>) -> Self {
+        Self::Thrown { class, text: text.into() }
+    }
+}
+
+/// The classes of exceptions of Kafka's tools.
+pub const COMMAND_FAILED: &str = "org.apache.kafka.tools.AdminCommandFailedException";
+pub const OPERATION_FAILED: &str = "org.apache.kafka.tools.AdminOperationException";
+const CANNOT_READ: &str = "java.io.IOException";
+
+/// The text of a file that the command line names.
+pub fn read_file(path: &str) -> Result<String, ToolError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ToolError::admin(CANNOT_READ, format!("Unable to read file {path}: {error}")))
+}
+
 /// What every tool begins with: the command line is read, `--help` and `--version` are answered, a line that cannot be
-/// carried out is refused; then what `plan` made of it is carried out.
+/// carried out is refused; then what `plan` made of it is carried out. To a line without any word the tool says what it
+/// is for; where `purpose` is empty, what is missing.
 pub async fn run_tool<P, F>(
+    purpose: &'static str,
     specs: &'static [OptionSpec],
     arguments: &[String],
     plan: impl FnOnce(&Options) -> Result<P, ToolError>,
@@ -107,6 +142,9 @@ pub async fn run_tool<P, F>(
 where
     F: Future<Output = ExitCode>,
 {
+    if arguments.is_empty() && !purpose.is_empty() {
+        return tell_purpose(purpose, specs);
+    }
     let options = match Options::parse(specs, arguments) {
         Ok(options) => options,
         Err(error) => return refuse_options(&error.into(), specs),
@@ -125,6 +163,12 @@ where
         Ok(plan) => execute(plan).await,
         Err(error) => refuse_options(&error, specs),
     }
+}
+
+/// What a tool says to a line without any word.
+pub fn tell_purpose(purpose: &str, specs: &[OptionSpec]) -> ExitCode {
+    err!("{purpose}\n{}", options::usage(specs).trim_end());
+    ExitCode::FAILURE
 }
 
 /// What a tool makes of a line of words, or what it says of it: for the tools' tests.
@@ -186,21 +230,29 @@ pub fn file_properties(options: &options::Options, files: &[&'static str]) -> Re
     Ok(properties)
 }
 
-/// What a tool that failed on its command line prints: the reason, and the usage unless the option is unknown.
+/// What a tool that failed on its command line prints: the reason, and the usage unless the option is unknown
+/// or its value is wrong.
 pub fn refuse_options(error: &ToolError, specs: &[OptionSpec]) -> ExitCode {
+    if let ToolError::Config(_) = error {
+        err!("{}: {error}", exceptions::class(error));
+        return ExitCode::FAILURE;
+    }
     err!("{error}");
     match error {
         ToolError::Options(OptionsError::Unrecognized(_)) => {
             err!("joptsimple.UnrecognizedOptionException: {error}\n");
         }
         ToolError::Options(OptionsError::Refused(..)) => {}
+        // Kafka's tools print it twice: the text, and the exception with its stack.
+        ToolError::Unconverted { cause, .. } => err!("{}: {error}\nCaused by: {cause}", exceptions::class(error)),
+        ToolError::Argument(_) | ToolError::Thrown { .. } => err!("{}: {error}", exceptions::class(error)),
         _ => err!("{}", options::usage(specs).trim_end()),
     }
     ExitCode::FAILURE
 }
 
 /// Milliseconds since 1970.
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
     i64::try_from(now).unwrap_or(i64::MAX)
 }
@@ -212,6 +264,10 @@ pub fn log_error(class: &str, message: &str, logger: &str) {
 
 /// A line as Kafka's tools log it.
 pub fn log(level: &str, message: &str, logger: &str) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    err!("[{}] {level} {message} ({logger})", log_time(now));
+    err!("[{}] {level} {message} ({logger})", stamp());
+}
+
+/// The time, as Kafka's tools write it.
+pub fn stamp() -> String {
+    log_time(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }

@@ -47,7 +47,7 @@ struct Plan {
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool("", SPECS, arguments, plan, |plan| async move {
         reset(&plan).await.unwrap_or_else(|error| {
             err!("ERROR: {}: {error}", exceptions::class(&error));
             ExitCode::FAILURE

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use ottla_metadata::topic_config;
 use regex_lite::Regex;
 
 use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, value};
@@ -93,7 +94,8 @@ pub(super) static SPECS: &[OptionSpec] = &[
 ];
 
 const ACTIONS: &[&str] = &["list", "describe", "create", "alter", "delete"];
-/// The actions beside which an option means something.
+/// The actions beside which an option means something. Kafka's tool takes `--topic-id` beside every action, and reads
+/// it for --describe only.
 const OPTIONS_OF_ACTIONS: &[(&str, &[&str])] = &[
     ("partitions", &["alter", "create"]),
     ("replication-factor", &["create"]),
@@ -103,18 +105,22 @@ const OPTIONS_OF_ACTIONS: &[(&str, &[&str])] = &[
     ("at-min-isr-partitions", &["describe"]),
     ("unavailable-partitions", &["describe"]),
     ("topics-with-overrides", &["describe"]),
-    ("topic-id", &["describe"]),
     ("if-exists", &["alter", "delete", "describe"]),
     ("if-not-exists", &["create"]),
     ("exclude-internal", &["list", "describe"]),
 ];
 
 const LOGGER: &str = "org.apache.kafka.tools.TopicCommand";
+const NO_PAIR: &str =
+    "requirement failed: Invalid topic config: all configs to be added must be in the format \"key=val\".";
 const COLLISION_WARNING: &str = "WARNING: Due to limitations in metric names, topics with a period ('.') or underscore ('_') could collide. To avoid issues it is best to use either, but not both.";
+
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "Create, delete, describe, or change a topic.";
 
 pub async fn run(arguments: &[String]) -> ExitCode {
     let plan = |options: &Options| Ok((Action::of(options)?, options.clone()));
-    run_tool(SPECS, arguments, plan, |(action, options)| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |(action, options)| async move {
         let result = match action {
             Action::Create => create(&options).await,
             Action::List => list(&options).await,
@@ -218,7 +224,7 @@ async fn create(options: &Options) -> Result<(), ToolError> {
         partitions,
         replication_factor,
         assignments: assignments(options)?,
-        configs: options.pairs("config")?,
+        configs: new_configs(options)?,
     };
     match connect(options).await?.create_topic(&topic).await {
         Ok(()) => {
@@ -232,6 +238,21 @@ async fn create(options: &Options) -> Result<(), ToolError> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// `--config` of a new topic. Values are checked here, as Kafka's tool does; names that are not known here a broker may
+/// know.
+fn new_configs(options: &Options) -> Result<Vec<(String, String)>, ToolError> {
+    let mut configs = Vec::new();
+    for text in options.all("config") {
+        let (name, value) = text.split_once('=').ok_or_else(|| ToolError::Argument(NO_PAIR.to_owned()))?;
+        let (name, value) = (name.trim(), value.trim());
+        if let Some(key) = topic_config::key(name) {
+            key.parse(value).map_err(|error| ToolError::Config(error.to_string()))?;
+        }
+        configs.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(configs)
 }
 
 /// `0:1:2,1:2:0`: the brokers of partition 0, of partition 1, …
@@ -386,6 +407,28 @@ mod tests {
         assert!(zookeeper("--list --command-config c").is_err());
         assert_eq!(action("--list --bootstrap-server k:1 --force"), Err("force is not a recognized option".into()));
         assert_eq!(action("--frobnicate"), Err("frobnicate is not a recognized option".into()));
+    }
+
+    #[test]
+    fn configs_of_a_new_topic_are_checked_before_a_broker_is_asked() {
+        let refused = |line: &str| {
+            let line = format!("--create --topic t --bootstrap-server k:1 {line}");
+            let error = crate::kafka_tools::planned(SPECS, &line, |options| Ok(new_configs(options)))?;
+            let error = error.expect_err("refused");
+            Ok::<_, String>(format!("{}: {error}", exceptions::class(&error)))
+        };
+        assert_eq!(
+            refused("--config retention.ms=soon").as_deref(),
+            Ok(
+                "org.apache.kafka.common.config.ConfigException: Invalid value soon for configuration retention.ms: Not a \
+                number of type LONG"
+            )
+        );
+        let no_pair = refused("--config retention.ms").expect("a line");
+        assert!(no_pair.starts_with("java.lang.IllegalArgumentException: requirement failed"), "{no_pair}");
+        let kept = crate::kafka_tools::planned(SPECS, "--config no.such=1 --config retention.ms=7", new_configs);
+        let pairs = [("no.such", "1"), ("retention.ms", "7")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(kept, Ok(pairs.to_vec()));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn spawn(layout: &Layout, member: Member) -> Result<Child> {
     let inherited = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let child = Command::new(&binary)
+    let mut child = Command::new(&binary)
         .env_clear()
         .envs(layout.environment(member, &inherited))
         .current_dir(&folder)
@@ -39,7 +39,12 @@ pub fn spawn(layout: &Layout, member: Member) -> Result<Child> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("start {}", binary.display()))?;
-    fs::write(folder.join("pid"), format!("{}\n", child.id()))?;
+    let pid_file = folder.join("pid");
+    if let Err(error) = fs::write(&pid_file, format!("{}\n", child.id())) {
+        // Nobody would find it.
+        let _ = child.kill().and_then(|()| child.wait());
+        return Err(error).with_context(|| format!("write {}", pid_file.display()));
+    }
     Ok(child)
 }
 

@@ -1,5 +1,6 @@
 //! Starting members and waiting until they serve.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::process::Child;
 use std::time::Duration;
@@ -72,16 +73,26 @@ async fn reserve(members: &[Member]) -> Result<Vec<Reservation>> {
     Ok(reserved)
 }
 
-/// Stops the members that this start began, so that a failed start leaves no process; returns their names.
+/// Stops the members that this start began, so that a failed start leaves no process; says what became of each.
 fn end(started: Vec<(Member, Child)>) -> String {
-    let names: Vec<String> = started.iter().map(|(member, _)| member.to_string()).collect();
-    for (member, mut child) in started {
+    told(started.into_iter().map(|(member, mut child)| {
         // One that ended by itself is reaped by the wait.
-        if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
-            return format!("{member} could not be stopped and still runs: {error}");
+        let ended = child.kill().and_then(|()| child.wait().map(drop));
+        (member, ended)
+    }))
+}
+
+/// One that could not be stopped does not keep the others.
+fn told(ends: impl Iterator<Item = (Member, io::Result<()>)>) -> String {
+    let (mut ended, mut lines) = (Vec::new(), Vec::new());
+    for (member, end) in ends {
+        match end {
+            Ok(()) => ended.push(member.to_string()),
+            Err(error) => lines.push(format!("{member} could not be stopped and still runs: {error}")),
         }
     }
-    format!("ended again: {}", names.join(", "))
+    lines.insert(0, format!("ended again: {}", ended.join(", ")));
+    lines.join("\n")
 }
 
 /// Waits until each broker that was started is in the Metadata of all brokers that run, and each coordinator listens.
@@ -135,5 +146,16 @@ async fn is_ready(member: Member, brokers: &[i32]) -> bool {
             Ok(Ok(known)) => brokers.iter().all(|id| known.contains(id)),
             _ => false,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_cannot_be_stopped_does_not_keep_the_others() {
+        let ends = (1..=3).map(|n| (Member::Broker(n), if n == 1 { Err(io::Error::other("no")) } else { Ok(()) }));
+        assert_eq!(told(ends), "ended again: broker-2, broker-3\nbroker-1 could not be stopped and still runs: no");
     }
 }

@@ -1,8 +1,9 @@
 //! Where a container's data and its mounted configuration are: where the image that it replaces has them.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use ottla_config::{Node, NodeDefaults, Service};
+use ottla_config::{Host, Node, NodeDefaults, Service};
 
 /// (volume of another image, where data goes on it). The first that is mounted counts.
 const LOG_DIRS: &[(&str, &str)] = &[
@@ -10,12 +11,14 @@ const LOG_DIRS: &[(&str, &str)] = &[
     ("/bitnami/kafka", "/bitnami/kafka/data"),
     ("/bitnami", "/bitnami/kafka/data"),
     ("/kafka/data", "/kafka/data/1"),
-    ("/kafka", "/kafka/kafka-logs"),
+    ("/kafka", SHARED_LOG_DIR),
     ("/opt/kafka/data", "/opt/kafka/data"),
     ("/tmp/kraft-combined-logs", "/tmp/kraft-combined-logs"),
     ("/tmp/kafka-logs", "/tmp/kafka-logs"),
 ];
 const LOG_DIR: &str = "/var/lib/kafka/data";
+/// wurstmeister's containers share this volume: each has a directory of its own, named after it.
+const SHARED_LOG_DIR: &str = "/kafka/kafka-logs";
 
 const COORDINATOR_DIRS: &[(&str, &str)] = &[
     ("/bitnami/zookeeper/data", "/bitnami/zookeeper/data"),
@@ -52,8 +55,13 @@ const COORDINATOR_FILES: &[&str] = &[
 pub fn defaults() -> NodeDefaults {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mounts = mount_points(&mounts);
+    let log_dir = chosen(LOG_DIRS, &mounts, LOG_DIR);
     NodeDefaults {
-        log_dir: chosen(LOG_DIRS, &mounts, LOG_DIR),
+        log_dir: if log_dir == Path::new(SHARED_LOG_DIR) {
+            own_directory(&log_dir, Host::this().name())
+        } else {
+            log_dir
+        },
         coordinator_dir: chosen(COORDINATOR_DIRS, &mounts, COORDINATOR_DIR),
     }
 }
@@ -66,6 +74,19 @@ fn mount_points(mountinfo: &str) -> Vec<&str> {
 fn chosen(places: &[(&str, &str)], mounts: &[&str], otherwise: &str) -> PathBuf {
     let place = places.iter().find(|(volume, _)| mounts.contains(volume)).map_or(otherwise, |(_, directory)| directory);
     PathBuf::from(place)
+}
+
+/// `kafka-logs-HOST`; but `kafka-logs` itself, which images before this rule used, while it holds the data of a broker
+/// and no running broker has locked it.
+fn own_directory(shared: &Path, host: &str) -> PathBuf {
+    let own = PathBuf::from(format!("{}-{host}", shared.display()));
+    let has_data = |directory: &Path| directory.join("meta.properties").exists();
+    if has_data(&own) || !has_data(shared) {
+        return own;
+    }
+    let lock = File::options().write(true).open(shared.join(".lock"));
+    let is_used = lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+    if is_used { own } else { shared.to_owned() }
 }
 
 /// A configuration that somebody put where the replaced image reads it.
@@ -101,6 +122,25 @@ mod tests {
         let mounts = mount_points(mounts);
         assert_eq!(chosen(LOG_DIRS, &mounts, LOG_DIR), PathBuf::from("/bitnami/kafka/data"));
         assert_eq!(chosen(COORDINATOR_DIRS, &mounts, COORDINATOR_DIR), PathBuf::from(COORDINATOR_DIR));
+    }
+
+    #[test]
+    fn containers_that_share_a_volume_have_a_directory_each() {
+        let volume = tempfile::tempdir().expect("a temporary directory");
+        let shared = volume.path().join("kafka-logs");
+        let own = volume.path().join("kafka-logs-a1b2");
+        assert_eq!(own_directory(&shared, "a1b2"), own);
+        std::fs::create_dir(&shared).expect("made");
+        std::fs::write(shared.join("meta.properties"), "broker.id=1\n").expect("written");
+        assert_eq!(own_directory(&shared, "a1b2"), shared, "data of an image before");
+        let lock = File::create(shared.join(".lock")).expect("made");
+        assert_eq!(own_directory(&shared, "a1b2"), shared);
+        lock.try_lock().expect("free");
+        assert_eq!(own_directory(&shared, "a1b2"), own, "another broker has it");
+        drop(lock);
+        std::fs::create_dir(&own).expect("made");
+        std::fs::write(own.join("meta.properties"), "broker.id=2\n").expect("written");
+        assert_eq!(own_directory(&shared, "a1b2"), own, "it has begun");
     }
 
     #[test]

@@ -9,9 +9,10 @@ pub mod coordinator_thread;
 mod directories;
 pub mod explain;
 pub mod ready;
+mod running;
 mod user;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -20,6 +21,7 @@ use ottla_broker::telemetry::logging;
 use ottla_config::{BrokerConfig, Loaded, LoggingConfig, Node, Service, Sources};
 
 use coordinator_thread::CoordinatorThread;
+use running::Running;
 
 #[derive(Args)]
 pub struct NodeArguments {
@@ -47,7 +49,7 @@ impl NodeArguments {
         if service == Service::Coordinator {
             arguments.service = Some(ServiceName::Coordinator);
         }
-        let mut words = line.iter().filter(|word| !matches!(word.as_str(), "-daemon" | "-loggc"));
+        let mut words = line.iter().filter(|word| *word != "-loggc");
         while let Some(word) = words.next() {
             match word.strip_prefix("--override") {
                 Some("") => arguments.overrides.extend(words.next().cloned()),
@@ -56,6 +58,11 @@ impl NodeArguments {
             }
         }
         arguments
+    }
+
+    /// Whether the line says what runs, rather than leaving it to the environment.
+    fn names_settings(&self) -> bool {
+        self.file.is_some() || !self.overrides.is_empty()
     }
 
     fn service(&self) -> Result<Service> {
@@ -79,9 +86,21 @@ impl NodeArguments {
     }
 }
 
+/// The directories of a node with this file, for `kafka-storage`. Scripts for other images name files that these images
+/// do not have.
+pub fn log_dirs(file: &Path) -> Result<Vec<PathBuf>> {
+    let named = Some(file.to_owned()).filter(|file| file.exists());
+    let file = named.or_else(|| directories::mounted_file(Service::Broker));
+    let sources = Sources::of_process(file, &[])?;
+    Ok(Node::log_dirs(&sources, &directories::defaults())?)
+}
+
 /// Runs until SIGTERM or SIGINT, or until a service cannot go on.
 pub fn start(arguments: &NodeArguments) -> Result<()> {
     let node = arguments.load()?;
+    // While this is root: the file of a former life may be another user's.
+    let services = services(&node);
+    forget(&services);
     user::leave_root(&directories::of(&node))?;
     let logging = match (&node.broker, &node.coordinator) {
         (Some(broker), _) => broker.config.logging.clone(),
@@ -90,6 +109,14 @@ pub fn start(arguments: &NodeArguments) -> Result<()> {
     };
     logging::install(&logging);
     let stop_asked = signals::stop_asked()?;
+    remember(&services);
+    run(node, stop_asked)?;
+    // Only after a clean end: a service that failed is missed by the health check.
+    forget(&services);
+    Ok(())
+}
+
+fn run(node: Node, stop_asked: impl Future<Output = ()>) -> Result<()> {
     let mut coordinator = None;
     if let Some(Loaded { config, warnings }) = node.coordinator {
         warn(&warnings);
@@ -131,6 +158,31 @@ pub fn start(arguments: &NodeArguments) -> Result<()> {
     }
 }
 
+/// The services of a node, and how a check on this machine asks each.
+fn services(node: &Node) -> Vec<(Service, Running)> {
+    let coordinator = node.coordinator.as_ref().map(|loaded| ready::coordinator_of(&loaded.config));
+    let broker = node.broker.as_ref().map(|loaded| ready::broker_of(&loaded.config));
+    let coordinator = coordinator.map(|running| (Service::Coordinator, running));
+    coordinator.into_iter().chain(broker.map(|running| (Service::Broker, running))).collect()
+}
+
+/// Leaves for `ottla ready` where the services serve. Without it the check goes by its own environment.
+fn remember(services: &[(Service, Running)]) {
+    let Some(directory) = running::directory() else { return };
+    for (service, running) in services {
+        if let Err(error) = running::remember(&directory, *service, running) {
+            tracing::info!(%error, directory = %directory.display(), "the health check goes by the environment alone");
+        }
+    }
+}
+
+fn forget(services: &[(Service, Running)]) {
+    let Some(directory) = running::directory() else { return };
+    for (service, _) in services {
+        running::forget(&directory, *service);
+    }
+}
+
 fn run_broker(config: BrokerConfig, stop: impl Future<Output = ()>) -> Result<()> {
     ottla_broker::run(config, stop, |ready| {
         // Once, and only now, the words that wait strategies and start scripts look for in Kafka's log.
@@ -154,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_scripts_words_are_a_file_and_overrides() {
-        let line = ["-daemon", "config/server.properties", "--override", "a=b", "--override=c=d"].map(str::to_owned);
+        let line = ["-loggc", "config/server.properties", "--override", "a=b", "--override=c=d"].map(str::to_owned);
         let arguments = NodeArguments::of_script(Service::Broker, &line);
         assert_eq!(arguments.file, Some(PathBuf::from("config/server.properties")));
         assert_eq!(arguments.overrides, ["a=b", "c=d"]);

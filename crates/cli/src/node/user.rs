@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::err;
 
 /// Set by the images: the user that a service runs as where root started it and its volumes belong to nobody else.
-const VARIABLE: &str = "OTTLA_USER";
+pub(super) const VARIABLE: &str = "OTTLA_USER";
 
 /// Where root started this process in an image: gives the directories to the user that serves, and starts this program
 /// anew as that user. Returns where there is nothing to do, or where root may not do it.

@@ -13,13 +13,19 @@ const COMMANDS: &[(&str, &str)] = &[
     ("RACK_COMMAND", "KAFKA_BROKER_RACK"),
 ];
 
-/// The variables, with the commands' words filled in.
-pub(super) fn resolve(mut variables: Vec<(String, String)>) -> Result<Vec<(String, String)>, ConfigError> {
+/// The variables, with the commands' words filled in. A command that prints nothing is added to `warnings`.
+pub(super) fn resolve(
+    mut variables: Vec<(String, String)>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(String, String)>, ConfigError> {
     for (command, target) in COMMANDS {
         let Some((_, line)) = variables.iter().find(|(name, value)| name == command && !value.is_empty()) else {
             continue;
         };
         let output = run(command, line)?;
+        if output.is_empty() {
+            warnings.push(format!("{command}: `{line}` prints nothing: _{{{command}}} and {target} stay empty"));
+        }
         let placeholder = format!("_{{{command}}}");
         let mut is_used = variables.iter().any(|(name, _)| name == target);
         for (_, value) in variables.iter_mut().filter(|(name, _)| name.starts_with("KAFKA_")) {

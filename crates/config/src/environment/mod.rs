@@ -45,9 +45,12 @@ pub(crate) type ReadEnvironment = fn(&[(String, String)]) -> Result<Environment,
 
 /// A broker's properties out of the environment.
 pub(crate) fn of_broker(variables: &[(String, String)]) -> Result<Environment, ConfigError> {
-    let variables = commands::resolve(with_files(variables, &["KAFKA_"], BROKER_FAMILIES)?)?;
+    let mut warnings = Vec::new();
+    let variables = commands::resolve(with_files(&own(variables), &["KAFKA_"], BROKER_FAMILIES)?, &mut warnings)?;
     let mut environment = read(&variables, BROKER_FAMILIES)?;
+    environment.warnings.extend(warnings);
     environment.entries.splice(0..0, secrets::entries(&variables, Path::new(secrets::DIRECTORY))?);
+    environment.entries.splice(0..0, roles(&variables));
     separate_topics(&mut environment.entries, &variables);
     Ok(environment)
 }
@@ -55,7 +58,7 @@ pub(crate) fn of_broker(variables: &[(String, String)]) -> Result<Environment, C
 /// A coordinator's properties out of the environment.
 pub(crate) fn of_coordinator(variables: &[(String, String)]) -> Result<Environment, ConfigError> {
     let prefixes = ["COORDINATOR_", "ZOOKEEPER_", "ZOO_"];
-    let variables = with_files(variables, &prefixes, COORDINATOR_FAMILIES)?;
+    let variables = with_files(&own(variables), &prefixes, COORDINATOR_FAMILIES)?;
     let mut environment = read(&variables, COORDINATOR_FAMILIES)?;
     let rows = || COORDINATOR_FAMILIES.iter().flat_map(|family| family.rows);
     for (name, _) in &variables {
@@ -87,7 +90,11 @@ fn read(variables: &[(String, String)], families: &[Family]) -> Result<Environme
             let row = family.rows.iter().find(|row| row.fits(name));
             let property = match row.map(|row| row.effect) {
                 Some(Effect::Property(property)) => property.to_owned(),
-                Some(Effect::Refused(what)) if !matches!(value.as_str(), "" | "no" | "false") => {
+                Some(Effect::Warned(why)) if is_on(value) => {
+                    environment.warnings.push(format!("{name} is not used: {why}"));
+                    continue;
+                }
+                Some(Effect::Refused(what)) if is_on(value) => {
                     return Err(ConfigError::Variable {
                         variable: name.clone(),
                         problem: what.to_owned(),
@@ -104,6 +111,54 @@ fn read(variables: &[(String, String)], families: &[Family]) -> Result<Environme
         }
     }
     Ok(environment)
+}
+
+/// Those that are not Kubernetes': beside a service `kafka` every container has `KAFKA_PORT=tcp://10.0.0.1:9092`,
+/// `KAFKA_SERVICE_HOST`, and the like.
+fn own(variables: &[(String, String)]) -> Vec<(String, String)> {
+    let is_link = |value: &str| value.starts_with("tcp://");
+    let services: Vec<&str> = variables
+        .iter()
+        .filter(|(_, value)| is_link(value))
+        .filter_map(|(name, _)| name.strip_suffix("_PORT"))
+        .collect();
+    let is_of_service = |name: &str| {
+        services
+            .iter()
+            .filter_map(|service| name.strip_prefix(service))
+            .any(|rest| rest == "_SERVICE_HOST" || rest.starts_with("_SERVICE_PORT") || rest.starts_with("_PORT_"))
+    };
+    variables.iter().filter(|(name, value)| !is_link(value) && !is_of_service(name)).cloned().collect()
+}
+
+/// What is switched off asks for nothing.
+fn is_on(value: &str) -> bool {
+    !matches!(value, "" | "no" | "false")
+}
+
+/// Whether variables say of a process what it is to be.
+pub(crate) fn names_roles(variables: &[(String, String)]) -> bool {
+    let is_of_roles = |name: &str| {
+        let name = name.strip_suffix("_FILE").unwrap_or(name);
+        ["KAFKA_PROCESS_ROLES", "KAFKA_CFG_PROCESS_ROLES", "NODE_ROLE"].contains(&name)
+    };
+    variables.iter().any(|(name, value)| is_of_roles(name) && !value.is_empty())
+}
+
+/// Those that are known to `families` and have no effect, with the reason.
+pub fn unused_variables(variables: &[(String, String)], families: &[Family]) -> Vec<(String, &'static str)> {
+    let why = |name: &str| {
+        let effects = families.iter().filter_map(|family| family.rows.iter().find(|row| row.fits(name)));
+        let reasons = effects.map(|row| match row.effect {
+            Effect::Unused(why) | Effect::Warned(why) => Some(why),
+            Effect::Property(_) | Effect::Acts(_) | Effect::Refused(_) => None,
+        });
+        // Another family may use it.
+        reasons.reduce(Option::and).flatten()
+    };
+    let mut unused: Vec<_> = variables.iter().filter_map(|(name, _)| Some((name.clone(), why(name)?))).collect();
+    unused.sort();
+    unused
 }
 
 /// The variables, with those that name a file (`NAME_FILE`) replaced by what it holds.
@@ -138,6 +193,13 @@ fn separate_topics(entries: &mut [Entry], variables: &[(String, String)]) {
     for entry in entries.iter_mut().filter(|entry| entry.property == "create.topics") {
         entry.value = entry.value.replace(&separator, ",");
     }
+}
+
+/// debezium's `NODE_ROLE`, which has a word of its own for both roles.
+fn roles(variables: &[(String, String)]) -> Option<Entry> {
+    let (variable, value) = variables.iter().find(|(name, _)| name == "NODE_ROLE")?;
+    let value = if value == "combined" { "broker,controller" } else { value };
+    Some(Entry { property: "process.roles".to_owned(), value: value.to_owned(), variable: variable.clone() })
 }
 
 #[cfg(test)]
@@ -209,9 +271,52 @@ mod tests {
     }
 
     #[test]
+    fn kubernetes_variables_of_services_are_no_settings() {
+        let broker = of_broker(&owned(&[
+            ("KAFKA_PORT", "tcp://10.0.0.1:9092"),
+            ("KAFKA_SERVICE_HOST", "10.0.0.1"),
+            ("KAFKA_SERVICE_PORT_CLIENTS", "9092"),
+            ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
+            ("KAFKA_PORT_9092_TCP", "tcp://10.0.0.1:9092"),
+            ("ADVERTISED_PORT", "tcp://10.0.0.2:1"),
+            ("KAFKA_BROKER_ID", "1"),
+        ]))
+        .expect("usable");
+        assert_eq!(flat(&broker), ["broker.id=1"]);
+        let coordinator = of_coordinator(&owned(&[
+            ("ZOO_PORT", "tcp://10.0.0.1:2181"),
+            ("ZOOKEEPER_PORT", "tcp://10.0.0.1:2181"),
+            ("ZOOKEEPER_SERVICE_HOST", "10.0.0.1"),
+            ("ZOO_MY_ID", "1"),
+        ]))
+        .expect("usable");
+        assert_eq!((flat(&coordinator), coordinator.warnings), (vec!["id=1".to_owned()], Vec::new()));
+        // Without a link they are what somebody set.
+        let set = of_broker(&owned(&[("KAFKA_PORT", "9092")])).expect("usable");
+        assert_eq!(flat(&set), ["port=9092"]);
+    }
+
+    #[test]
     fn what_guards_is_refused_where_it_is_not_there() {
         assert!(of_coordinator(&owned(&[("ZOO_ENABLE_AUTH", "no")])).is_ok());
-        assert!(of_coordinator(&owned(&[("ZOO_ENABLE_AUTH", "yes")])).is_err());
+        for guard in ["ZOO_ENABLE_AUTH", "ZOO_TLS_CLIENT_ENABLE", "ZOOKEEPER_SSL_QUORUM"] {
+            let error = of_coordinator(&owned(&[(guard, "yes")])).expect_err("refused").to_string();
+            assert!(error.starts_with(guard), "{error}");
+        }
+        let keys = [("ZOOKEEPER_SSL_KEYSTORE_LOCATION", "/k"), ("ZOO_TLS_CLIENT_ENABLE", "no")];
+        let keys = of_coordinator(&owned(&keys)).expect("usable");
+        assert_eq!(keys.warnings, ["ZOOKEEPER_SSL_KEYSTORE_LOCATION is not used: coordinators speak no TLS"]);
+    }
+
+    #[test]
+    fn what_is_not_used_can_be_told() {
+        let variables =
+            [("KAFKA_HEAP_OPTS", "-Xmx1G"), ("KAFKA_JMX_PORT", "1"), ("KAFKA_BROKER_ID", "1"), ("PATH", "")];
+        let unused = unused_variables(&owned(&variables), BROKER_FAMILIES);
+        let names: Vec<_> = unused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        assert_eq!(names[0], "KAFKA_HEAP_OPTS: for a Java process");
+        assert!(names.len() == 2 && names[1].starts_with("KAFKA_JMX_PORT: "), "{names:?}");
+        assert_eq!(unused_variables(&owned(&[("ADVERTISED_PORT", "1")]), BROKER_FAMILIES), []);
     }
 
     #[test]
@@ -227,6 +332,10 @@ mod tests {
         assert_eq!(flat(&environment), ["advertised.listeners=OUT://here:9094", "broker.id=5", "broker.rack=r1"]);
         let alone = of_broker(&owned(&[("HOSTNAME_COMMAND", "echo here")])).expect("usable");
         assert_eq!(flat(&alone), ["advertised.host.name=here"]);
+        let empty = of_broker(&owned(&[("RACK_COMMAND", "grep rack /dev/null || true")])).expect("usable");
+        let warning = "RACK_COMMAND: `grep rack /dev/null || true` prints nothing: \
+                       _{RACK_COMMAND} and KAFKA_BROKER_RACK stay empty";
+        assert_eq!(empty.warnings, [warning]);
         let error = of_broker(&owned(&[("RACK_COMMAND", "false")])).expect_err("failed").to_string();
         assert!(error.starts_with("RACK_COMMAND: ") && !error.contains('\n'), "{error}");
     }

@@ -9,6 +9,8 @@ pub enum Effect {
     Acts(&'static str),
     /// Nothing here needs it, and nobody is warned of it: why.
     Unused(&'static str),
+    /// Nothing here does it, and the log says so: why.
+    Warned(&'static str),
     /// It asks for something that guards the data and that is not there; the start ends: what.
     Refused(&'static str),
 }
@@ -51,6 +53,10 @@ const fn unused(variable: &'static str, why: &'static str) -> Row {
     Row { variable, effect: Effect::Unused(why) }
 }
 
+const fn warned(variable: &'static str, why: &'static str) -> Row {
+    Row { variable, effect: Effect::Warned(why) }
+}
+
 const fn refused(variable: &'static str, what: &'static str) -> Row {
     Row { variable, effect: Effect::Refused(what) }
 }
@@ -73,7 +79,7 @@ pub const BROKER_FAMILIES: &[Family] = &[
             property("ZOOKEEPER_CONNECT", "zookeeper.connect"),
             property("BROKER_ID", "broker.id"),
             property("NODE_ID", "node.id"),
-            property("NODE_ROLE", "process.roles"),
+            acts("NODE_ROLE", "property `process.roles`; `combined` is both"),
             property("ADVERTISED_HOST_NAME", "advertised.host.name"),
             property("ADVERTISED_PORT", "advertised.port"),
             property("ADVERTISED_LISTENERS", "advertised.listeners"),
@@ -95,6 +101,7 @@ pub const BROKER_FAMILIES: &[Family] = &[
             unused("ZK_CHROOT", "the coordinator of that container holds one cluster"),
         ],
     },
+    Family { name: "landoop/fast-data-dev", prefixes: &[], rows: &[property("ADV_HOST", "advertised.host.name")] },
     Family {
         name: "apache/kafka, confluentinc/cp-kafka, wurstmeister/kafka",
         prefixes: &["KAFKA_"],
@@ -210,7 +217,8 @@ pub const COORDINATOR_FAMILIES: &[Family] = &[
             unused("ZOOKEEPER_HEAP_OPTS", JVM),
             unused("ZOOKEEPER_OPTS", JVM),
             refused("ZOOKEEPER_SECURE_CLIENT_PORT", TLS),
-            unused("ZOOKEEPER_SSL_*", TLS),
+            refused("ZOOKEEPER_SSL_QUORUM", TLS),
+            warned("ZOOKEEPER_SSL_*", TLS),
             unused("ZOOKEEPER_CONNECT", ANOTHER),
         ],
     },
@@ -257,7 +265,9 @@ pub const COORDINATOR_FAMILIES: &[Family] = &[
             unused("ZOO_SERVER_USERS", SASL),
             unused("ZOO_SERVER_PASSWORDS", SASL),
             refused("ZOO_ENABLE_AUTH", SASL),
-            unused("ZOO_TLS_*", TLS),
+            refused("ZOO_TLS_CLIENT_ENABLE", TLS),
+            refused("ZOO_TLS_QUORUM_ENABLE", TLS),
+            warned("ZOO_TLS_*", TLS),
         ],
     },
     Family {

@@ -5,7 +5,7 @@ mod broker;
 mod unread;
 
 pub use broker::BROKER_CONFIGS;
-pub use unread::{Unread, unread};
+pub use unread::{GUARDS, Unread, unread, unread_at_run_time};
 pub(crate) use unread::{refuse_fail_open, warn_of_unread};
 
 /// Kafka's types of configurations, as DescribeConfigs tells them.
@@ -211,6 +211,11 @@ const COORDINATOR_QUIET: &[&str] = &[
     "standaloneEnabled",
     "reconfigEnabled",
 ];
+
+/// Why a coordinator's property of this name has no effect; none: it has one, or is unknown.
+pub fn coordinator_unread(name: &str) -> Option<&'static str> {
+    COORDINATOR_QUIET.contains(&name).then_some("it is for ZooKeeper")
+}
 
 pub(crate) fn coordinator_knows(name: &str) -> bool {
     COORDINATOR_CONFIGS.iter().any(|(known, _)| *known == name)

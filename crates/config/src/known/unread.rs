@@ -34,9 +34,11 @@ impl std::fmt::Display for Unread {
     }
 }
 
-const QUOTAS: Unread = Unread::NotBuilt("quotas of replication, and of all new connections together");
+const QUOTAS: Unread = Unread::NotBuilt("classes of quotas");
 const VERIFICATION: Unread = Unread::Otherwise("a broker that waits for a transaction to end asks again by itself");
-const OAUTHBEARER: Unread = Unread::NotBuilt("OAUTHBEARER");
+const LOGIN: Unread = Unread::Otherwise("a bearer token is used for four fifths of its life");
+const PROVIDER: Unread = Unread::Otherwise("an identity provider has ten seconds to answer");
+const ASSERTION: Unread = Unread::NotBuilt("bearer tokens for an assertion");
 const GSSAPI: Unread = Unread::NotBuilt("GSSAPI");
 const SUBJECTS: Unread = Unread::Otherwise("a certificate that replaces another may have another subject");
 const TIERED: Unread = Unread::NotBuilt("tiered storage");
@@ -52,7 +54,7 @@ const CONTROLLED: Unread = Unread::Otherwise("a broker waits for its leaders to 
 /// Names, and beginnings of names (with a dot at the end), that nothing reads. The longest that fits counts.
 pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("add.partitions.to.txn.", VERIFICATION),
-    ("alter.log.dirs.replication.quota.", QUOTAS),
+    ("alter.log.dirs.replication.quota.", Unread::Otherwise("moves between log directories are paced chunk by chunk")),
     ("auto.include.jmx.reporter", Unread::Jvm),
     ("background.threads", THREADS),
     ("client.quota.callback.class", QUOTAS),
@@ -63,7 +65,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("controlled.shutdown.retries", CONTROLLED),
     ("controlled.shutdown.retry.backoff.ms", CONTROLLED),
     ("controller.", Unread::KRaft),
-    ("delegation.token.", Unread::NotBuilt("delegation tokens")),
     ("delete.records.purgatory.purge.interval.requests", PURGATORY),
     ("early.start.listeners", Unread::NotBuilt("an authorizer that other listeners wait for")),
     ("enable.zookeeper", Unread::ZooKeeper),
@@ -94,7 +95,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("log.message.timestamp.difference.max.ms", Unread::Otherwise("log.message.timestamp.{before,after}.max.ms count")),
     ("log.preallocate", Unread::NotBuilt("segments grow as records arrive")),
     ("log4j.opts", Unread::Jvm),
-    ("max.connection.creation.rate", QUOTAS),
     ("metadata.", Unread::KRaft),
     ("metric.reporters", METRICS),
     ("metric.reporters.", METRICS),
@@ -114,13 +114,15 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("remote.", TIERED),
     ("reserved.broker.max.id", Unread::Otherwise("coordinators give ids, by their own setting")),
     ("replica.selector.class", Unread::NotBuilt("fetching from the nearest replica")),
-    ("replication.quota.", QUOTAS),
     ("rlmm.config.", TIERED),
     ("rsm.config.", TIERED),
     ("sasl.kerberos.", GSSAPI),
-    ("sasl.login.", OAUTHBEARER),
+    ("sasl.login.connect.timeout.ms", PROVIDER),
+    ("sasl.login.read.timeout.ms", PROVIDER),
+    ("sasl.login.refresh.", LOGIN),
+    ("sasl.login.retry.", PROVIDER),
     ("sasl.mechanism.controller.protocol", Unread::KRaft),
-    ("sasl.oauthbearer.", OAUTHBEARER),
+    ("sasl.oauthbearer.assertion.", ASSERTION),
     ("security.providers", Unread::Jvm),
     ("share.", SHARE),
     ("socket.connection.setup.", Unread::Otherwise("replica.socket.timeout.ms bounds it")),
@@ -131,15 +133,13 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("ssl.provider", Unread::Jvm),
     ("ssl.secure.random.implementation", Unread::Jvm),
     ("ssl.trustmanager.algorithm", Unread::Jvm),
-    ("telemetry.", METRICS),
     ("unstable.", Unread::KRaft),
     ("version", Unread::Jvm),
     ("zookeeper.", Unread::ZooKeeper),
 ];
 
 /// Classes that decide what a client may do. A start without them would be open where it is meant to be closed.
-pub(crate) const FAIL_OPEN: &[&str] =
-    &["alter.config.policy.class.name", "create.topic.policy.class.name", PRINCIPAL_BUILDER];
+pub const GUARDS: &[&str] = &["alter.config.policy.class.name", "create.topic.policy.class.name", PRINCIPAL_BUILDER];
 /// Rules that deny something to a principal that a class makes would deny it to nobody.
 const PRINCIPAL_BUILDER: &str = "principal.builder.class";
 
@@ -155,8 +155,11 @@ const READ_NEVERTHELESS: &[&str] = &[
 /// The setting behind `listener.name.NAME.`, of those that a listener may have for itself.
 fn of_listener(name: &str) -> Option<&str> {
     let (_, setting) = name.strip_prefix("listener.name.")?.split_once('.')?;
-    let is_read = ["ssl.", "sasl.", "connections.max.reauth.ms"].iter().any(|beginning| setting.starts_with(beginning));
-    (is_read || setting.ends_with(".sasl.jaas.config")).then_some(setting)
+    let is_read = ["ssl.", "sasl.", "connections.max.reauth.ms", "max.connection.creation.rate", "max.connections"]
+        .iter()
+        .any(|beginning| setting.starts_with(beginning));
+    let is_of_mechanism = setting.ends_with(".sasl.jaas.config") || setting.starts_with("oauthbearer.sasl.");
+    (is_read || is_of_mechanism).then_some(setting)
 }
 
 /// Why the configuration of this name has no effect; none: it has one.
@@ -171,10 +174,33 @@ pub fn unread(name: &str) -> Option<Unread> {
     UNREAD.iter().filter(|(pattern, _)| fits(pattern)).max_by_key(|(pattern, _)| pattern.len()).map(|(_, why)| *why)
 }
 
+/// Read once, by a broker that starts, from its own properties.
+const READ_AT_START: &[&str] = &[
+    "listener.security.protocol.map",
+    "listeners",
+    "num.network.threads",
+    "num.recovery.threads.per.data.dir",
+    "sasl.enabled.mechanisms",
+    "sasl.mechanism.inter.broker.protocol",
+    "transaction.partition.verification.enable",
+];
+const AT_START: Unread = Unread::Otherwise("a broker reads it from its own properties when it starts");
+
+/// Why it has no effect to set the configuration of this name while brokers run; none: it has one.
+pub fn unread_at_run_time(name: &str) -> Option<Unread> {
+    let base = of_listener(name).unwrap_or(name);
+    unread(name).or_else(|| READ_AT_START.contains(&base).then_some(AT_START))
+}
+
 /// An error where a class is set that guards something; there are no classes to load.
 pub(crate) fn refuse_fail_open(properties: &Properties) -> Result<(), ConfigError> {
-    for name in FAIL_OPEN {
-        let default = broker_config(name).and_then(|known| known.default).unwrap_or_default();
+    for (name, _) in properties.iter() {
+        let of_listener = name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.'));
+        let base = of_listener.map_or(name, |(_, base)| base);
+        if !GUARDS.contains(&base) {
+            continue;
+        }
+        let default = broker_config(base).and_then(|known| known.default).unwrap_or_default();
         let is_set = |property: &&Property| !property.value.is_empty() && property.value != default;
         if let Some(property) = properties.explicit(name).filter(is_set) {
             let problem = "there is no such class here, and without it clients could do what it is there to refuse";

@@ -11,7 +11,7 @@ use crc_fast::CrcAlgorithm;
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Membership, Persist, Snapshot};
 use ottla_metadata::image::{CoordinatorNode, Image, Standing};
-use ottla_metadata::limits::MAX_ADDRESS_BYTES;
+use ottla_metadata::limits::check_coordinator;
 use ottla_metadata::nodes;
 use ottla_metadata::transaction::{Change, Transaction};
 use ottla_model::{CoordinatorId, IncarnationId, Revision};
@@ -104,13 +104,7 @@ fn read(file: &Path) -> Result<(u64, u64, Bytes), OfflineError> {
 /// Makes an empty data directory the disk of the only member of a new quorum, with the tree of the file.
 pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) -> Result<Restored, OfflineError> {
     // What `ottla quorum add` demands of a member.
-    if id.0 == 0 || i32::try_from(id.0).is_err() {
-        return Err(OfflineError::Refused(format!("The coordinator id {id} is not between 1 and 2147483647")));
-    }
-    if address.is_empty() || address.len() > MAX_ADDRESS_BYTES {
-        let text = format!("A coordinator needs an address, of at most {MAX_ADDRESS_BYTES} bytes");
-        return Err(OfflineError::Refused(text));
-    }
+    check_coordinator(id, address).map_err(|error| OfflineError::Refused(error.to_string()))?;
     check_address(address).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let (saved, term, data) = read(file)?;
     let mut tree =

@@ -82,9 +82,7 @@ impl Shared {
     ) -> Result<ChangeQuorum, Refusal> {
         let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
         // It would not listen to this quorum, and no other one could be added meanwhile.
-        if let (Some(ours), Some(theirs)) = (self.cluster_id(), &found.cluster_id)
-            && ours != *theirs
-        {
+        if let Some((ours, theirs)) = self.other_cluster(found) {
             return refuse(format!(
                 "coordinator {id} at {address} belongs to cluster {theirs}, this quorum to cluster {ours}"
             ));

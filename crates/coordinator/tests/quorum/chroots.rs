@@ -3,7 +3,7 @@
 use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest};
 use ottla_rpc::{AdminClient, ClusterClient};
 
-use crate::harness::{PATIENCE, Quorum, TestBroker, create_topic};
+use crate::harness::{PATIENCE, Quorum, TestBroker, create_topic, zookeeper_client};
 
 fn below(addresses: &[String], chroot: &str) -> Vec<String> {
     addresses.iter().map(|address| format!("{address}{chroot}")).collect()
@@ -89,5 +89,29 @@ async fn tools_begin_no_cluster_and_a_coordinator_holds_a_bounded_number() {
     }
     let refused = client(&addresses, "/more").quorum_progress(PATIENCE).await.expect_err("one too many").to_string();
     assert!(refused.contains("hold 16 already"), "{refused}");
+    quorum.stop(1).await;
+}
+
+/// A cluster below a chroot may have a larger revision than that of the root.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zookeeper_client_of_a_chroot_comes_back() {
+    const TOPICS: usize = 20;
+    let mut quorum = Quorum::new(1);
+    quorum.start_all().await;
+    quorum.leader().await;
+    let addresses = quorum.addresses();
+    let client = client(&addresses, "/one");
+    let _broker = TestBroker::start(&client, 1).await;
+    let mut revisions = Vec::new();
+    for number in 0..TOPICS {
+        revisions.push(create_topic(&client, &format!("t{number}")).await);
+    }
+    // The coordinator shows it: another topic was created after it.
+    let seen = revisions[TOPICS - 2];
+    let of_root = quorum.status_of(1).await.expect("a status").applied_revision;
+    assert!(seen > of_root, "{seen} in the chroot, {of_root} at the root");
+    assert!(zookeeper_client(&addresses[0], seen).await.is_some());
+    let ahead = revisions[TOPICS - 1] + 1_000;
+    assert!(zookeeper_client(&addresses[0], ahead).await.is_none(), "it has seen what is nowhere here");
     quorum.stop(1).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ottla_rpc::AdminClient;
 use ottla_rpc::admin::{CreateTopicRequest, GetNodeRequest, QuorumStatusRequest};
 
-use crate::harness::{PATIENCE, Quorum, TestBroker, create_topic};
+use crate::harness::{PATIENCE, Quorum, TestBroker, create_topic, zookeeper_client};
 
 /// Any coordinator accepts a change and forwards it to the leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,6 +76,14 @@ async fn four_letter_words_are_answered_as_zookeeper_does() {
     assert!(monitor.lines().all(|line| line.starts_with("zk_") && line.contains('\t')), "{monitor}");
     assert!(monitor.contains("zk_server_state\tstandalone\n"), "{monitor}");
     assert!(say(&address, &["conf"]).await.contains(&format!("server.1={address}:participant\n")));
+    let bounds = "\ntickTime=2000\nmaxClientCnxns=60\nminSessionTimeout=4000\nmaxSessionTimeout=40000\nserverId=1\n";
+    assert!(say(&address, &["conf"]).await.contains(bounds));
+    let other = zookeeper_client(&address, 0).await.expect("a session");
+    let listed = format!(" /{}[1](queued=0,recved=0,sent=0)\n /127.0.0.1:", other.local_addr().expect("bound"));
+    for word in ["cons", "stat"] {
+        let connections = say(&address, &[word]).await;
+        assert!(connections.contains(&listed), "{connections}");
+    }
     for word in ["envi", "cons", "dirs", "wchs"] {
         assert!(!say(&address, &[word]).await.is_empty(), "{word}");
     }

@@ -13,6 +13,8 @@ use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName}
 use ottla_rpc::admin::{QuorumStatusRequest, QuorumStatusResponse};
 use ottla_rpc::{AdminClient, ClusterClient, WatchStream, WatchUpdate};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -254,4 +256,23 @@ pub async fn until_revision(watch: &mut WatchStream, revision: u64) -> Vec<Watch
         seen.push(next.expect("the stream goes on"));
     }
     seen
+}
+
+/// A ZooKeeper client that begins a session, after it has seen a revision at another server. None: it was turned away.
+pub async fn zookeeper_client(address: &str, last_seen: u64) -> Option<TcpStream> {
+    let mut connect = 45_i32.to_be_bytes().to_vec();
+    connect.extend(0_i32.to_be_bytes());
+    connect.extend(last_seen.to_be_bytes());
+    connect.extend(10_000_i32.to_be_bytes());
+    connect.extend(0_i64.to_be_bytes());
+    connect.extend(16_i32.to_be_bytes());
+    connect.extend([0; 17]);
+    let mut stream = TcpStream::connect(address).await.expect("listens");
+    stream.write_all(&connect).await.expect("written");
+    // Length, version and timeout; then the session, which is 0 for one that has expired.
+    let mut answer = [0; 12 + 8];
+    let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("in time");
+    read.ok()?;
+    assert_ne!(answer[12..], [0; 8]);
+    Some(stream)
 }

@@ -7,6 +7,11 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct TopicNumber(u32);
 
+impl TopicNumber {
+    pub(super) const MIN: Self = Self(u32::MIN);
+    pub(super) const MAX: Self = Self(u32::MAX);
+}
+
 #[derive(Debug, Default)]
 pub(super) struct TopicNames {
     numbers: BTreeMap<Arc<str>, TopicNumber>,
@@ -29,11 +34,6 @@ impl TopicNames {
     /// The name of a number that something holds.
     pub(super) fn name(&self, number: TopicNumber) -> &str {
         self.names.get(&number).map_or("", |named| &named.name)
-    }
-
-    /// Every number, and its name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (TopicNumber, &str)> {
-        self.names.iter().map(|(number, named)| (*number, &*named.name))
     }
 
     /// Gives the name a number, or counts one more holder of it.

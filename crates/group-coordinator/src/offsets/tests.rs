@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use ottla_model::{
     BrokerId, ErrorCode, GroupId, LeaderEpoch, MemberId, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId,
@@ -126,7 +128,10 @@ fn simple() -> Group {
     Group::Classic(ClassicGroup::simple())
 }
 
+/// The topic, and one that cannot be read.
 struct OneTopic(TopicView);
+
+const UNREADABLE: &str = "unreadable";
 
 impl Topics for OneTopic {
     fn by_name(&self, name: &str) -> Option<TopicView> {
@@ -134,6 +139,9 @@ impl Topics for OneTopic {
     }
     fn by_id(&self, id: TopicId) -> Option<TopicView> {
         (self.0.id == id).then(|| self.0.clone())
+    }
+    fn is_unreadable(&self, name: &str) -> bool {
+        name == UNREADABLE
     }
     fn names(&self, each: &mut dyn FnMut(&TopicName)) {
         each(&self.0.name);
@@ -285,13 +293,56 @@ fn offsets_of_deleted_topics_go_and_those_of_a_successor_stay() {
     );
     in_flight(&mut store, 2, commit(vec![("gone", OLD, vec![partition(2, 1)])]));
     let again = TopicView { id: NEW, name: TopicName::new("again").unwrap(), partitions: 2 };
-    let deleted = ["gone", "again", "never"].map(|name| TopicName::new(name).unwrap());
-    let found = store.delete_topics(&OneTopic(again), &deleted);
-    assert_eq!(found.len(), 1);
-    assert_eq!(
-        keys(&found[0].1),
-        [("gone".to_owned(), 0), ("gone".to_owned(), 1), ("gone".to_owned(), 2), ("again".to_owned(), 0)]
+    let topics = OneTopic(again);
+    let deleted = BTreeSet::from(["gone", "again", "never"].map(|name| TopicName::new(name).unwrap()));
+    let found = found_gone(&store, &topics, Some(&deleted));
+    assert_eq!(found, [("gone", 0), ("gone", 1), ("gone", 2), ("again", 0)].map(|(name, at)| (name.to_owned(), at)));
+    // The client commits for the new topic before the tombstone is written.
+    in_flight(&mut store, 3, commit(vec![("again", NEW, vec![partition(0, 2)])]));
+    let found = found_gone(&store, &topics, Some(&deleted));
+    assert_eq!(found, [("gone", 0), ("gone", 1), ("gone", 2)].map(|(name, at)| (name.to_owned(), at)));
+}
+
+/// What a search finds, in pieces of two looks.
+fn found_gone(store: &OffsetStore, topics: &dyn Topics, deleted: Option<&BTreeSet<TopicName>>) -> Vec<(String, i32)> {
+    let gone = store.gone_topics(topics, deleted);
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let piece = store.find_gone(&gone, &group(), after, 2);
+        found.extend(piece.tombstones);
+        after = piece.next;
+        if after.is_none() {
+            let whole = store.find_gone(&gone, &group(), None, usize::MAX).tombstones;
+            assert_eq!(keys(&found).into_iter().collect::<BTreeSet<_>>(), keys(&whole).into_iter().collect());
+            return keys(&whole);
+        }
+    }
+}
+
+/// After a load. An offset without a topic id may be any topic's; of a topic that cannot be read nothing is known, and
+/// an open transaction may end later.
+#[test]
+fn offsets_of_other_topics_than_those_of_now_go_when_everything_is_compared() {
+    let mut store = OffsetStore::default();
+    committed(
+        &mut store,
+        1,
+        commit(vec![
+            ("gone", OLD, vec![partition(0, 1), partition(1, 1), partition(2, 1)]),
+            ("again", OLD, vec![partition(0, 1)]),
+            ("again", NEW, vec![partition(1, 1)]),
+            ("of-kafka", TopicId::ZERO, vec![partition(0, 1)]),
+            (UNREADABLE, OLD, vec![partition(0, 1)]),
+        ]),
     );
+    let open = commit(vec![("gone", OLD, vec![partition(7, 1)]), ("again", NEW, vec![partition(7, 1)])]);
+    for record in store.commit(now(2), &GroupConfig::default(), ID, open).records {
+        store.replay_in_transaction(ottla_model::ProducerId(1), record);
+    }
+    let again = TopicView { id: NEW, name: TopicName::new("again").unwrap(), partitions: 2 };
+    let found = found_gone(&store, &OneTopic(again), None);
+    let expected = [("gone", 0), ("gone", 1), ("gone", 2), ("gone", 7), ("again", 0)];
+    assert_eq!(found, expected.map(|(name, at)| (name.to_owned(), at)));
 }
 
 #[test]

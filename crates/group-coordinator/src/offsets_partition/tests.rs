@@ -51,6 +51,8 @@ struct TestLog {
     end: i64,
     bytes: BytesMut,
     refusals: VecDeque<ErrorCode>,
+    /// What it says when it is asked whether it takes records.
+    refuses: Option<ErrorCode>,
 }
 
 impl PartitionLog for TestLog {
@@ -67,11 +69,11 @@ impl PartitionLog for TestLog {
     }
 
     fn check_append(&self, _: LeaderEpoch) -> Result<usize, ErrorCode> {
-        Ok(usize::MAX)
+        self.refuses.map_or(Ok(usize::MAX), Err)
     }
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
-        if let Some(error) = self.refusals.pop_front() {
+        if let Some(error) = self.refuses.or_else(|| self.refusals.pop_front()) {
             return Err(error);
         }
         let mut bytes = batch.encode().unwrap();
@@ -106,6 +108,7 @@ impl Bench {
             end: 0,
             bytes: BytesMut::new(),
             refusals: VecDeque::new(),
+            refuses: None,
         };
         let partition = OffsetsPartition::new(Arc::new(GroupConfig::default()), rules);
         Self { now: 1_000, topics: OneTopic { exists: true, id: TOPIC_ID }, log, partition }
@@ -286,6 +289,49 @@ fn offsets_of_topics_that_went_before_the_log_was_read_go() {
         bench.log.high_watermark = bench.log.end;
         let _ = bench.poll();
         assert_eq!(bench.all_fetched(), []);
+    }
+}
+
+/// Tombstones that the log refused were not written before the next load, whether the refusal was foreseen or not.
+#[test]
+fn offsets_of_topics_that_went_go_when_the_log_takes_records_again() {
+    for (is_foreseen, is_noticed) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut bench = Bench::with_commit(BrokenRules::default());
+        bench.log.high_watermark = bench.log.end;
+        let _ = bench.poll();
+        let refuse = |bench: &mut Bench| {
+            bench.topics.exists = false;
+            if is_foreseen {
+                bench.log.refuses = Some(ErrorCode::NotEnoughReplicas);
+            } else {
+                bench.log.refusals.push_back(ErrorCode::NotEnoughReplicas);
+            }
+        };
+        if !is_noticed {
+            refuse(&mut bench);
+        }
+        bench.log.epoch = EPOCH;
+        let _ = bench.poll();
+        let loaded = bench.read();
+        let _ = bench.loaded(EPOCH, loaded);
+        if is_noticed {
+            refuse(&mut bench);
+            let deleted = Notice::TopicsDeleted(Arc::new([TopicName::new("t").unwrap()]));
+            let _ = bench.on(|partition, environment| partition.notice(environment, deleted));
+        }
+        let before = bench.log.end;
+        bench.now += 500;
+        let _ = bench.on(|partition, environment| partition.tick(environment));
+        bench.log.refuses = None;
+        bench.now += 500;
+        let _ = bench.on(|partition, environment| partition.tick(environment));
+        assert_eq!(bench.log.end, before + 1, "a tombstone; foreseen {is_foreseen}, noticed {is_noticed}");
+        bench.log.high_watermark = bench.log.end;
+        let _ = bench.poll();
+        assert_eq!(bench.all_fetched(), []);
+        bench.now += 10_000;
+        let _ = bench.on(|partition, environment| partition.tick(environment));
+        assert_eq!(bench.log.end, before + 1, "once");
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use ottla_model::{GroupId, Offset};
 
+use super::deletions::Deletion;
 use crate::answer::GroupAnswer;
 use crate::effects::{BatchKind, BatchNumber, RequestId};
 use crate::record::Record;
@@ -21,13 +22,15 @@ pub(crate) struct Pending {
     pub(crate) offsets: Vec<Record>,
     pub(crate) answers: Vec<(RequestId, GroupAnswer)>,
     pub(crate) kind: BatchKind,
+    /// Of tombstones of offsets whose topics are gone.
+    pub(super) deletion: Option<Deletion>,
     /// The log end offset after the batch, set by `placed`.
     end: Option<Offset>,
 }
 
 impl Pending {
     pub(crate) fn new(group: Option<GroupId>, offsets: Vec<Record>, answers: Vec<(RequestId, GroupAnswer)>) -> Self {
-        Self { group, offsets, answers, kind: BatchKind::Plain, end: None }
+        Self { group, offsets, answers, kind: BatchKind::Plain, deletion: None, end: None }
     }
 
     pub(crate) fn of_kind(self, kind: BatchKind) -> Self {
@@ -70,6 +73,13 @@ impl InFlight {
                 Vec::new()
             }
             None => answers,
+        }
+    }
+
+    /// The batch has the tombstones of a deletion.
+    pub(super) fn deletes(&mut self, batch: BatchNumber, deletion: Deletion) {
+        if let Some(pending) = self.batches.get_mut(&batch) {
+            pending.deletion = Some(deletion);
         }
     }
 

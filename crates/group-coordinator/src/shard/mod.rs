@@ -6,13 +6,14 @@
 //!   dropped and loaded again.
 //! - Committed offsets reach the offset store only from below the high watermark, so what OffsetFetch answers needs no
 //!   way back.
-//! - A step costs what its own group costs; nothing here grows with the number of groups but listing them and the sweep
-//!   for expired offsets, which goes in pieces.
+//! - A step costs what its own group costs; nothing here grows with the number of groups but listing them, and the
+//!   searches for offsets that have expired ([`sweep`]) or whose topics are gone ([`deletions`]), which go in pieces.
 
 mod budget;
 #[cfg(test)]
 mod budget_tests;
 mod decision;
+mod deletions;
 mod dispatch;
 mod in_flight;
 mod refused;
@@ -27,9 +28,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, PartitionId, ProducerId, TimestampMs, TopicName};
+use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, PartitionId, ProducerId, TimestampMs};
 
 pub(crate) use decision::{Context, Decision, Fate};
+use deletions::Deletions;
 use in_flight::{InFlight, Pending};
 use sweep::Sweep;
 
@@ -74,8 +76,7 @@ pub struct Shard {
     log_refuses: Option<ErrorCode>,
     /// Nothing is ticked before, because the log refuses records.
     quiet_until: Option<MonotonicMs>,
-    /// Topics whose deletion could not be written down yet.
-    missed_topics: Vec<TopicName>,
+    deletions: Deletions,
 }
 
 impl Shard {
@@ -92,7 +93,7 @@ impl Shard {
             sweep: Sweep::default(),
             log_refuses: None,
             quiet_until: None,
-            missed_topics: Vec::new(),
+            deletions: Deletions::default(),
         }
     }
 
@@ -177,10 +178,7 @@ impl Shard {
             }));
             self.measure(&group);
         }
-        // Whoever read the log before may have ended before it had written down what was deleted.
-        for (group, tombstones) in self.offsets.delete_outdated(topics) {
-            effects.extend(self.append_in_pieces(now, &group, tombstones));
-        }
+        effects.extend(self.delete_outdated(now, topics));
         self.report_usage();
         effects
     }
@@ -215,11 +213,8 @@ impl Shard {
         if self.is_paused(now) {
             return Effects::default();
         }
-        let mut effects = Effects::default();
-        let deleted = self.take_missed_topics();
-        if !deleted.is_empty() {
-            effects.extend(self.topics_deleted(now, topics, &deleted));
-        }
+        self.quiet_until = None;
+        let mut effects = self.delete_gone(now, topics);
         effects.extend(self.expire_due(now, topics));
         effects.extend(self.sweep_expired_offsets(now));
         self.report_usage();
@@ -276,7 +271,7 @@ impl Shard {
 
     /// When `tick` has something to do.
     pub fn next_deadline(&self) -> Option<MonotonicMs> {
-        self.not_before([self.timers.next(), self.sweep.next()].into_iter().flatten().min())
+        self.not_before([self.timers.next(), self.sweep.next(), self.deletions.next()].into_iter().flatten().min())
     }
 
     /// The host has appended a batch; `end` is the log end offset after it.
@@ -286,9 +281,10 @@ impl Shard {
     }
 
     /// The log refused a batch and holds nothing of it.
-    pub fn append_refused(&mut self, _now: Now, batch: BatchNumber, error: ErrorCode) -> Effects {
+    pub fn append_refused(&mut self, now: Now, batch: BatchNumber, error: ErrorCode) -> Effects {
         let Some(pending) = self.in_flight.take(batch) else { return Effects::default() };
         let reload = pending.group.is_some();
+        self.deletion_refused(now, &pending, error);
         let mut effects = Effects {
             answers: self
                 .withdraw(pending)
@@ -327,20 +323,6 @@ impl Shard {
             effects.answers.extend(pending.answers);
         }
         self.report_usage();
-        effects
-    }
-
-    /// Topics are gone: what was committed for them goes too. Other changes of topics are found by each group's next
-    /// heartbeat.
-    pub fn topics_deleted(&mut self, now: Now, topics: &dyn Topics, deleted: &[TopicName]) -> Effects {
-        if self.is_paused(now) {
-            self.miss_topics(deleted);
-            return Effects::default();
-        }
-        let mut effects = Effects::default();
-        for (group, tombstones) in self.offsets.delete_topics(topics, deleted) {
-            effects.extend(self.append_in_pieces(now, &group, tombstones));
-        }
         effects
     }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_model::{ErrorCode, GroupId, MonotonicMs, TopicName};
+use ottla_model::{ErrorCode, GroupId, MonotonicMs};
 
 use super::{Decision, Effects, Shard, refusal};
 use crate::Now;
@@ -25,10 +25,10 @@ use crate::topics::Topics;
 
 /// How long timers wait while the log refuses writes. Sessions that end meanwhile get their grace afterwards: their
 /// tick is late.
-const PAUSE_WHILE_REFUSED: Duration = Duration::from_millis(500);
+pub(super) const PAUSE_WHILE_REFUSED: Duration = Duration::from_millis(500);
 /// How long a timer waits whose step would write a batch that is too large: what is too large now will mostly be so in
 /// a moment.
-const PAUSE_AFTER_TOO_LARGE: Duration = Duration::from_secs(10);
+pub(super) const PAUSE_AFTER_TOO_LARGE: Duration = Duration::from_secs(10);
 
 /// What a group was before a step.
 pub(super) struct Before {
@@ -48,8 +48,7 @@ impl Shard {
             }
             Err(error) => self.log_refuses = Some(error),
         }
-        // Missed deletions are written down by the tick for which the timer is set already.
-        if self.log_refuses.is_none() && self.missed_topics.is_empty() {
+        if self.log_refuses.is_none() {
             self.quiet_until = None;
         }
     }
@@ -87,9 +86,7 @@ impl Shard {
         let is_guarded =
             self.writes_whole_group(&request) || (self.log_refuses.is_some() && self.may_write(topics, &request));
         let before = request.group().filter(|_| is_guarded).map(|group| self.before(group));
-        let is_leave = matches!(&request, Request::ConsumerGroupHeartbeat(beat) if beat.member_epoch < 0);
-        let may_stay_consumers = is_leave && self.log_refuses.is_none() && self.may_downgrade();
-        // Leaves are small.
+        let may_stay_consumers = self.may_end_consumers(&request) && self.log_refuses.is_none() && self.may_downgrade();
         let again = may_stay_consumers.then(|| request.clone());
         let effects = self.dispatch(now, topics, id, request);
         match (before, self.refusal_of(&effects.batches)) {
@@ -111,6 +108,19 @@ impl Shard {
             Request::ConsumerGroupHeartbeat(beat) => writes_whole_group(beat),
             Request::JoinGroup(join) => matches!(self.groups.get(&join.group), Some(Group::Consumer(_))),
             Request::LeaveGroup(leave) => matches!(self.groups.get(&leave.group), Some(Group::Consumer(_))),
+            _ => false,
+        }
+    }
+
+    /// Whether the last member of the consumer protocol may go with the request. These are small, or rare.
+    fn may_end_consumers(&self, request: &Request) -> bool {
+        let is_consumers = |group: &GroupId| matches!(self.groups.get(group), Some(Group::Consumer(_)));
+        match request {
+            Request::ConsumerGroupHeartbeat(beat) => beat.member_epoch < 0,
+            // An administrator removes members of either protocol.
+            Request::LeaveGroup(leave) => is_consumers(&leave.group),
+            // A static member of the classic protocol takes the place of one of the other.
+            Request::JoinGroup(join) => join.instance.is_some() && join.member.is_empty() && is_consumers(&join.group),
             _ => false,
         }
     }
@@ -171,21 +181,9 @@ impl Shard {
         self.log_refuses.is_some()
     }
 
-    /// Remembers deleted topics for when the log takes records again.
-    pub(super) fn miss_topics(&mut self, deleted: &[TopicName]) {
-        self.missed_topics.extend_from_slice(deleted);
-    }
-
-    /// The deletions that were missed.
-    pub(super) fn take_missed_topics(&mut self) -> Vec<TopicName> {
-        self.quiet_until = None;
-        std::mem::take(&mut self.missed_topics)
-    }
-
     /// When the shard looks again at what it could not write.
     pub(super) fn not_before(&self, deadline: Option<MonotonicMs>) -> Option<MonotonicMs> {
         match self.quiet_until {
-            Some(until) if !self.missed_topics.is_empty() => Some(until),
             Some(until) => deadline.map(|at| at.max(until)),
             None => deadline,
         }

@@ -17,8 +17,8 @@ use crate::offsets::Key;
 use crate::record::Record;
 
 /// What one piece of the sweep looks at: groups, and offsets. A piece takes about a millisecond.
-const GROUPS_PER_PIECE: usize = 256;
-const OFFSETS_PER_PIECE: usize = 10_000;
+pub(super) const GROUPS_PER_PIECE: usize = 256;
+pub(super) const OFFSETS_PER_PIECE: usize = 10_000;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use ottla_model::BrokerId;
 
-pub use waves::{WaveLimits, next_wave};
+pub use waves::{BrokenRules, Execution, WaveLimits};
 
 /// How far a broker's share may be from the mean, in hundredths of it.
 pub const TOLERANCE_PERCENT: u64 = 5;

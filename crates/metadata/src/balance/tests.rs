@@ -213,12 +213,29 @@ fn impossible_plans_say_why() {
 
 #[test]
 fn waves_are_bounded_and_always_go_on() {
-    let one = |bytes| PlannedMove { partition: 0, from: vec![BrokerId(1)], to: vec![BrokerId(2)], bytes };
     let limits = WaveLimits { partitions: 3, bytes: 100 };
-    let waiting = [one(60), one(40), one(1), one(500)];
-    assert_eq!(next_wave(&waiting, &[], limits), 2, "the bytes are used up");
-    assert_eq!(next_wave(&waiting[2..], &[one(10)], limits), 1, "500 has to wait");
-    assert_eq!(next_wave(&waiting[3..], &[], limits), 1, "alone it moves although it is larger");
-    assert_eq!(next_wave(&(0..5).map(|_| one(0)).collect::<Vec<_>>(), &[], limits), 3);
-    assert_eq!(next_wave(&[one(0)], &[one(0), one(0), one(0)], limits), 0);
+    let execution = |sizes: &[u64]| {
+        let one = |(partition, bytes): (usize, &u64)| PlannedMove {
+            partition,
+            from: vec![BrokerId(1)],
+            to: vec![BrokerId(2)],
+            bytes: *bytes,
+        };
+        Execution::new(sizes.iter().enumerate().map(one).collect(), limits, BrokenRules::default())
+    };
+    let mut moves = execution(&[60, 40, 1, 500, 0, 0, 0, 0]);
+    let mut wave = |active: &[usize]| {
+        let done = moves.still_active(&active.iter().copied().collect()).len();
+        (done, moves.next_wave().iter().map(|one| one.partition).collect::<Vec<_>>())
+    };
+    assert_eq!(wave(&[]), (0, vec![0, 1]), "the bytes are used up");
+    assert_eq!(wave(&[0, 1]), (0, vec![]));
+    assert_eq!(wave(&[0]), (1, vec![2]), "500 has to wait");
+    assert_eq!(wave(&[2]), (1, vec![]));
+    assert_eq!(wave(&[]), (1, vec![3]), "alone it moves although it is larger");
+    assert_eq!(wave(&[]), (1, vec![4, 5, 6]));
+    assert_eq!(wave(&[5, 6]), (1, vec![7]));
+    assert!(!moves.is_done());
+    assert_eq!(moves.still_active(&BTreeSet::new()).len(), 3);
+    assert!(moves.is_done() && moves.next_wave().is_empty());
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use ottla_authorizer::{AclBinding, AclFilter};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, LeaderEpoch,
-    ListenerName, MonotonicMs, PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
+    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, KafkaPrincipal,
+    LeaderEpoch, ListenerName, MonotonicMs, PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId,
+    TopicIdPartition,
 };
 
 use crate::image::{CoordinatorNode, Endpoint, IsrMember, LeaderSettings};
 use crate::limits;
 use crate::nodes::config::ConfigEntity;
+use crate::nodes::delegation_token::DelegationToken;
 use crate::transaction::{Transaction, TransactionError};
 use crate::tree::NodeChange;
 
@@ -216,6 +218,7 @@ decisions! {
     CreateAcls => CreatedAcls,
     DeleteAcls => DeletedAcls,
     AlterReassignments => PartitionOutcomes,
+    AlterDelegationToken => Result<AlteredDelegationToken, Refusal>,
 }
 
 /// One kind of request with its kind of answer.
@@ -561,6 +564,43 @@ pub struct DeletedAcls {
     pub revision: Revision,
 }
 
+/// One delegation token is made, renewed or ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlterDelegationToken {
+    pub token_id: String,
+    pub change: TokenChange,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TokenChange {
+    /// A token of this id that is there stays as it is: the request came twice.
+    Create {
+        owner: KafkaPrincipal,
+        requester: KafkaPrincipal,
+        renewers: Vec<KafkaPrincipal>,
+        lifetime_ms: i64,
+        renewal_ms: i64,
+    },
+    Renew {
+        by: KafkaPrincipal,
+        period_ms: i64,
+    },
+    Expire {
+        by: KafkaPrincipal,
+        /// None: at once.
+        period_ms: Option<i64>,
+    },
+    /// It goes if its time is over.
+    RemoveExpired,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlteredDelegationToken {
+    /// As it is after the change, or was before its end.
+    pub token: DelegationToken,
+    pub revision: Revision,
+}
+
 /// A coordinator shows the disk that it votes with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AdmitCoordinator {
@@ -666,6 +706,8 @@ pub struct BrokenRules {
     pub preferred_may_lag: bool,
     /// A reassignment completes with the first of its target replicas in the ISR.
     pub reassignment_completes_early: bool,
+    /// New topics are placed on brokers that are cordoned too.
+    pub cordoned_gets_replicas: bool,
     /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.
     pub unclean_is_always_enabled: bool,
 }

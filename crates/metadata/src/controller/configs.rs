@@ -15,6 +15,7 @@ use super::topics::Repeated;
 use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
 use super::{AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, Refusal, RequestId};
 use crate::broker_config::{self, BrokerConfigError};
+use crate::client_metrics_config::Subscription;
 use crate::config_value;
 use crate::election::PartitionChange;
 use crate::group_config;
@@ -85,6 +86,7 @@ impl Controller {
         match entity.kind {
             ConfigKind::Topics => topic_config::validate(&entries).map_err(|error| invalid(&error))?,
             ConfigKind::Groups => group_config::validate(&entries, |_| None).map_err(|error| invalid(&error))?,
+            ConfigKind::ClientMetrics => self.check_subscription(&entity, &entries)?,
             // Values that depend on a broker's own properties are checked by the broker before it sends the request.
             ConfigKind::Brokers => {
                 let changed = alter.changes.iter().filter_map(|(name, _)| entries.get_key_value(name));
@@ -105,6 +107,20 @@ impl Controller {
         Ok((entity, entries))
     }
 
+    fn check_subscription(&self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) -> Result<(), Refusal> {
+        Subscription::parse(entries).map_err(|error| {
+            let code = if error.is_invalid_request() { ErrorCode::InvalidRequest } else { ErrorCode::InvalidConfig };
+            Refusal::new(code, error.to_string())
+        })?;
+        let most = limits::MAX_CLIENT_METRICS_SUBSCRIPTIONS;
+        let others = self.ledger.ahead().client_metrics().filter(|(other, _)| *other != entity);
+        if !entries.is_empty() && others.take(most).count() == most {
+            let text = format!("There are {most} subscriptions to the metrics of clients; more are not possible.");
+            return Err(Refusal::new(ErrorCode::PolicyViolation, text));
+        }
+        Ok(())
+    }
+
     /// The entity with its name in the tree (Kafka's empty name is the default entity).
     fn check_entity(&self, entity: &ConfigEntity) -> Result<ConfigEntity, Refusal> {
         let refuse = |text: &str| Err(Refusal::new(ErrorCode::InvalidRequest, text));
@@ -119,6 +135,8 @@ impl Controller {
         match entity.kind {
             ConfigKind::Groups if is_default => refuse("Default group resources are not allowed."),
             ConfigKind::Groups => Ok(entity.clone()),
+            ConfigKind::ClientMetrics if is_default => refuse("Subscription name can't be empty"),
+            ConfigKind::ClientMetrics => Ok(entity.clone()),
             ConfigKind::Topics if is_default => refuse("Default topic resources are not allowed."),
             ConfigKind::Topics => {
                 let name = TopicName::new(&entity.name)
@@ -252,6 +270,7 @@ impl List {
                 Self { is_list: config.is_some_and(|config| config.kind.is_list()), default }
             }
             ConfigKind::Groups
+            | ConfigKind::ClientMetrics
             | ConfigKind::Clients
             | ConfigKind::Users
             | ConfigKind::UserClients

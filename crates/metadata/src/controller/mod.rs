@@ -17,6 +17,7 @@ mod added_partitions;
 mod api;
 mod bootstrap;
 mod configs;
+mod delegation_tokens;
 mod draft;
 mod elections;
 mod electorate;
@@ -228,6 +229,7 @@ impl Controller {
             Request::CreateAcls(create) => self.create_acls(id, create),
             Request::DeleteAcls(delete) => self.delete_acls(id, delete),
             Request::AlterReassignments(alter) => self.alter_reassignments(id, alter),
+            Request::AlterDelegationToken(alter) => self.alter_delegation_token(id, alter),
             Request::Once(..) | Request::Proved(..) => self.answer(id, Answer::Unavailable),
         }
     }
@@ -356,8 +358,10 @@ impl Answer {
             Self::CreateAcls(created) => created.revision = at,
             Self::DeleteAcls(deleted) => deleted.revision = at,
             Self::UnregisterBroker(Ok(unregistered)) => unregistered.revision = at,
+            Self::AlterDelegationToken(Ok(altered)) => altered.revision = at,
             Self::UnregisterBroker(Err(_))
             | Self::Register(Err(_))
+            | Self::AlterDelegationToken(Err(_))
             | Self::AllocateProducerIds(_)
             | Self::AdmitCoordinator(_)
             | Self::SetMember(())

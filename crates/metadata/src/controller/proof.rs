@@ -43,6 +43,7 @@ fn sender(request: &Request) -> Option<Sender> {
         | Request::CreateAcls(_)
         | Request::DeleteAcls(_)
         | Request::AlterReassignments(_)
+        | Request::AlterDelegationToken(_)
         | Request::Once(..)
         | Request::Proved(..) => None,
     }

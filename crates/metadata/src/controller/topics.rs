@@ -340,7 +340,7 @@ fn usable_brokers(image: &Image, rules: BrokenRules) -> impl Iterator<Item = Usa
         rack: broker.rack.clone(),
         is_active: false,
     });
-    live.chain(fenced).filter(|broker| !image.is_cordoned(broker.id))
+    live.chain(fenced).filter(move |broker| rules.cordoned_gets_replicas || !image.is_cordoned(broker.id))
 }
 
 /// Places replicas on the registered brokers.

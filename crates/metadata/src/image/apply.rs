@@ -105,6 +105,13 @@ fn apply_node(
             Arc::make_mut(&mut next.acls).set(&pattern, set);
             rules?;
         }
+        NodePath::DelegationToken(id) => {
+            delta.delegation_tokens_changed = true;
+            next.delegation_tokens.remove(&id);
+            if let Some(node) = node {
+                next.delegation_tokens.insert(id, Arc::new(nodes::delegation_token::decode(&node.payload)?));
+            }
+        }
         NodePath::Controller => {
             next.controller = None;
             if let Some(node) = node {
@@ -156,6 +163,11 @@ fn apply_topic(
     node: Option<&Node>,
 ) -> Result<(), nodes::NodeError> {
     let decoded = node.map(|node| nodes::topic::decode(&node.payload)).transpose();
+    if decoded.is_err() {
+        next.unreadable_topics.insert(name.clone());
+    } else if !next.unreadable_topics.is_empty() {
+        next.unreadable_topics.remove(&name);
+    }
     let new_id = decoded.as_ref().ok().and_then(|topic| topic.as_ref()).map(|topic| topic.id);
     let old = next.topic(name.as_str()).cloned();
     // Deleted, or deleted and created again under the same name (KIP-516): the state of the old id is gone.
@@ -294,6 +306,39 @@ pub(crate) fn diff(old: &Image, new: &Image) -> Delta {
     }
     delta.acls_changed = !Arc::ptr_eq(&old.acls, &new.acls) && old.acls != new.acls;
     delta.coordinators_changed = old.coordinators != new.coordinators;
+    delta.delegation_tokens_changed =
+        !old.delegation_tokens.ptr_eq(&new.delegation_tokens) && old.delegation_tokens != new.delegation_tokens;
     delta.controller_changed = old.controller != new.controller;
     delta
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ottla_model::TopicId;
+
+    use super::*;
+    use crate::nodes::topic::TopicNode;
+    use crate::tree::Path;
+
+    /// A topic's node, of a release that this one does not understand or of this one, or its deletion.
+    #[test]
+    fn a_topic_that_cannot_be_read_is_not_gone() {
+        let change = |revision, payload: Option<Bytes>| {
+            let revision = Revision(revision);
+            let node = payload.map(|payload| Node { payload, created: revision, modified: revision, version: 0 });
+            [NodeChange { path: Path::built("/brokers/topics/t".to_owned()), node }]
+        };
+        let readable = nodes::topic::encode(&TopicNode { id: TopicId([1; 16]), assignment: vec![], grows_to: 0 });
+        let unreadable = Some(Bytes::from_static(&[0xFF]));
+        let (image, delta) = Image::empty().apply(Revision(1), &change(1, unreadable.clone()));
+        assert_eq!((image.is_unreadable_topic("t"), delta.undecodable.len()), (true, 1));
+        assert!(image.topic("t").is_none() && !image.is_unreadable_topic("u"));
+        let (read, _) = image.apply(Revision(2), &change(2, Some(readable)));
+        assert!(read.topic("t").is_some() && !read.is_unreadable_topic("t"));
+        let (again, _) = read.apply(Revision(3), &change(3, unreadable));
+        assert!(again.is_unreadable_topic("t"));
+        let (gone, _) = again.apply(Revision(4), &change(4, None));
+        assert!(!gone.is_unreadable_topic("t"));
+    }
 }

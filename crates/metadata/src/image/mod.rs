@@ -14,14 +14,16 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use ottla_authorizer::AclIndex;
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, CoordinatorId, IncarnationId, PartitionId, Revision, TopicId,
     TopicIdPartition, TopicName,
 };
 
+use crate::broker_config::CordonedLogDirs;
 use crate::delta::Delta;
+use crate::nodes::delegation_token::DelegationToken;
 use crate::tree::{Node, NodeChange, Path, Tree};
 
 pub(crate) use apply::diff;
@@ -71,7 +73,11 @@ pub struct Image {
     pub(crate) configs: OrdMap<ConfigEntity, Arc<ConfigImage>>,
     /// Shared until a rule changes: who compares pointers sees whether any did.
     pub(crate) acls: Arc<AclIndex>,
+    /// By id.
+    pub(crate) delegation_tokens: OrdMap<String, Arc<DelegationToken>>,
     pub(crate) deleting: OrdMap<TopicName, TopicId>,
+    /// Topics whose nodes this release cannot decode: nothing is known of them, and they are not gone.
+    pub(crate) unreadable_topics: OrdSet<TopicName>,
     pub(crate) coordinators: OrdMap<CoordinatorId, Arc<CoordinatorImage>>,
     pub(crate) producer_ids: Option<ProducerIdBlock>,
     pub(crate) index: PartitionIndex,
@@ -123,8 +129,8 @@ impl Image {
         self.brokers.values()
     }
 
-    /// Whether no registration differs between the images, as far as a look at what they share tells: cheap, and false
-    /// where it would have to compare.
+    /// Whether the images share their registrations. This compares pointers only: it is cheap, and may
+    /// say false of equal images.
     pub fn has_same_brokers(&self, other: &Self) -> bool {
         self.brokers.ptr_eq(&other.brokers)
     }
@@ -176,6 +182,11 @@ impl Image {
         self.topics.get(self.topic_ids.get(name)?)
     }
 
+    /// Whether there is a topic of this name whose node this release cannot decode.
+    pub fn is_unreadable_topic(&self, name: &str) -> bool {
+        self.unreadable_topics.contains(name)
+    }
+
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
         self.topics.get(&id)
     }
@@ -202,8 +213,8 @@ impl Image {
     /// Directories that are named one by one are the broker's own matter: only it knows which it has.
     pub fn is_cordoned(&self, broker: BrokerId) -> bool {
         // As in Kafka, the key is set on one broker, never on all.
-        let value = self.config(&ConfigEntity::broker(broker)).and_then(|one| one.entries.get("cordoned.log.dirs"));
-        value.is_some_and(|value| value.split(',').any(|path| path.trim() == "*"))
+        let set = self.config(&ConfigEntity::broker(broker)).and_then(|one| one.entries.get(CordonedLogDirs::KEY));
+        set.is_some_and(|value| CordonedLogDirs::parse(value).are_all())
     }
 
     pub fn configs(&self) -> impl Iterator<Item = (&ConfigEntity, &Arc<ConfigImage>)> {
@@ -222,9 +233,24 @@ impl Image {
         self.configs.range(first..after)
     }
 
+    /// The subscriptions to metrics of clients. One whose entries were all deleted is none.
+    pub fn client_metrics(&self) -> impl Iterator<Item = (&ConfigEntity, &Arc<ConfigImage>)> {
+        let first = ConfigEntity { kind: ConfigKind::ClientMetrics, name: String::new() };
+        self.configs.range(first..).filter(|(_, config)| !config.entries.is_empty())
+    }
+
     /// The rules of the authorizer.
     pub fn acls(&self) -> &Arc<AclIndex> {
         &self.acls
+    }
+
+    pub fn delegation_token(&self, id: &str) -> Option<&DelegationToken> {
+        self.delegation_tokens.get(id).map(Arc::as_ref)
+    }
+
+    /// All delegation tokens with their ids, by id.
+    pub fn delegation_tokens(&self) -> impl Iterator<Item = (&str, &DelegationToken)> {
+        self.delegation_tokens.iter().map(|(id, token)| (id.as_str(), &**token))
     }
 
     /// The disk that the tree remembers for a coordinator.

@@ -1,5 +1,5 @@
 //! `/config/KIND/ENTITY`: the run-time configuration of a topic, a broker, all brokers, a group, a client, a user, an
-//! address.
+//! address, a subscription to clients' metrics.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,13 +22,23 @@ pub enum ConfigKind {
     /// A client of a user: `/config/users/USER/clients/CLIENT`.
     UserClients,
     Ips,
-    /// Kafka has these since it lost its ZooKeeper tree; the path is ours.
+    /// Kafka has these, and the next, since it lost its ZooKeeper tree; the paths are ours.
     Groups,
+    /// What clients are asked to push of their metrics.
+    ClientMetrics,
 }
 
 impl ConfigKind {
-    pub const ALL: [Self; 7] =
-        [Self::Topics, Self::Brokers, Self::Clients, Self::Users, Self::UserClients, Self::Ips, Self::Groups];
+    pub const ALL: [Self; 8] = [
+        Self::Topics,
+        Self::Brokers,
+        Self::Clients,
+        Self::Users,
+        Self::UserClients,
+        Self::Ips,
+        Self::Groups,
+        Self::ClientMetrics,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,6 +49,7 @@ impl ConfigKind {
             Self::UserClients => "user-clients",
             Self::Ips => "ips",
             Self::Groups => "groups",
+            Self::ClientMetrics => "client-metrics",
         }
     }
 
@@ -65,6 +76,10 @@ impl ConfigEntity {
 
     pub fn broker(id: BrokerId) -> Self {
         Self { kind: ConfigKind::Brokers, name: id.to_string() }
+    }
+
+    pub fn client_metrics(name: &str) -> Self {
+        Self { kind: ConfigKind::ClientMetrics, name: name.to_owned() }
     }
 
     pub fn group(name: &str) -> Self {
@@ -170,7 +185,7 @@ struct Shown {
 pub const HIDDEN: &str = "[hidden]";
 
 /// Whether values of this name are secrets: passwords and keys of a broker's listeners, and credentials of users.
-/// Whoever reads the tree is not asked who it is.
+/// Reading the tree needs no authentication.
 pub fn is_secret(name: &str) -> bool {
     const PARTS: [&str; 8] =
         ["password", "passphrase", "secret", "jaas.config", "credentials", "keystore.key", "certificate", "scram-sha-"];

@@ -10,6 +10,7 @@ pub mod controller;
 pub mod controller_epoch;
 pub mod coordinator;
 pub mod decided_request;
+pub mod delegation_token;
 pub mod delete_topic;
 pub mod feature;
 pub mod partition;
@@ -57,6 +58,7 @@ pub enum NodePath {
     Feature,
     SequenceId,
     DeleteTopic(TopicName),
+    DelegationToken(String),
     Coordinator(CoordinatorId),
     ProducerIds,
     /// No payload that this release reads: empty parents, and kinds of later releases.
@@ -95,6 +97,9 @@ pub fn classify(path: &Path) -> NodePath {
         ["feature"] => NodePath::Feature,
         ["latest_producer_id_block"] => NodePath::ProducerIds,
         ["admin", "delete_topics", name] => topic(name, NodePath::DeleteTopic),
+        ["delegation_token", "tokens", id] => {
+            delegation_token::id_of(id).map_or(NodePath::Other, NodePath::DelegationToken)
+        }
         ["ottla", "brokers", id] => number(id, |id| NodePath::BrokerMemory(BrokerId(id))),
         ["ottla", "coordinators", id] => number(id, |id| NodePath::Coordinator(CoordinatorId(id))),
         _ => NodePath::Other,
@@ -118,6 +123,7 @@ pub fn json(path: &Path, node: &Node) -> Option<String> {
         NodePath::Feature => feature::json(payload),
         NodePath::Coordinator(_) => coordinator::json(payload),
         NodePath::ProducerIds => producer_ids::json(payload),
+        NodePath::DelegationToken(id) => delegation_token::json(&id, payload),
         NodePath::SequenceId | NodePath::DeleteTopic(_) | NodePath::Other => return None,
     };
     shown.ok().filter(|text| !text.is_empty())

@@ -26,13 +26,13 @@ pub fn of(name: &str) -> &'static str {
         "flush.messages" => "The number of records after which the log is synced to the disk.",
         "flush.ms" => "The time after which the log is synced to the disk.",
         "follower.replication.throttled.replicas" => {
-            "The replicas whose fetching as followers is throttled: partition:broker, separated by commas, or * for \
-             all. No effect: there are no quotas yet."
+            "The replicas whose fetching as followers is throttled while they are not in sync: partition:broker, \
+             separated by commas, or * for all."
         }
         "index.interval.bytes" => "About how many bytes of records lie between two entries of the offset index.",
         "leader.replication.throttled.replicas" => {
-            "The replicas for which the leader throttles replication: partition:broker, separated by commas, or * \
-             for all. No effect: there are no quotas yet."
+            "The leaders that throttle replication to followers that are not in sync: partition:broker, separated by \
+             commas, or * for all."
         }
         "local.retention.bytes" => {
             "The size of the log on the broker's disk, if older segments are in remote storage; -2 for \

@@ -2,7 +2,8 @@
 
 use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_protocol::{decode_response, encode_request};
-use ottla_sasl::{ClientCredentials, ClientSession, Credentials, ScramCredential, ScramHash};
+use ottla_sasl::oauth::{Bearer, TokenError};
+use ottla_sasl::{ClientCredentials, ClientSession, Credentials, ScramCredential, ScramHash, TokenCredential};
 
 use super::*;
 use crate::response::Part;
@@ -17,6 +18,20 @@ impl Credentials for Users {
     fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential> {
         let password = self.password(user)?;
         Some(ScramCredential::of_password(hash, &password, b"salt".to_vec(), 4096))
+    }
+
+    /// The token `token-N` is alice's and lives for N more seconds.
+    fn token(&self, hash: ScramHash, id: &str) -> Option<TokenCredential> {
+        let left_ms: i64 = id.strip_prefix("token-")?.parse::<i64>().ok()? * 1_000;
+        let credential = ScramCredential::of_token(hash, &self.nobody_secret(), id, "hmac");
+        Some(TokenCredential { credential, owner: "alice".to_owned(), expires_ms: wall_ms() + left_ms })
+    }
+
+    /// `alice.N` is a bearer token of alice that lives for N more seconds.
+    fn bearer(&self, token: &str) -> Result<Bearer, TokenError> {
+        let left = token.strip_prefix("alice.").and_then(|left| left.parse::<i64>().ok());
+        let left_ms = left.ok_or(TokenError::Signature)? * 1_000;
+        Ok(Bearer { user: "alice".to_owned(), expires_ms: wall_ms() + left_ms })
     }
 
     fn nobody_secret(&self) -> [u8; 32] {
@@ -35,8 +50,9 @@ struct Bench {
 impl Bench {
     fn new(reauth_max: Option<Duration>) -> Self {
         let listener = SaslListener {
-            mechanisms: [Mechanism::Plain, SCRAM].into(),
+            mechanisms: [Mechanism::Plain, SCRAM, Mechanism::OAuthBearer].into(),
             credentials: Arc::new(Users),
+            watcher: None,
             reauth_max,
             receive_bytes_max: 1_000,
             failure_delay: Duration::ZERO,
@@ -68,8 +84,10 @@ impl Bench {
 
     /// Logs in; the code and the text, and how long the login holds.
     async fn log_in(&mut self, mechanism: Mechanism, user: &str, password: &str) -> (i16, String, i64) {
-        assert_eq!(self.handshake(1, mechanism.name()).await, (0, 2));
-        let credentials = ClientCredentials { mechanism, user: user.to_owned(), password: password.to_owned() };
+        assert_eq!(self.handshake(1, mechanism.name()).await, (0, 3));
+        let is_token = user.starts_with("token-");
+        let (user, password) = (user.to_owned(), password.to_owned());
+        let credentials = ClientCredentials { mechanism, user, password, is_token };
         let mut session = ClientSession::new(credentials, &[1; 18]);
         let (mut token, mut lifetime_ms) = (Vec::new(), 0);
         while let Some(next) = session.step(&token).expect("an honest server") {
@@ -142,11 +160,11 @@ async fn what_comes_before_the_login_ends_the_connection() {
     let mut bench = Bench::new(None);
     assert!(bench.call(1, &SaslAuthenticateRequest::default()).await.is_none());
     let mut bench = Bench::new(None);
-    assert_eq!(bench.handshake(1, "PLAIN").await, (0, 2));
+    assert_eq!(bench.handshake(1, "PLAIN").await, (0, 3));
     assert!(bench.call(1, &SaslHandshakeRequest::default()).await.is_none());
     let mut bench = Bench::new(None);
     let code = ErrorCode::UnsupportedSaslMechanism.code();
-    assert_eq!(bench.handshake(1, "GSSAPI").await, (code, 2), "the offered ones are named");
+    assert_eq!(bench.handshake(1, "GSSAPI").await, (code, 3), "the offered ones are named");
     assert!(!bench.serves());
     let versions = ottla_protocol::messages::api_versions::ApiVersionsResponse::encode_request(4, 5, None);
     assert!(matches!(Bench::new(None).take(&versions[4..]), Outcome::Early));
@@ -155,11 +173,11 @@ async fn what_comes_before_the_login_ends_the_connection() {
 #[tokio::test]
 async fn bare_tokens_follow_a_handshake_of_version_0() {
     let mut bench = Bench::new(None);
-    assert_eq!(bench.handshake(0, "PLAIN").await, (0, 2));
+    assert_eq!(bench.handshake(0, "PLAIN").await, (0, 3));
     assert_eq!(answer(bench.take(b"\0bob\0bob-secret")).await.as_deref(), Some(&[0; 4][..]));
     assert!(bench.serves() && bench.principal == KafkaPrincipal::user("bob"));
     let mut bench = Bench::new(None);
-    assert_eq!(bench.handshake(0, "PLAIN").await, (0, 2));
+    assert_eq!(bench.handshake(0, "PLAIN").await, (0, 3));
     assert!(answer(bench.take(b"\0bob\0wrong")).await.is_none());
     assert!(!bench.serves());
 }
@@ -187,4 +205,37 @@ async fn a_login_ends_and_is_renewed_by_the_same_user_only() {
         assert!(!bench.serves());
         assert_eq!(bench.principal, KafkaPrincipal::user("alice"));
     }
+}
+
+#[tokio::test]
+async fn a_login_by_a_token_ends_with_the_token() {
+    let minute = Duration::from_secs(60);
+    for (reauth_max, most_ms) in [(None, 3_600_000), (Some(minute), 60_000)] {
+        let mut bench = Bench::new(reauth_max);
+        let (code, _, lifetime_ms) = bench.log_in(SCRAM, "token-3600", "hmac").await;
+        assert_eq!((code, &bench.principal), (0, &KafkaPrincipal::user("alice")));
+        // What passes between the token and the answer to it is not known here.
+        assert!(lifetime_ms > 0 && lifetime_ms <= most_ms, "{lifetime_ms}");
+        assert!(bench.login.is_by_token() && bench.serves());
+        bench.now += Duration::from_millis(most_ms.unsigned_abs());
+        assert!(!bench.serves(), "the token has expired");
+    }
+    let mut bench = Bench::new(None);
+    assert_eq!(bench.log_in(SCRAM, "alice", "alice-secret").await.0, 0);
+    assert!(!bench.login.is_by_token());
+    assert_ne!(Bench::new(None).log_in(SCRAM, "token-3600", "other").await.0, 0);
+}
+
+#[tokio::test]
+async fn a_login_by_a_bearer_token_ends_with_it_too_and_is_no_delegation() {
+    let mut bench = Bench::new(None);
+    let (code, _, lifetime_ms) = bench.log_in(Mechanism::OAuthBearer, "", "alice.60").await;
+    assert_eq!((code, &bench.principal), (0, &KafkaPrincipal::user("alice")));
+    assert!((1..=60_000).contains(&lifetime_ms) && !bench.login.is_by_token());
+    bench.now += Duration::from_secs(30);
+    assert_eq!(bench.log_in(Mechanism::OAuthBearer, "", "alice.90").await.0, 0, "again, with the next token");
+    bench.now += Duration::from_secs(60);
+    assert!(bench.serves(), "the first token has expired, not the second");
+    let (code, text, _) = Bench::new(None).log_in(Mechanism::OAuthBearer, "", "mallory.60").await;
+    assert_eq!((code, text.as_str()), (ErrorCode::SaslAuthenticationFailed.code(), r#"{"status":"invalid_token"}"#));
 }

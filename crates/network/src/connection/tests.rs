@@ -10,7 +10,8 @@ use ottla_metrics::Registry;
 use ottla_model::{IncarnationId, KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_protocol::frame;
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
-use ottla_sasl::{Credentials, Mechanism, ScramCredential, ScramHash};
+use ottla_sasl::oauth::{Bearer, TokenError};
+use ottla_sasl::{Credentials, Mechanism, ScramCredential, ScramHash, TokenCredential};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -29,11 +30,11 @@ pub(crate) struct Greeter;
 impl Service for Greeter {
     type Identity = ();
 
-    fn handle(self: &Arc<Self>, _: &RequestContext, frame: BytesMut) -> Answer {
-        Self::handle_early(&(), &frame).unwrap_or(Answer::None)
+    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer {
+        Self::handle_early(&(), context, &frame).unwrap_or(Answer::None)
     }
 
-    fn handle_early((): &(), frame: &BytesMut) -> Option<Answer> {
+    fn handle_early((): &(), _: &RequestContext, frame: &BytesMut) -> Option<Answer> {
         let (header, _) = match frame::parse_header(frame) {
             Ok(parsed) => parsed,
             Err(error) => return Some(Answer::close(error)),
@@ -79,9 +80,11 @@ async fn connect_to<S: Service>(
         security_protocol: SecurityProtocol::Plaintext,
         is_inter_broker_listener: false,
         principal: KafkaPrincipal::anonymous(),
+        is_by_token: false,
         peer,
         connection_id: 0,
         opened: std::time::Instant::now(),
+        software: Arc::default(),
     };
     let task = tokio::spawn(Connection::new(Transport::Plain(server), context, sasl, Arc::clone(shared)).run());
     (client.expect("connected"), task)
@@ -156,9 +159,11 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
         security_protocol: SecurityProtocol::Plaintext,
         is_inter_broker_listener: false,
         principal: KafkaPrincipal::anonymous(),
+        is_by_token: false,
         peer: server.1,
         connection_id: 0,
         opened: std::time::Instant::now(),
+        software: Arc::default(),
     };
     let mut connection = Connection::new(Transport::Plain(server.0), context, None, shared());
     let (done, wait) = tokio::sync::oneshot::channel::<()>();
@@ -192,9 +197,11 @@ async fn a_response_that_mutes_stops_the_reading_for_its_time() {
         security_protocol: SecurityProtocol::Plaintext,
         is_inter_broker_listener: false,
         principal: KafkaPrincipal::anonymous(),
+        is_by_token: false,
         peer,
         connection_id: 0,
         opened: std::time::Instant::now(),
+        software: Arc::default(),
     };
     let mut connection = Connection::new(Transport::Plain(server), context, None, shared());
     let answered = |connection: &mut Connection<Greeter>, mute| {
@@ -226,8 +233,8 @@ struct Holder {
 impl Service for Holder {
     type Identity = ();
 
-    fn handle(self: &Arc<Self>, _: &RequestContext, frame: BytesMut) -> Answer {
-        let answer = Greeter::handle_early(&(), &frame).unwrap_or(Answer::None);
+    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer {
+        let answer = Greeter::handle_early(&(), context, &frame).unwrap_or(Answer::None);
         if self.handled.fetch_add(1, Ordering::AcqRel) > 0 {
             return answer;
         }
@@ -238,7 +245,7 @@ impl Service for Holder {
         }))
     }
 
-    fn handle_early((): &(), _: &BytesMut) -> Option<Answer> {
+    fn handle_early((): &(), _: &RequestContext, _: &BytesMut) -> Option<Answer> {
         None
     }
 }
@@ -536,13 +543,13 @@ impl Service for Spinner {
         Answer::None
     }
 
-    fn handle_early(handled: &AtomicI64, frame: &BytesMut) -> Option<Answer> {
+    fn handle_early(handled: &AtomicI64, context: &RequestContext, frame: &BytesMut) -> Option<Answer> {
         let began = Instant::now();
         while began.elapsed() < TURN_MAX {
             std::hint::spin_loop();
         }
         handled.fetch_add(1, Ordering::Relaxed);
-        Greeter::handle_early(&(), frame)
+        Greeter::handle_early(&(), context, frame)
     }
 }
 
@@ -581,6 +588,14 @@ impl Credentials for Nobody {
         None
     }
 
+    fn token(&self, _: ScramHash, _: &str) -> Option<TokenCredential> {
+        None
+    }
+
+    fn bearer(&self, _: &str) -> Result<Bearer, TokenError> {
+        Err(TokenError::Signature)
+    }
+
     fn nobody_secret(&self) -> [u8; 32] {
         [9; 32]
     }
@@ -596,6 +611,7 @@ async fn a_client_that_floods_has_no_longer_to_log_in_than_others() {
     let sasl = SaslListener {
         mechanisms: [Mechanism::Plain].into(),
         credentials: Arc::new(Nobody),
+        watcher: None,
         reauth_max: None,
         receive_bytes_max: 1_000,
         failure_delay: Duration::ZERO,

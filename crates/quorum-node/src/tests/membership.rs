@@ -130,7 +130,7 @@ fn what_would_lose_the_majority_is_refused_unless_forced() {
     }
     let id = other as u64 + 1;
     let refused = peers.change(7, remove(id), Some(away)).expect_err("one of two would answer");
-    assert!(refused.message.contains("no majority"), "{refused}");
+    assert!(refused.message.contains("lack a majority"), "{refused}");
     let forced = ChangeQuorum::Remove { coordinator: CoordinatorId(id), disk: None, force: true };
     peers.change(8, forced, Some(away)).expect("removed");
 }

@@ -21,7 +21,7 @@ use ottla_storage::RealEnv;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
-use crate::partition::{Fetch, FetchRead, Partition};
+use crate::partition::{Fetch, FetchRead, LeaderThrottle, Partition};
 
 pub use cache::{FetchSessionCache, ParkedRoom};
 /// A topic as a request names it: by name before version 13, then by id.
@@ -191,7 +191,8 @@ impl FetchSession {
         let mut news = std::mem::take(&mut slots.news);
         self.signal.drain(&mut news);
         slots.check_access(partitions, &mut news);
-        let mut reader = SessionReader { session: self, subscribes: slots.subscribes, partitions, terms, now, wakes };
+        let subscribes = slots.subscribes;
+        let mut reader = SessionReader { session: self, subscribes, partitions, terms, now, wakes, throttled_bytes: 0 };
         let found = slots.partitions.evaluate(news.drain(..), terms.limits, terms.full, &mut reader);
         slots.news = news;
         found
@@ -243,6 +244,8 @@ struct SessionReader<'a, F> {
     terms: &'a FetchTerms,
     now: MonotonicMs,
     wakes: &'a mut Wakes,
+    /// Of throttled replicas, in this look.
+    throttled_bytes: usize,
 }
 
 impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for SessionReader<'_, F> {
@@ -274,8 +277,29 @@ impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for Session
         // Records leave from their files, each with a descriptor until it is sent.
         let is_crowded = !request.min_one && RealEnv::is_crowded();
         let request = PartitionRequest { max_bytes: if is_crowded { 0 } else { request.max_bytes }, ..*request };
+        let throttle = match self.session.fetcher {
+            Fetcher::Replica { id, .. } => hosted.partition.leader_throttle(id, self.now),
+            Fetcher::Consumer | Fetcher::Debugger => LeaderThrottle::Free,
+        };
+        let room = match throttle {
+            LeaderThrottle::Limited(allowance) => allowance.saturating_sub(self.throttled_bytes),
+            LeaderThrottle::Free | LeaderThrottle::Counted => usize::MAX,
+        };
+        let request = PartitionRequest {
+            max_bytes: request.max_bytes.min(room),
+            min_one: request.min_one && room > 0,
+            ..request
+        };
         let fetch = Fetch::of(self.session.fetcher, self.terms.read_committed, &request);
-        hosted.partition.fetch(&fetch, self.now, self.wakes)
+        let mut read = hosted.partition.fetch(&fetch, self.now, self.wakes);
+        if throttle != LeaderThrottle::Free {
+            read.is_throttled = true;
+            self.throttled_bytes += read.records_bytes();
+        }
+        if room == 0 {
+            read.is_held_back = std::mem::take(&mut read.left_out_bytes) > 0;
+        }
+        read
     }
 }
 
@@ -298,6 +322,7 @@ impl PartitionRead for FetchRead {
             diverges: self.diverging.is_some(),
             bytes: self.records_bytes(),
             left_out_bytes: self.left_out_bytes,
+            is_held_back: self.is_held_back,
             high_watermark: self.high_watermark,
             log_start: self.log_start,
         }

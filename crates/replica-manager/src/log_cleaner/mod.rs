@@ -316,7 +316,7 @@ impl LogCleaner {
                 self.metrics.cleaner.failures.add(1);
                 tracing::warn!(partition = %partition.name(), %error, "a log is not cleaned");
                 match partition.disk_error(&error) {
-                    DiskFault::Full | DiskFault::OutOfDescriptors => Some(self.in_a_while()),
+                    DiskFault::Full | DiskFault::OutOfDescriptors | DiskFault::NameTaken => Some(self.in_a_while()),
                     DiskFault::Failed => None,
                 }
             }

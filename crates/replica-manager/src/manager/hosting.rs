@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
 use ottla_partition::{BrokenRules, BrokerNews, Local, LogLocation, Place, Placement};
@@ -133,9 +134,15 @@ impl ReplicaManager {
                     let Some(partition) = hosted.partitions.get(&id) else { continue };
                     tracing::warn!(
                         partition = %partition.name(),
-                        "the quorum does not count on this replica any more: it starts over"
+                        "creating a new log: the replica is neither in the ISR nor in the ELR"
                     );
-                    partition.begin_opening();
+                    if partition.is_held_up() {
+                        // Before the job that makes the log: nobody waits for its lock here.
+                        let opening = partition.clone();
+                        partition.directory().run(Urgency::Urgent, move || opening.begin_opening());
+                    } else {
+                        partition.begin_opening();
+                    }
                     work.created.push(partition.clone());
                 }
                 Placement::Place { id, topic, state, log } => {
@@ -195,6 +202,16 @@ impl ReplicaManager {
         let mut wakes = Wakes::default();
         partition.assume(state, now, &mut wakes);
         match log {
+            // It is given its topic's id, durably: nobody waits for that disk here.
+            Place::Found(found) if found.log.as_ref().is_none_or(|log| log.topic_id().is_none()) => {
+                let (manager, opening) = (self.clone(), partition.clone());
+                directory.run(Urgency::Urgent, move || {
+                    if !opening.is_closed() {
+                        manager.open_log(&opening, found.log);
+                        manager.fetchers.update([&opening]);
+                    }
+                });
+            }
             Place::Found(found) => {
                 self.open_log(&partition, found.log);
                 work.changed.push(partition.clone());
@@ -212,11 +229,9 @@ impl ReplicaManager {
         self.log_dirs.least_used(&self.cordoned()).cloned()
     }
 
-    /// The value of `cordoned.log.dirs`: the paths of directories that get no new logs, or `*` for all.
-    pub fn cordoned(&self) -> Vec<String> {
+    pub fn cordoned(&self) -> CordonedLogDirs {
         let config = self.live.current();
-        let paths = config.properties.text("cordoned.log.dirs").unwrap_or_default();
-        paths.split(',').map(|path| path.trim().to_owned()).collect()
+        CordonedLogDirs::parse(config.properties.text(CordonedLogDirs::KEY).unwrap_or_default())
     }
 
     fn new_partition(
@@ -358,7 +373,8 @@ impl ReplicaManager {
     pub(super) fn set_aside(&self, found: FoundLog) {
         tracing::warn!(
             partition = %found.partition, topic_id = ?found.topic_id, directory = %found.directory.path().display(),
-            damaged = found.is_damaged, "not a log of a topic of this cluster, or a damaged one: its directory is set aside as -stray"
+            damaged = found.is_damaged,
+            "not a log of a topic of this cluster, or a damaged one: its directory is set aside as -stray"
         );
         let owner = found.directory.clone();
         let (name, log) = (found.partition, found.log);

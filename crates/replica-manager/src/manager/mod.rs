@@ -54,6 +54,7 @@ use crate::metadata_cache::MetadataCache;
 use crate::partition::{Partition, PartitionContext};
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
+use crate::replication_throttles::ReplicationThrottles;
 use crate::topic_settings::TopicSettings;
 
 use hosted_partitions::HostedPartitions;
@@ -150,6 +151,7 @@ impl ReplicaManager {
             metadata: metadata.clone(),
             alter_partition: alter_partition.clone(),
             cleaner: LogCleaner::start(live.clone(), metrics.clone(), data.clone()),
+            throttles: Arc::new(ReplicationThrottles::new(&live)),
             replica_lag_time_max: config.replica_lag_time_max,
             verifies_transactions: config.transaction_partition_verification_enable,
             metrics: metrics.clone(),
@@ -256,6 +258,10 @@ impl ReplicaManager {
 
     pub fn log_dirs(&self) -> &LogDirs {
         &self.log_dirs
+    }
+
+    pub fn throttles(&self) -> &ReplicationThrottles {
+        &self.context.throttles
     }
 
     fn settings_of(&self, overrides: &BTreeMap<String, String>) -> TopicSettings {

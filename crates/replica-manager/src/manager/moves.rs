@@ -346,7 +346,7 @@ impl ReplicaManager {
                 .mark_deleted(std::slice::from_ref(&name))
                 .and_then(|paths| paths.iter().try_for_each(|path| owner.remove(path)));
             if let Err(error) = removed {
-                tracing::warn!(partition = %name, %error, "what a replica has left is not removed");
+                tracing::warn!(partition = %name, %error, "cannot remove the old log of a moved replica");
             }
         });
     }

@@ -15,12 +15,14 @@ use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
 use crate::manager::metrics::ReplicaMetrics;
 use crate::metadata_cache::MetadataCache;
+use crate::replication_throttles::ReplicationThrottles;
 
 pub struct PartitionContext {
     pub identity: Arc<Identity>,
     pub metadata: Arc<MetadataCache>,
     pub alter_partition: Arc<AlterPartitionManager>,
     pub cleaner: Arc<LogCleaner>,
+    pub throttles: Arc<ReplicationThrottles>,
     pub replica_lag_time_max: Duration,
     /// `transaction.partition.verification.enable`.
     pub verifies_transactions: bool,
@@ -66,10 +68,13 @@ impl PartitionContext {
             let directory = directory.path().display();
             match fault {
                 DiskFault::Full => {
-                    tracing::error!(%directory, %error, "the log directory is full: writes are refused until there is room");
+                    tracing::error!(%directory, %error, "log directory full: refusing writes until there is room");
                 }
                 DiskFault::OutOfDescriptors => {
-                    tracing::warn!(%directory, %error, "out of descriptors: it is tried again");
+                    tracing::warn!(%directory, %error, "no free file descriptor; trying again");
+                }
+                DiskFault::NameTaken => {
+                    tracing::warn!(%directory, %error, "something is in the way: it is tried again");
                 }
                 DiskFault::Failed => {
                     tracing::error!(%directory, %error, "the log directory is out of use until a restart");

@@ -60,10 +60,11 @@ pub struct OwnRecords {
     pub records: Option<RecordSlice>,
 }
 
-/// The room that an append takes at most: a batch, and blocks of a new segment's files. Index files are sparse.
-fn own_append_bytes(max_batch_bytes: usize) -> u64 {
+/// The room that an append takes at most: a batch of the coordinator's (`largest_bytes`) as far as the topic takes it,
+/// and blocks of a new segment's files. Index files are sparse.
+fn own_append_bytes(max_message_bytes: usize, largest_bytes: usize) -> u64 {
     const NEW_SEGMENT_BYTES: u64 = 64 << 10;
-    u64::try_from(max_batch_bytes).unwrap_or(u64::MAX).saturating_add(NEW_SEGMENT_BYTES)
+    u64::try_from(max_message_bytes.min(largest_bytes)).unwrap_or(u64::MAX).saturating_add(NEW_SEGMENT_BYTES)
 }
 
 impl Partition {
@@ -249,8 +250,8 @@ impl Partition {
     }
 
     /// Whether [`Self::append_own`] would be let in now, as far as the replicas and the directory are concerned, and up
-    /// to how many bytes.
-    pub fn takes_own(&self, epoch: LeaderEpoch) -> Result<usize, ErrorCode> {
+    /// to how many bytes. `largest_bytes`: what the coordinator writes at most in a batch.
+    pub fn takes_own(&self, epoch: LeaderEpoch, largest_bytes: usize) -> Result<usize, ErrorCode> {
         let directory = self.directory.load();
         if directory.health().is_unusable() {
             return Err(ErrorCode::KafkaStorageError);
@@ -259,7 +260,8 @@ impl Partition {
         // A refused append costs its coordinator the state of all groups of the partition: once the disk was full, none
         // is tried before the file system has room for it.
         if (self.is_out_of_room() || directory.health().is_full())
-            && log_io::run_blocking(|| directory.space()).is_ok_and(|(_, free)| free < own_append_bytes(max_bytes))
+            && log_io::run_blocking(|| directory.space())
+                .is_ok_and(|(_, free)| free < own_append_bytes(max_bytes, largest_bytes))
         {
             return Err(ErrorCode::KafkaStorageError);
         }
@@ -474,5 +476,18 @@ impl Partition {
 impl AckWait<'_> {
     pub(super) fn answer(&self) -> PendingAck {
         PendingAck { pending: self.pending.clone(), place: self.place }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a topic that takes huge messages, 2 GiB had to be free before an offset was written again.
+    #[test]
+    fn no_more_room_is_asked_for_than_a_batch_of_the_coordinator_takes() {
+        let own = own_append_bytes(0, 0);
+        assert_eq!(own_append_bytes(2_147_483_647, 1_048_588), 1_048_588 + own);
+        assert_eq!(own_append_bytes(1_000, 1_048_588), 1_000 + own);
     }
 }

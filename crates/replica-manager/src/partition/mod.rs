@@ -15,6 +15,7 @@ mod context;
 mod follower_side;
 mod leader_side;
 mod retention_side;
+mod throttling;
 pub mod waiters;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
@@ -41,6 +42,7 @@ pub use context::PartitionContext;
 pub use leader_side::{AckWait, Appended, OwnRecords, ProducedBatch};
 pub use ottla_partition::{Fetch, FoundOffset, OffsetQuery, Reader, Visible};
 pub use ottla_replication::FollowerStep;
+pub use throttling::LeaderThrottle;
 use waiters::{PendingAck, Subscribers, Subscription, Wakes, Watcher};
 
 type Replica = ottla_partition::Replica<RealEnv, PendingAck>;
@@ -64,6 +66,10 @@ pub struct FetchRead {
     pub aborted: Vec<AbortedTransaction>,
     /// About how much there is that found no room in the answer; 0 where `records` has some of it.
     pub left_out_bytes: usize,
+    /// There is more, which the leader's throttle does not let go now.
+    pub is_held_back: bool,
+    /// Its bytes count for the leader's throttle.
+    pub is_throttled: bool,
 }
 
 impl FetchRead {
@@ -77,6 +83,8 @@ impl FetchRead {
             records: None,
             aborted: Vec::new(),
             left_out_bytes: 0,
+            is_held_back: false,
+            is_throttled: false,
         }
     }
 

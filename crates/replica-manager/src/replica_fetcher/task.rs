@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, MonotonicMs, Offset, PartitionId, TopicIdPartition};
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::{
     BrokerId as WireBrokerId, ListOffsetsRequest, TopicName as WireTopicName,
@@ -102,7 +102,12 @@ impl Followers for LocalFollowers {
         answer: &FetchAnswer,
         records: &[u8],
     ) -> FollowerStep {
+        partition.count_fetched(records.len(), clock::monotonic());
         partition.follower_answered(asked, answer, records, clock::wall())
+    }
+
+    fn held_until(&mut self, partition: &Arc<Partition>, now: MonotonicMs) -> Option<MonotonicMs> {
+        partition.held_until(now)
     }
 
     fn leader_bounds(

@@ -59,6 +59,8 @@ pub struct BrokenRules {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fetcher {
     Consumer,
+    /// Compares replicas: it reads any of them, as a consumer reads the leader (Kafka's debugging consumer).
+    Debugger,
     /// Only where a fetch came in on the inter-broker listener with an id and epoch that the image confirms.
     Replica {
         id: BrokerId,
@@ -105,6 +107,8 @@ pub struct ReadFacts {
     pub bytes: usize,
     /// About how much there is that found no room.
     pub left_out_bytes: usize,
+    /// There is more, which must not go now: nothing wakes the fetch for it, and the next request looks again.
+    pub is_held_back: bool,
     pub high_watermark: Offset,
     pub log_start: Offset,
 }
@@ -369,7 +373,7 @@ impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
         };
         let read = reader.read(&slot.key, &mut slot.handle, &request);
         let facts = read.facts();
-        if facts.left_out_bytes > 0 && keeps_queued {
+        if (facts.left_out_bytes > 0 || facts.is_held_back) && keeps_queued {
             self.order.queue(at);
         }
         found.budget.add(facts.bytes, facts.left_out_bytes, wanted.max_bytes);

@@ -80,8 +80,8 @@ impl<S: Clone> SessionTable<S> {
 }
 
 impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
-    /// A request has come: what it names is wanted from now on, what it forgets is not. Returns what the caller held of
-    /// forgotten partitions. [`Self::turn`] is the request's then, until the session's next one.
+    /// A request has come: adds the partitions that it names, removes those that it forgets. Returns what
+    /// the caller held of forgotten partitions. [`Self::turn`] is the request's then, until the session's next one.
     ///
     /// # Errors
     /// It does not follow the session's last one. Nothing has changed.

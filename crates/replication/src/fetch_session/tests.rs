@@ -17,6 +17,8 @@ const FOLLOWER: Fetcher = Fetcher::Replica { id: BrokerId(2), epoch: BrokerEpoch
 struct Partitions {
     bytes: Vec<usize>,
     asked: Vec<(u32, bool)>,
+    /// A throttle does not let them go.
+    held_back: Vec<u32>,
 }
 
 impl PartitionRead for ReadFacts {
@@ -34,7 +36,17 @@ impl ReadPartition<u32, ()> for Partitions {
         let fits = there <= request.max_bytes || request.min_one;
         let (bytes, left_out_bytes) = if fits { (there, 0) } else { (0, there) };
         let (high_watermark, log_start) = (Offset(9), Offset(0));
-        ReadFacts { error: ErrorCode::None, diverges: false, bytes, left_out_bytes, high_watermark, log_start }
+        let is_held_back = self.held_back.contains(key);
+        let (bytes, left_out_bytes) = if is_held_back { (0, 0) } else { (bytes, left_out_bytes) };
+        ReadFacts {
+            error: ErrorCode::None,
+            diverges: false,
+            bytes,
+            left_out_bytes,
+            is_held_back,
+            high_watermark,
+            log_start,
+        }
     }
 }
 
@@ -74,7 +86,7 @@ fn forgetting_frees_the_slot_and_leaves_the_others() {
     session.want(1, FetchPartition { offset: Offset(9), ..WANTED });
     assert_eq!(session.len(), 3);
     assert_eq!(session.forget(&1), None);
-    let mut partitions = Partitions { bytes: vec![0; 8], asked: Vec::new() };
+    let mut partitions = Partitions { bytes: vec![0; 8], ..Partitions::default() };
     answer(&mut session, &mut partitions, false);
     assert_eq!((session.len(), partitions.asked), (2, vec![(0, true), (2, true)]));
     session.want(7, WANTED);
@@ -84,7 +96,7 @@ fn forgetting_frees_the_slot_and_leaves_the_others() {
 /// Fault A2: a partition always has records, another one's batch is larger than what remains.
 #[test]
 fn a_batch_that_does_not_fit_comes_first_next_time() {
-    let mut partitions = Partitions { bytes: vec![60, 80, 0], asked: Vec::new() };
+    let mut partitions = Partitions { bytes: vec![60, 80, 0], ..Partitions::default() };
     let mut kept = session(BrokenRules::default());
     assert_eq!(answer(&mut kept, &mut partitions, true), [(0, 60), (1, 0), (2, 0)]);
     assert_eq!(answer(&mut kept, &mut partitions, false), [(1, 80)]);
@@ -96,7 +108,7 @@ fn a_batch_that_does_not_fit_comes_first_next_time() {
 
 #[test]
 fn only_what_a_request_names_is_progress_and_only_news_are_told() {
-    let mut partitions = Partitions { bytes: vec![0, 0, 0], asked: Vec::new() };
+    let mut partitions = Partitions { bytes: vec![0, 0, 0], ..Partitions::default() };
     let mut session = session(BrokenRules::default());
     answer(&mut session, &mut partitions, true);
     partitions.asked.clear();
@@ -113,7 +125,7 @@ fn only_what_a_request_names_is_progress_and_only_news_are_told() {
 
 #[test]
 fn what_was_not_answered_is_told_later() {
-    let mut partitions = Partitions { bytes: vec![0, 0, 0], asked: Vec::new() };
+    let mut partitions = Partitions { bytes: vec![0, 0, 0], ..Partitions::default() };
     let mut session = session(BrokenRules::default());
     let found = session.evaluate([], LIMITS, true, &mut partitions);
     session.put_back(&found.entries);
@@ -242,4 +254,18 @@ fn a_session_is_found_only_by_its_fetcher() {
     assert!(table.get(id, FOLLOWER).is_some());
     assert_eq!(table.remove(id, FOLLOWER), Some(id));
     assert!(table.is_empty());
+}
+
+/// A throttled partition would never be looked at again: its follower does not name it, and nothing is appended.
+#[test]
+fn a_partition_that_is_held_back_does_not_hurry_the_answer_and_is_looked_at_again() {
+    let mut session = session(BrokenRules::default());
+    let mut partitions = Partitions { bytes: vec![0, 0, 40], held_back: vec![2], ..Partitions::default() };
+    let found = session.evaluate([], LIMITS, true, &mut partitions);
+    assert!(!found.is_due(), "nothing may go yet");
+    session.commit(&found.entries);
+    assert_eq!(answer(&mut session, &mut partitions, false), []);
+    assert_eq!(partitions.asked.last(), Some(&(2, false)));
+    partitions.held_back.clear();
+    assert_eq!(answer(&mut session, &mut partitions, false), [(2, 40)]);
 }

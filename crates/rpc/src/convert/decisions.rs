@@ -75,6 +75,7 @@ decisions! {
     DeleteAcls,
     AlterReassignments,
     ChangeQuorum,
+    AlterDelegationToken,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod acls;
 mod brokers;
 mod configs;
 mod decisions;
+mod delegation_tokens;
 mod elections;
 mod members;
 mod partitions;

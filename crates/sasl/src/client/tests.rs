@@ -1,7 +1,8 @@
 //! Both sides against each other, and the conversations of the RFCs.
 
 use super::*;
-use crate::server::{Credentials, ServerSession, Step};
+use crate::oauth::{Bearer, TokenError};
+use crate::server::{Credentials, ServerSession, Step, TokenCredential, TokenLogin};
 
 struct Users;
 
@@ -14,6 +15,16 @@ impl Credentials for Users {
         (user == "a,l=ice").then(|| ScramCredential::of_password(hash, "secret", b"pepper".to_vec(), 4096))
     }
 
+    fn token(&self, hash: ScramHash, id: &str) -> Option<TokenCredential> {
+        let credential = ScramCredential::of_token(hash, &self.nobody_secret(), id, "aG1hYw==");
+        (id == "t0ken").then(|| TokenCredential { credential, owner: "alice".to_owned(), expires_ms: 7 })
+    }
+
+    fn bearer(&self, token: &str) -> Result<Bearer, TokenError> {
+        let bearer = Bearer { user: "alice".to_owned(), expires_ms: 7 };
+        (token == "to.k.en").then_some(bearer).ok_or(TokenError::Signature)
+    }
+
     fn nobody_secret(&self) -> [u8; 32] {
         [3; 32]
     }
@@ -21,7 +32,11 @@ impl Credentials for Users {
 
 /// The user, and how many messages the client sent.
 fn log_in(mechanism: Mechanism, user: &str, password: &str) -> (Result<String, SaslError>, usize) {
-    let credentials = ClientCredentials { mechanism, user: user.to_owned(), password: password.to_owned() };
+    log_in_with(ClientCredentials { mechanism, user: user.to_owned(), password: password.to_owned(), is_token: false })
+}
+
+fn log_in_with(credentials: ClientCredentials) -> (Result<String, SaslError>, usize) {
+    let mechanism = credentials.mechanism;
     let mut client = ClientSession::new(credentials, &[1; 18]);
     let mut server = ServerSession::new(mechanism, &[2; 18]);
     let (mut answer, mut messages) = (Vec::new(), 0);
@@ -30,7 +45,11 @@ fn log_in(mechanism: Mechanism, user: &str, password: &str) -> (Result<String, S
         messages += 1;
         match server.step(&message, &Users) {
             Ok(Step::Continue(next)) => answer = next,
-            Ok(Step::Done { answer, user }) => {
+            Ok(Step::Done { answer, user, token }) => {
+                let is_delegation = mechanism != Mechanism::OAuthBearer;
+                let expected = (user == "alice" && mechanism != Mechanism::Plain)
+                    .then_some(TokenLogin { is_delegation, expires_ms: 7 });
+                assert_eq!(token, expected);
                 assert_eq!(client.step(&answer), Ok(None));
                 assert_eq!(server.step(b"more", &Users), Err(SaslError::AfterTheEnd));
                 return (Ok(user), messages);
@@ -57,6 +76,42 @@ fn who_knows_the_password_gets_in_and_nobody_else() {
     }
 }
 
+#[test]
+fn a_token_speaks_for_its_owner_and_is_no_user() {
+    for hash in ScramHash::ALL {
+        let mechanism = Mechanism::Scram(hash);
+        let credentials = |user: &str, password: &str, is_token| ClientCredentials {
+            mechanism,
+            user: user.to_owned(),
+            password: password.to_owned(),
+            is_token,
+        };
+        assert_eq!(log_in_with(credentials("t0ken", "aG1hYw==", true)), (Ok("alice".to_owned()), 2));
+        let wrong = Err(SaslError::WrongCredentials { mechanism });
+        // As a user, with a wrong password, of another id; and a user's password is none of a token.
+        for (user, password, is_token) in [
+            ("t0ken", "aG1hYw==", false),
+            ("t0ken", "aG1hYw", true),
+            ("t1ken", "aG1hYw==", true),
+            ("a,l=ice", "secret", true),
+        ] {
+            assert_eq!(log_in_with(credentials(user, password, is_token)), (wrong.clone(), 2), "{user}");
+        }
+    }
+}
+
+#[test]
+fn a_bearer_token_is_accepted_or_refused_in_two_steps() {
+    let mechanism = Mechanism::OAuthBearer;
+    assert_eq!(log_in(mechanism, "", "to.k.en"), (Ok("alice".to_owned()), 1));
+    let refused = SaslError::InvalidToken(TokenError::Signature);
+    assert_eq!(refused.told(), r#"{"status":"invalid_token"}"#);
+    assert_eq!(log_in(mechanism, "", "oth.e.r"), (Err(refused), 2));
+    let mut server = ServerSession::new(mechanism, &[2; 18]);
+    let for_another = b"n,a=bob,\x01auth=Bearer to.k.en\x01\x01";
+    assert_eq!(server.step(for_another, &Users), Err(SaslError::OtherAuthorizationId));
+}
+
 /// RFC 7677, section 3.
 #[test]
 fn the_conversation_of_the_rfc() {
@@ -69,6 +124,12 @@ fn the_conversation_of_the_rfc() {
             let salt = scram::from_base64("W22ZaJ0SNY7soEsUEjb6gQ==")?;
             (user == "user").then(|| ScramCredential::of_password(hash, "pencil", salt, 4096))
         }
+        fn token(&self, _: ScramHash, _: &str) -> Option<TokenCredential> {
+            None
+        }
+        fn bearer(&self, _: &str) -> Result<Bearer, TokenError> {
+            Err(TokenError::Signature)
+        }
         fn nobody_secret(&self) -> [u8; 32] {
             [0; 32]
         }
@@ -80,12 +141,15 @@ fn the_conversation_of_the_rfc() {
     let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
                 p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
     let answer = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=".to_vec();
-    assert_eq!(server.step(last.as_bytes(), &Pencil), Ok(Step::Done { answer, user: "user".to_owned() }));
+    assert_eq!(server.step(last.as_bytes(), &Pencil), Ok(Step::Done { answer, user: "user".to_owned(), token: None }));
 }
 
 #[test]
 fn a_false_server_is_noticed() {
-    let credentials = |mechanism| ClientCredentials { mechanism, user: "u".to_owned(), password: "p".to_owned() };
+    let credentials = |mechanism| {
+        let (user, password) = ("u".to_owned(), "p".to_owned());
+        ClientCredentials { mechanism, user, password, is_token: false }
+    };
     let start = || {
         let mut client = ClientSession::new(credentials(Mechanism::Scram(ScramHash::Sha256)), &[1; 18]);
         client.step(b"").expect("a first message");

@@ -170,8 +170,8 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
             None
         };
         self.remove_empty_segments(&mut examine_from)?;
-        self.complete_indexes(&listing, examine_from)?;
-        self.load_transaction_indexes(&listing, examine_from)?;
+        let rebuilt = self.complete_indexes(&listing, examine_from)?;
+        self.load_transaction_indexes(&listing, &rebuilt, examine_from)?;
         if examine_from.is_none() {
             match self.activate()? {
                 Some(log_end) => self.log.log_end = log_end,
@@ -339,8 +339,9 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     }
 
     /// Gives the segments that are not examined their indexes: those on disk if their sizes are right and, after an
-    /// unclean end, their last entries; else new ones.
-    fn complete_indexes(&mut self, listing: &Listing, examine_from: Option<usize>) -> Result<(), Fault> {
+    /// unclean end, their last entries; else new ones. Returns the segments with records that got new ones.
+    fn complete_indexes(&mut self, listing: &Listing, examine_from: Option<usize>) -> Result<BTreeSet<Offset>, Fault> {
+        let mut rebuilt = BTreeSet::new();
         let trusted = examine_from.unwrap_or(self.log.segments.len());
         let interval = self.log.config.index_interval_bytes;
         for number in 0..trusted {
@@ -365,10 +366,11 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
                     tracing::warn!(file = %path.display(), "rebuilding the segment's indexes");
                     let file = place.env.open(&path, OpenMode::Read)?;
                     segment.rebuild_indexes(place, &file, interval)?;
+                    rebuilt.insert(base);
                 }
             }
         }
-        Ok(())
+        Ok(rebuilt)
     }
 
     /// The log's end, from the last segment and its indexes; None if they do not fit together.

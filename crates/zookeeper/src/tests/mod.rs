@@ -4,6 +4,7 @@ mod reassignments;
 mod writes;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_metadata::controller::Request;
@@ -14,9 +15,11 @@ use proptest::prelude::*;
 
 use crate::connect::ConnectRequest;
 use crate::jute::{Reader, Writer};
+use crate::operation::below;
 use crate::sessions::{Opened, SESSIONS_MAX, Sessions, TimeoutLimits, password};
 use crate::watches::{EventType, Wants, WatchBudget, Watches};
-use crate::{Client, ErrorCode, MayWrite, Next, below, first_path, znodes};
+use crate::znodes::{Znode, Znodes};
+use crate::{Client, ErrorCode, MayWrite, Next, Reassignments, RequestError, chroots_of, is_ping};
 
 const LIMITS: TimeoutLimits = TimeoutLimits { min_ms: 4_000, max_ms: 40_000 };
 
@@ -52,7 +55,16 @@ impl World {
 
     fn client_below(&self, chroot: &str) -> Client {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Client::new(address, chroot.to_owned(), self.tree.clone(), WatchBudget::new(1 << 20), MayWrite::Everything)
+        let (tree, budget) = (self.tree.clone(), WatchBudget::new(1 << 20));
+        Client::new(address, chroot.to_owned(), tree, budget, Arc::default(), MayWrite::Everything)
+    }
+
+    fn znode(&self, text: &str) -> Option<Znode> {
+        Znodes { tree: &self.tree, reassignments: &Reassignments::default() }.znode(&path(text))
+    }
+
+    fn count_below(&self, text: &str) -> usize {
+        Znodes { tree: &self.tree, reassignments: &Reassignments::default() }.count_below(&path(text))
     }
 
     fn client(&self) -> Client {
@@ -168,9 +180,9 @@ fn a_stat_counts_writes_and_children() {
     world.create("/config/topics/t");
     world.set("/config/topics/t");
     world.create("/config/topics/u");
-    let stat = znodes::znode(&world.tree, &path("/config/topics")).expect("is shown").stat;
+    let stat = world.znode("/config/topics").expect("is shown").stat;
     assert_eq!((stat.children, stat.newest_child), (2, 3));
-    let stat = znodes::znode(&world.tree, &path("/config/topics/t")).expect("is there").stat;
+    let stat = world.znode("/config/topics/t").expect("is there").stat;
     assert_eq!((stat.created, stat.modified, stat.version, stat.children), (1, 2, 1, 0));
 }
 
@@ -255,7 +267,23 @@ fn a_node_that_was_deleted_and_created_again_is_told_as_both() {
     world.delete("/controller");
     world.create("/controller");
     let expected = [(EventType::Deleted, path("/controller")), (EventType::Created, path("/controller"))];
-    assert_eq!(watches.events(&before, &world.tree), expected);
+    assert_eq!(watches.events(&before, &world.tree, &Reassignments::default()), expected);
+}
+
+#[test]
+fn a_child_that_was_deleted_and_created_again_is_a_change_of_children() {
+    let mut world = World::default();
+    world.create("/brokers/ids/1");
+    let mut client = world.client();
+    let list = path_and_watch(1, GET_CHILDREN, "/brokers/ids", true);
+    assert_eq!(ask(&mut client, &world, &list).1, 0);
+    world.delete("/brokers/ids/1");
+    world.create("/brokers/ids/1");
+    assert_eq!(events(&mut client, &world), [event(EventType::ChildrenChanged, "/brokers/ids")]);
+    assert!(!client.watches());
+    assert_eq!(ask(&mut client, &world, &list).1, 0);
+    world.set("/brokers/ids/1");
+    assert_eq!(events(&mut client, &world), [], "a write is none");
 }
 
 #[test]
@@ -329,7 +357,8 @@ fn watches_are_bounded_for_all_clients_together() {
     let world = World::default();
     let budget = WatchBudget::new(1_000);
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let client_with = |budget| Client::new(address, String::new(), world.tree.clone(), budget, MayWrite::Everything);
+    let client_with =
+        |budget| Client::new(address, String::new(), world.tree.clone(), budget, Arc::default(), MayWrite::Everything);
     let mut client = client_with(budget.clone());
     let set = |client: &mut Client| {
         (0..100).filter(|n| ask(client, &world, &path_and_watch(1, EXISTS, &format!("/w{n}"), true)).1 == -101).count()
@@ -342,6 +371,93 @@ fn watches_are_bounded_for_all_clients_together() {
     assert_eq!(set(&mut client), first);
 }
 
+/// A `multiRead` of the data or the children of each path.
+fn multi_read<'a>(code: i32, paths: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    frame(9, 22, |writer| {
+        for path in paths {
+            writer.int(code);
+            writer.bool(false);
+            writer.int(-1);
+            writer.string(path);
+            writer.bool(false);
+        }
+        writer.int(-1);
+        writer.bool(true);
+        writer.int(-1);
+    })
+}
+
+/// The error of each read of a `multiRead`, where all of them read data or fail.
+fn errors_of_reads(body: &[u8]) -> Vec<i32> {
+    let mut reader = Reader::new(body);
+    let mut errors = Vec::new();
+    loop {
+        let (code, is_last, error) = (reader.int().unwrap(), reader.bool().unwrap(), reader.int().unwrap());
+        if is_last {
+            return errors;
+        }
+        errors.push(error);
+        if code == -1 {
+            assert_eq!(reader.int().unwrap(), error);
+        } else {
+            reader.buffer().unwrap();
+            // The stat.
+            (0..17).for_each(|_| assert!(reader.int().is_ok()));
+        }
+    }
+}
+
+#[test]
+fn a_multi_read_is_bounded_by_its_work_also_where_nothing_is_found() {
+    const READS: usize = 10_000;
+    let mut world = World::default();
+    world.create("/config/topics/t");
+    let mut client = world.client();
+    for (path, expected) in [("/admin/reassign_partitions", -101), ("/none", -101), ("/config/topics/t", 0)] {
+        let (_, error, body) = ask(&mut client, &world, &multi_read(GET_DATA, std::iter::repeat_n(path, READS)));
+        let errors = errors_of_reads(&body);
+        assert_eq!((error, errors.len()), (0, READS));
+        let read = errors.iter().take_while(|error| **error == expected).count();
+        assert!((1_000..4_000).contains(&read), "{read} of {path}");
+        assert!(errors[read..].iter().all(|error| *error == -8));
+    }
+}
+
+#[test]
+fn the_answer_to_a_multi_read_of_long_lists_is_bounded() {
+    const TOPICS: usize = 1_000;
+    const READS: usize = 200;
+    let mut world = World::default();
+    (0..TOPICS).for_each(|number| world.create(&format!("/brokers/topics/topic-{number}")));
+    let mut client = world.client();
+    let frame = multi_read(GET_CHILDREN, std::iter::repeat_n("/brokers/topics", READS));
+    let (_, error, body) = ask(&mut client, &world, &frame);
+    assert_eq!(error, 0);
+    assert!(body.len() < 512 * 1024, "{}", body.len());
+}
+
+/// Sets watches of the data of `count` nodes that are not there; all of them have changed.
+fn set_watches(count: usize) -> Vec<u8> {
+    frame(-8, 101, |writer| {
+        writer.long(0);
+        writer.count(count);
+        (0..count).for_each(|number| writer.string(&format!("/{number}")));
+        writer.count(0);
+        writer.count(0);
+    })
+}
+
+#[test]
+fn watches_that_are_set_again_are_bounded() {
+    let world = World::default();
+    let mut client = world.client();
+    let (told, error, _) = ask(&mut client, &world, &set_watches(16_384));
+    assert_eq!((told.len(), error), (16_384, 0));
+    let mut out = Vec::new();
+    let refused = client.request(&set_watches(16_385), &world.tree, &mut out);
+    assert_eq!((refused, out.len()), (Err(RequestError::TooManyWatches), 0));
+}
+
 fn connect(session: i64, password: &[u8]) -> ConnectRequest {
     let password = password.to_vec();
     ConnectRequest { last_seen: 0, timeout_ms: 10_000, session, password, knows_read_only: true }
@@ -351,29 +467,49 @@ fn connect(session: i64, password: &[u8]) -> ConnectRequest {
 fn a_session_goes_on_until_nothing_was_heard_for_its_timeout() {
     let mut sessions = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1_700_000_000_000));
     let at = MonotonicMs;
-    let Opened::Session { id, timeout_ms } = sessions.open(&connect(0, &[]), 5, at(0)) else { panic!() };
+    let Opened::Session { id, timeout_ms, .. } = sessions.open(&connect(0, &[]), 1, 5, at(0)) else { panic!() };
     assert_eq!(timeout_ms, 10_000);
-    sessions.heard(id, at(5_000));
+    sessions.heard(id, 1, at(5_000));
+    sessions.disconnected(id, 1);
     let again = connect(id, &password(id));
-    assert_eq!(sessions.open(&again, 5, at(14_999)), Opened::Session { id, timeout_ms });
-    assert_eq!(sessions.open(&connect(id, b"wrong"), 5, at(15_000)), Opened::Expired);
-    assert_eq!(sessions.open(&again, 5, at(24_999)), Opened::Expired);
+    let continued = Opened::Session { id, timeout_ms, replaced: None };
+    assert_eq!(sessions.open(&again, 2, 5, at(14_999)), continued);
+    assert_eq!(sessions.open(&connect(id, b"wrong"), 3, 5, at(15_000)), Opened::Expired);
+    assert_eq!(sessions.open(&again, 3, 5, at(24_999)), Opened::Expired);
     // A coordinator that did not open it takes it over.
     let mut other = Sessions::new(CoordinatorId(2), LIMITS, TimestampMs(1_700_000_000_000));
-    assert_eq!(other.open(&again, 5, at(0)), Opened::Session { id, timeout_ms });
+    assert_eq!(other.open(&again, 1, 5, at(0)), continued);
     // So does this one after a restart: it cannot know.
     let mut restarted = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1_700_000_100_000));
-    assert_eq!(restarted.open(&again, 5, at(0)), Opened::Session { id, timeout_ms });
+    assert_eq!(restarted.open(&again, 1, 5, at(0)), continued);
     let ahead = ConnectRequest { last_seen: 6, ..connect(0, &[]) };
-    assert_eq!(restarted.open(&ahead, 5, at(0)), Opened::Refused, "it has seen what is not here yet");
+    assert_eq!(restarted.open(&ahead, 2, 5, at(0)), Opened::Refused, "it has seen what is not here yet");
     let hasty = ConnectRequest { timeout_ms: 1, ..connect(0, &[]) };
-    assert!(matches!(restarted.open(&hasty, 5, at(0)), Opened::Session { timeout_ms: 4_000, .. }));
+    assert!(matches!(restarted.open(&hasty, 2, 5, at(0)), Opened::Session { timeout_ms: 4_000, .. }));
+}
+
+/// A client that noticed before the coordinator that its connection had ended.
+#[test]
+fn a_connection_that_was_replaced_does_not_end_its_session() {
+    let mut sessions = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1));
+    let at = MonotonicMs;
+    let Opened::Session { id, timeout_ms, .. } = sessions.open(&connect(0, &[]), 1, 5, at(0)) else { panic!() };
+    let again = connect(id, &password(id));
+    let continued = |replaced| Opened::Session { id, timeout_ms, replaced: Some(replaced) };
+    assert_eq!(sessions.open(&again, 2, 5, at(9_000)), continued(1));
+    // What comes of the first one later is nothing that the session's client has said.
+    sessions.heard(id, 1, at(9_500));
+    sessions.disconnected(id, 1);
+    sessions.close(id, 1);
+    assert_eq!(sessions.open(&again, 3, 5, at(18_999)), continued(2), "heard of at 9,000");
+    sessions.close(id, 3);
+    assert_eq!(sessions.open(&again, 4, 5, at(19_000)), Opened::Expired);
 }
 
 #[test]
 fn sessions_without_a_connection_make_room_for_others() {
     let mut sessions = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1));
-    let open = |sessions: &mut Sessions| sessions.open(&connect(0, &[]), 5, MonotonicMs(0));
+    let open = |sessions: &mut Sessions| sessions.open(&connect(0, &[]), 1, 5, MonotonicMs(0));
     let ids: Vec<i64> = (0..SESSIONS_MAX)
         .map(|_| match open(&mut sessions) {
             Opened::Session { id, .. } => id,
@@ -381,10 +517,10 @@ fn sessions_without_a_connection_make_room_for_others() {
         })
         .collect();
     assert_eq!(open(&mut sessions), Opened::Refused);
-    sessions.disconnected(ids[7]);
+    sessions.disconnected(ids[7], 1);
     assert!(matches!(open(&mut sessions), Opened::Session { .. }));
     assert_eq!(open(&mut sessions), Opened::Refused);
-    assert_eq!(sessions.open(&connect(ids[7], &password(ids[7])), 5, MonotonicMs(1)), Opened::Refused);
+    assert_eq!(sessions.open(&connect(ids[7], &password(ids[7])), 2, 5, MonotonicMs(1)), Opened::Refused);
 }
 
 /// Names of a small tree, so that random changes meet.
@@ -413,7 +549,7 @@ proptest! {
             if position % every != 0 && position + 1 != changes.len() {
                 continue;
             }
-            for (event, path) in watches.events(&seen, &world.tree) {
+            for (event, path) in watches.events(&seen, &world.tree, &Reassignments::default()) {
                 match event {
                     EventType::Created => prop_assert!(copy.insert(path.clone(), 0).is_none(), "{path} twice"),
                     EventType::Deleted => prop_assert!(copy.remove(&path).is_some(), "{path} was not there"),
@@ -426,6 +562,32 @@ proptest! {
             let shown = world.tree.iter().flat_map(|(path, _)| with_parents(path));
             let shown: std::collections::BTreeSet<Path> = shown.filter(|path| path.as_str() != "/").collect();
             prop_assert!(copy.keys().eq(shown.iter()), "{copy:?} {shown:?}");
+        }
+    }
+
+    /// Below each node are those that a list of all of them names.
+    #[test]
+    fn the_nodes_below_each_node_are_counted_once(paths in prop::collection::btree_set(
+        prop::collection::vec("[ab]-?", 1..5).prop_map(|names| format!("/{}", names.join("/"))),
+        0..30,
+    )) {
+        let mut world = World::default();
+        paths.iter().for_each(|text| world.create(text));
+        let tree = &world.tree;
+        let znodes = Znodes { tree, reassignments: &Reassignments::default() };
+        let mut all = vec![Path::root()];
+        let mut next = 0;
+        while next < all.len() {
+            let here = all[next].clone();
+            let names = znodes.znode(&here).expect("is shown").children;
+            let prefix = here.as_str().trim_end_matches('/').to_owned();
+            all.extend(names.iter().map(|name| path(&format!("{prefix}/{name}"))));
+            next += 1;
+        }
+        for here in &all {
+            let prefix = format!("{}/", here.as_str().trim_end_matches('/'));
+            let below = all.iter().filter(|path| path.as_str() != "/" && path.as_str().starts_with(&prefix)).count();
+            prop_assert_eq!(znodes.count_below(here), below, "{}", here);
         }
     }
 
@@ -498,7 +660,8 @@ fn paths_of_a_chroot_are_stripped_and_given_back() {
     world.create("/brokers/ids/1");
     let mut client = world.client_below("/a/b");
     let request = path_and_watch(1, GET_CHILDREN, "/a/b/brokers/ids", true);
-    assert_eq!(first_path(&request), Some("/a/b/brokers/ids"));
+    let chroots = ["/a/b".to_owned(), "/a".to_owned(), "/c".to_owned()];
+    assert!(chroots_of(&request, &chroots).into_iter().eq(["/a/b"]));
     let (_, error, body) = ask(&mut client, &world, &request);
     assert_eq!((error, Reader::new(&body).vector(Reader::string).unwrap()), (0, vec!["1"]));
     let (_, error, _) = ask(&mut client, &world, &path_and_watch(2, EXISTS, "/a/b", true));
@@ -511,5 +674,46 @@ fn paths_of_a_chroot_are_stripped_and_given_back() {
     assert_eq!(events(&mut client, &world), [(4, "/a/b/brokers/ids".to_owned())]);
     assert_eq!(below("/a/b", "/a/b"), Some("/"));
     let ping = frame(4, 11, |_| {});
-    assert_eq!(first_path(&ping), None);
+    assert!(is_ping(&ping) && !is_ping(&request) && !is_ping(&ping[..7]));
+    assert!(chroots_of(&ping, &chroots).is_empty());
+}
+
+#[test]
+fn watches_of_several_clusters_are_set_in_each() {
+    let mut world = World::default();
+    world.create("/controller");
+    let chroots = ["/a/b".to_owned(), "/a".to_owned()];
+    let set = frame(-8, 101, |writer| {
+        writer.long(1_000);
+        for list in [["/controller", "/a/controller", "/a/b/controller"].as_slice(), &["/a/new", "/ab/new"], &[]] {
+            writer.count(list.len());
+            list.iter().for_each(|path| writer.string(path));
+        }
+    });
+    assert!(chroots_of(&set, &chroots).into_iter().eq(["", "/a", "/a/b"]));
+    for (chroot, changed, waits) in [
+        ("", "/controller", Some("/ab/new")),
+        ("/a", "/a/controller", Some("/a/new")),
+        ("/a/b", "/a/b/controller", None),
+    ] {
+        let mut client = world.client_below(chroot);
+        let mut out = Vec::new();
+        assert_eq!(client.request_here(&set, &chroots, &world.tree, &mut out), Ok(ErrorCode::Ok));
+        assert_eq!(packets(&out), [Packet::Event(EventType::DataChanged as i32, changed.to_owned())]);
+        assert_eq!(client.watches(), waits.is_some());
+        let mut later = World { tree: world.tree.clone() };
+        later.create("/new");
+        later.create("/ab/new");
+        let told = waits.map(|path| event(EventType::Created, path));
+        assert_eq!(events(&mut client, &later), Vec::from_iter(told));
+        out.clear();
+        client.answer_for_all(&set, ErrorCode::Ok, &mut out).expect("well formed");
+        assert!(matches!(packets(&out)[..], [Packet::Answer { xid: -8, error: 0, .. }]));
+    }
+    // Nothing else has paths of several.
+    let reads = multi_read(GET_DATA, ["/controller", "/a/controller"]);
+    assert!(chroots_of(&reads, &chroots).into_iter().eq(["", "/a"]));
+    let mut out = Vec::new();
+    let refused = world.client_below("/a").request_here(&reads, &chroots, &world.tree, &mut out);
+    assert_eq!((refused, out.len()), (Ok(ErrorCode::BadArguments), 0));
 }

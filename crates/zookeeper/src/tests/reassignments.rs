@@ -8,7 +8,6 @@ use ottla_model::{BrokerId, PartitionId, TopicId};
 use super::{EXISTS, GET_CHILDREN, GET_DATA, World, ask, event, events, path, path_and_watch};
 use crate::jute::Reader;
 use crate::watches::EventType;
-use crate::znodes;
 
 const PATH: &str = "/admin/reassign_partitions";
 
@@ -42,7 +41,7 @@ fn reassignments_are_shown_until_they_are_done() {
         let (_, _, body) = ask(client, world, &path_and_watch(2, GET_CHILDREN, "/admin", true));
         let children = Reader::new(&body).vector(Reader::string).expect("names").join(" ");
         assert_eq!(children.contains("reassign_partitions"), shown, "{children}");
-        assert_eq!(znodes::count_below(&world.tree, &path("/admin")), 1 + usize::from(shown));
+        assert_eq!(world.count_below("/admin"), 1 + usize::from(shown));
         shown
     };
     assert!(!is_shown(&mut client, &world));

@@ -1,6 +1,7 @@
 //! The writes of Kafka's old tools: what the quorum is asked, and what the client is answered.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ottla_metadata::controller::{
     AlterConfig, AlterConfigs, AlterReassignments, Answer, ConfigOp, ConfigOutcomes, DeleteTopics, ElectLeaders,
@@ -119,7 +120,7 @@ fn where_a_secret_is_needed_a_client_may_write_nothing() {
     world.create("/config/topics/t");
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let budget = WatchBudget::new(1_000);
-    let mut client = Client::new(address, String::new(), world.tree.clone(), budget, MayWrite::Nothing);
+    let mut client = Client::new(address, String::new(), world.tree.clone(), budget, Arc::default(), MayWrite::Nothing);
     for frame in [
         set_frame("/config/topics/t", r#"{"version":1,"config":{}}"#, -1),
         create_frame("/admin/preferred_replica_election", Some(r#"{"partitions":[]}"#), 0),

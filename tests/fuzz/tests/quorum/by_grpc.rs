@@ -9,15 +9,15 @@ use ottla_authorizer::{
 };
 use ottla_fuzz::mutation::Random;
 use ottla_metadata::controller::{
-    AllocateProducerIds, AlterConfig, AlterConfigs, AlterPartition, AlterPartitions, AlterReassignments, Answer,
-    ConfigOp, ControlledShutdown, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteTopics, ElectLeaders,
-    ElectionType, NewPartitions, NewTopic, Refusal, Register, Request, ResignLeadership, ResignReason, TopicRef,
-    UnregisterBroker,
+    AllocateProducerIds, AlterConfig, AlterConfigs, AlterDelegationToken, AlterPartition, AlterPartitions,
+    AlterReassignments, Answer, ChangeQuorum, ConfigOp, ControlledShutdown, CreateAcls, CreatePartitions, CreateTopics,
+    DeleteAcls, DeleteTopics, ElectLeaders, ElectionType, NewPartitions, NewTopic, Refusal, Register, Request,
+    ResignLeadership, ResignReason, TokenChange, TopicRef, UnregisterBroker,
 };
 use ottla_metadata::{ConfigEntity, ConfigKind, Endpoint, IsrMember, LeaderSettings};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, KafkaPrincipal, LeaderEpoch, ListenerName,
-    PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
+    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, KafkaPrincipal, LeaderEpoch,
+    ListenerName, PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
 };
 use ottla_rpc::{CallError, ClusterClient};
 
@@ -57,6 +57,7 @@ fn errors(answer: Answer) -> Vec<i16> {
         }
         Answer::CreateAcls(answer) => answer.refusals.into_iter().map(of).collect(),
         Answer::DeleteAcls(answer) => answer.filters.into_iter().map(|filter| of(filter.err())).collect(),
+        Answer::AlterDelegationToken(answer) => vec![of(answer.err())],
         Answer::ChangeQuorum(answer) => vec![of(answer.err())],
         Answer::AdmitCoordinator(_) | Answer::SetMember(()) | Answer::Unavailable => Vec::new(),
     };
@@ -64,7 +65,9 @@ fn errors(answer: Answer) -> Vec<i16> {
 }
 
 fn request(random: &mut Random) -> Request {
-    match random.below(14) {
+    match random.below(16) {
+        15 => Request::AlterDelegationToken(delegation_token(random)),
+        14 => Request::ChangeQuorum(change_quorum(random)),
         0 | 1 => register(random),
         2 => Request::AlterPartitions(alter_partitions(random)),
         3 => Request::ResignLeadership(ResignLeadership {
@@ -110,6 +113,40 @@ fn request(random: &mut Random) -> Request {
             Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(pick(random, &[3, 900, 901, -1])) })
         }
         _ => Request::AlterConfigs(alter_configs(random)),
+    }
+}
+
+fn delegation_token(random: &mut Random) -> AlterDelegationToken {
+    let principal = |random: &mut Random| KafkaPrincipal::new(text(random), text(random));
+    let period_ms = |random: &mut Random| pick(random, &[-1, 0, 1, 60_000, i64::MIN, i64::MAX]);
+    let change = match random.below(4) {
+        0 => TokenChange::Create {
+            owner: principal(random),
+            requester: principal(random),
+            renewers: some(random, principal),
+            lifetime_ms: period_ms(random),
+            renewal_ms: period_ms(random),
+        },
+        1 => TokenChange::Renew { by: principal(random), period_ms: period_ms(random) },
+        2 => TokenChange::Expire { by: principal(random), period_ms: Some(period_ms(random)) },
+        _ => TokenChange::RemoveExpired,
+    };
+    AlterDelegationToken { token_id: text(random), change }
+}
+
+/// The leader may be another one; the three stay, for they are to be compared.
+fn change_quorum(random: &mut Random) -> ChangeQuorum {
+    let disk = IncarnationId([1 + random.below(250) as u8; 16]);
+    let coordinator = CoordinatorId(pick(random, &[1, 2, 3, 4, 0, 900, u64::MAX]));
+    match random.below(3) {
+        0 => ChangeQuorum::TransferLeadership { to: Some(coordinator).filter(|_| random.below(3) > 0) },
+        1 => ChangeQuorum::Remove { coordinator, disk: Some(disk), force: random.below(2) == 0 },
+        // Nobody who could be added answers at any of these.
+        _ => ChangeQuorum::Add {
+            coordinator,
+            disk: if random.below(2) == 0 { IncarnationId::ZERO } else { disk },
+            address: pick(random, &["127.0.0.1:1", "[::1]:2", "", "a b", "x:99999"]).to_owned(),
+        },
     }
 }
 

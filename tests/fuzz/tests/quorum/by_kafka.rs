@@ -12,6 +12,7 @@ use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssign
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
@@ -25,7 +26,9 @@ use ottla_e2e::cluster::PATIENCE;
 use ottla_fuzz::mutation::Random;
 use ottla_model::ErrorCode;
 use ottla_protocol::{Api, decode_response, encode_request};
+use uuid::Uuid;
 
+use super::by_kafka_cluster;
 use crate::words::{broker, config, number, pick, text, topic};
 
 /// The kinds of resources that have configurations, and kinds that there are not.
@@ -39,20 +42,125 @@ pub fn topic_name(name: String) -> TopicName {
     TopicName(string(name))
 }
 
+/// What is sent, the more often the more often it stands here.
+const SENT: &[Api] = &[
+    Api::CreateTopics,
+    Api::CreateTopics,
+    Api::CreateTopics,
+    Api::DeleteTopics,
+    Api::CreatePartitions,
+    Api::IncrementalAlterConfigs,
+    Api::AlterConfigs,
+    Api::DescribeConfigs,
+    Api::UpdateFeatures,
+    Api::DescribeQuorum,
+    Api::UnregisterBroker,
+    Api::DeleteRecords,
+    Api::DeleteGroups,
+    Api::OffsetDelete,
+    Api::AddRaftVoter,
+    Api::RemoveRaftVoter,
+    Api::AlterPartitionReassignments,
+    Api::ElectLeaders,
+    Api::CreateAcls,
+    Api::DeleteAcls,
+    Api::AlterClientQuotas,
+    Api::AlterUserScramCredentials,
+    Api::AlterReplicaLogDirs,
+];
+
+/// Why an API is not sent here; none: it is. The bytes of every API are fuzzed in `tests/requests.rs`.
+fn why_not(api: Api) -> Option<&'static str> {
+    match api {
+        Api::CreateTopics
+        | Api::DeleteTopics
+        | Api::CreatePartitions
+        | Api::IncrementalAlterConfigs
+        | Api::AlterConfigs
+        | Api::DescribeConfigs
+        | Api::UpdateFeatures
+        | Api::DescribeQuorum
+        | Api::UnregisterBroker
+        | Api::DeleteRecords
+        | Api::DeleteGroups
+        | Api::OffsetDelete
+        | Api::AddRaftVoter
+        | Api::RemoveRaftVoter
+        | Api::AlterPartitionReassignments
+        | Api::ElectLeaders
+        | Api::CreateAcls
+        | Api::DeleteAcls
+        | Api::AlterClientQuotas
+        | Api::AlterUserScramCredentials
+        | Api::AlterReplicaLogDirs => None,
+        Api::Produce
+        | Api::Fetch
+        | Api::ListOffsets
+        | Api::OffsetForLeaderEpoch
+        | Api::OffsetCommit
+        | Api::OffsetFetch
+        | Api::FindCoordinator
+        | Api::JoinGroup
+        | Api::Heartbeat
+        | Api::LeaveGroup
+        | Api::SyncGroup
+        | Api::ConsumerGroupHeartbeat
+        | Api::InitProducerId
+        | Api::AddPartitionsToTxn
+        | Api::AddOffsetsToTxn
+        | Api::EndTxn
+        | Api::WriteTxnMarkers
+        | Api::TxnOffsetCommit => Some("of producers, consumers and replicas: the quorum decides nothing of it"),
+        Api::Metadata
+        | Api::ApiVersions
+        | Api::DescribeGroups
+        | Api::ListGroups
+        | Api::ConsumerGroupDescribe
+        | Api::DescribeAcls
+        | Api::DescribeLogDirs
+        | Api::ListPartitionReassignments
+        | Api::DescribeClientQuotas
+        | Api::DescribeUserScramCredentials
+        | Api::DescribeCluster
+        | Api::DescribeProducers
+        | Api::DescribeTransactions
+        | Api::ListTransactions
+        | Api::ListConfigResources
+        | Api::DescribeTopicPartitions => Some("it reads the image or the state of a broker"),
+        Api::CreateDelegationToken | Api::RenewDelegationToken | Api::ExpireDelegationToken => {
+            Some("a connection without a login gets no token; by_grpc sends what the quorum decides of them")
+        }
+        Api::DescribeDelegationToken | Api::GetTelemetrySubscriptions | Api::PushTelemetry => {
+            Some("it changes nothing that the quorum has")
+        }
+        Api::SaslHandshake | Api::SaslAuthenticate => Some("listeners have no SASL here"),
+    }
+}
+
+#[test]
+fn every_api_is_sent_or_says_why_not() {
+    for api in Api::ALL {
+        assert_eq!(SENT.contains(api), why_not(*api).is_none(), "{api}");
+    }
+}
+
 /// Sends one random request; returns its name and the error codes of its response.
 pub fn send(random: &mut Random, at: SocketAddr) -> Result<(&'static str, Vec<i16>)> {
-    Ok(match random.below(16) {
-        10.. => return super::by_kafka_cluster::send(random, at),
-        0..=2 => ("CreateTopics", create_topics(random, at)?),
-        3 => ("DeleteTopics", delete_topics(random, at)?),
-        4 => ("CreatePartitions", create_partitions(random, at)?),
-        5 => ("IncrementalAlterConfigs", incremental_alter_configs(random, at)?),
-        6 => ("AlterConfigs", alter_configs(random, at)?),
-        7 => ("DescribeConfigs", describe_configs(random, at)?),
-        8 => ("UpdateFeatures", update_features(random, at)?),
-        _ if random.below(3) > 0 => ("DescribeQuorum", describe_quorum(random, at)?),
-        _ => ("UnregisterBroker", unregister_broker(random, at)?),
-    })
+    let api = pick(random, SENT);
+    let errors = match api {
+        Api::CreateTopics => create_topics(random, at)?,
+        Api::DeleteTopics => delete_topics(random, at)?,
+        Api::CreatePartitions => create_partitions(random, at)?,
+        Api::IncrementalAlterConfigs => incremental_alter_configs(random, at)?,
+        Api::AlterConfigs => alter_configs(random, at)?,
+        Api::DescribeConfigs => describe_configs(random, at)?,
+        Api::UpdateFeatures => update_features(random, at)?,
+        Api::DescribeQuorum => describe_quorum(random, at)?,
+        Api::UnregisterBroker if random.below(3) > 0 => describe_quorum(random, at)?,
+        Api::UnregisterBroker => unregister_broker(random, at)?,
+        other => by_kafka_cluster::send(other, random, at)?,
+    };
+    Ok((api.name(), errors))
 }
 
 /// A topic with a replica on each broker.
@@ -123,11 +231,27 @@ fn create_topics(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
 }
 
 fn delete_topics(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
-    let names = some(random, |random| topic_name(topic(random)));
-    let request = DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(20_000);
-    let version = version(random, Api::DeleteTopics).min(5);
+    let version = version(random, Api::DeleteTopics);
+    let request = DeleteTopicsRequest::default().with_timeout_ms(20_000);
+    let request = if version < 6 {
+        request.with_topic_names(some(random, |random| topic_name(topic(random))))
+    } else {
+        request.with_topics(some(random, |random| {
+            let topic = match random.below(3) {
+                0 => return DeleteTopicState::default().with_name(None).with_topic_id(topic_id(random)),
+                _ => DeleteTopicState::default().with_name(Some(topic_name(topic(random)))),
+            };
+            // Both at once are refused.
+            if random.below(4) == 0 { topic.with_topic_id(topic_id(random)) } else { topic }
+        }))
+    };
     let response = ask(version, at, &request)?;
     Ok(response.into_iter().flat_map(|response| response.responses).map(|topic| topic.error_code).collect())
+}
+
+/// No topic has one of these.
+fn topic_id(random: &mut Random) -> Uuid {
+    Uuid::from_bytes([random.below(4) as u8; 16])
 }
 
 fn create_partitions(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {

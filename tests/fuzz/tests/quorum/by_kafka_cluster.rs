@@ -1,9 +1,10 @@
-//! As [`super::by_kafka`]: replicas, users, rules and quotas.
+//! As [`super::by_kafka`]: replicas, users, rules, quotas, groups and members of the quorum.
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
+use kafka_protocol::messages::add_raft_voter_request::Listener;
 use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
@@ -12,28 +13,111 @@ use kafka_protocol::messages::alter_user_scram_credentials_request::{
 };
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::{
-    AlterClientQuotasRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
-    AlterUserScramCredentialsRequest, CreateAclsRequest, DeleteAclsRequest, ElectLeadersRequest,
+    AddRaftVoterRequest, AlterClientQuotasRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
+    AlterUserScramCredentialsRequest, CreateAclsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+    ElectLeadersRequest, GroupId, OffsetDeleteRequest, RemoveRaftVoterRequest,
 };
 use ottla_fuzz::mutation::Random;
 use ottla_protocol::Api;
+use uuid::Uuid;
 
 use super::by_kafka::{ask, brokers, some, string, topic_name, version};
 use crate::words::{number, pick, text, topic};
 
-/// As [`super::by_kafka::send`].
-pub fn send(random: &mut Random, at: SocketAddr) -> Result<(&'static str, Vec<i16>)> {
-    Ok(match random.below(7) {
-        0 => ("AlterPartitionReassignments", reassign(random, at)?),
-        1 => ("ElectLeaders", elect_leaders(random, at)?),
-        2 => ("CreateAcls", create_acls(random, at)?),
-        3 => ("DeleteAcls", delete_acls(random, at)?),
-        4 => ("AlterClientQuotas", alter_quotas(random, at)?),
-        5 => ("AlterUserScramCredentials", alter_users(random, at)?),
-        _ => ("AlterReplicaLogDirs", alter_log_dirs(random, at)?),
-    })
+/// The error codes of the response to a random request of this API.
+pub fn send(api: Api, random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
+    match api {
+        Api::AlterPartitionReassignments => reassign(random, at),
+        Api::ElectLeaders => elect_leaders(random, at),
+        Api::CreateAcls => create_acls(random, at),
+        Api::DeleteAcls => delete_acls(random, at),
+        Api::AlterClientQuotas => alter_quotas(random, at),
+        Api::AlterUserScramCredentials => alter_users(random, at),
+        Api::AlterReplicaLogDirs => alter_log_dirs(random, at),
+        Api::DeleteRecords => delete_records(random, at),
+        Api::DeleteGroups => delete_groups(random, at),
+        Api::OffsetDelete => delete_offsets(random, at),
+        Api::AddRaftVoter => add_voter(random, at),
+        Api::RemoveRaftVoter => remove_voter(random, at),
+        other => bail!("{other} is not sent"),
+    }
+}
+
+fn delete_records(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
+    let topics = some(random, |random| {
+        let partitions = some(random, |random| {
+            DeleteRecordsPartition::default()
+                .with_partition_index(partition(random))
+                .with_offset(pick(random, &[0, -1, 1, -2, i64::MAX, i64::MIN]))
+        });
+        DeleteRecordsTopic::default().with_name(topic_name(topic(random))).with_partitions(partitions)
+    });
+    let request = DeleteRecordsRequest::default().with_topics(topics).with_timeout_ms(20_000);
+    let response = ask(version(random, Api::DeleteRecords), at, &request)?;
+    let topics = response.into_iter().flat_map(|response| response.topics);
+    Ok(topics.flat_map(|topic| topic.partitions).map(|one| one.error_code).collect())
+}
+
+fn group(random: &mut Random) -> GroupId {
+    let name = if random.below(3) == 0 { text(random) } else { format!("group-{}", random.below(3)) };
+    GroupId(string(name))
+}
+
+fn delete_groups(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
+    let request = DeleteGroupsRequest::default().with_groups_names(some(random, group));
+    let response = ask(version(random, Api::DeleteGroups), at, &request)?;
+    Ok(response.into_iter().flat_map(|response| response.results).map(|one| one.error_code).collect())
+}
+
+fn delete_offsets(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
+    let topics = some(random, |random| {
+        let partitions =
+            some(random, |random| OffsetDeleteRequestPartition::default().with_partition_index(partition(random)));
+        OffsetDeleteRequestTopic::default().with_name(topic_name(topic(random))).with_partitions(partitions)
+    });
+    let request = OffsetDeleteRequest::default().with_group_id(group(random)).with_topics(topics);
+    let response = ask(version(random, Api::OffsetDelete), at, &request)?;
+    let of_topics = |response: &kafka_protocol::messages::OffsetDeleteResponse| -> Vec<i16> {
+        response.topics.iter().flat_map(|topic| &topic.partitions).map(|one| one.error_code).collect()
+    };
+    Ok(response.iter().flat_map(|response| [vec![response.error_code], of_topics(response)].concat()).collect())
+}
+
+/// Of a disk that no coordinator has.
+fn disk(random: &mut Random) -> Uuid {
+    Uuid::from_bytes([1 + random.below(250) as u8; 16])
+}
+
+/// Nobody who could be added answers at any of these.
+fn add_voter(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
+    let listeners = some(random, |random| {
+        Listener::default()
+            .with_name(string(text(random)))
+            .with_host(string(pick(random, &["127.0.0.1", "::1", "", "a b"]).to_owned()))
+            .with_port(pick(random, &[1, 0, 2]))
+    });
+    let request = AddRaftVoterRequest::default()
+        .with_cluster_id(Some(string(text(random))).filter(|_| random.below(4) == 0))
+        .with_timeout_ms(20_000)
+        .with_voter_id(number(random))
+        .with_voter_directory_id(if random.below(2) == 0 { Uuid::nil() } else { disk(random) })
+        .with_listeners(listeners);
+    let response = ask(version(random, Api::AddRaftVoter), at, &request)?;
+    Ok(response.into_iter().map(|response| response.error_code).collect())
+}
+
+/// Never one of the three: they are to be compared.
+fn remove_voter(random: &mut Random, at: SocketAddr) -> Result<Vec<i16>> {
+    let request = RemoveRaftVoterRequest::default()
+        .with_cluster_id(Some(string(text(random))).filter(|_| random.below(4) == 0))
+        .with_voter_id(number(random))
+        .with_voter_directory_id(disk(random));
+    let response = ask(version(random, Api::RemoveRaftVoter), at, &request)?;
+    Ok(response.into_iter().map(|response| response.error_code).collect())
 }
 
 fn partition(random: &mut Random) -> i32 {

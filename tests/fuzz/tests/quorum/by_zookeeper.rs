@@ -60,7 +60,15 @@ fn connect(at: &str) -> Result<TcpStream> {
 }
 
 fn path(random: &mut Random) -> String {
-    match random.below(8) {
+    match random.below(12) {
+        // Of nobody: whoever sends requests here must not be throttled.
+        8 => format!("/config/users/nobody {}", text(random)),
+        9 => match random.below(2) {
+            0 => format!("/config/clients/nobody {}", text(random)),
+            _ => format!("/config/users/nobody {}/clients/{}", random.below(3), text(random)),
+        },
+        10 => format!("/config/ips/{}", pick(random, &["10.9.8.7", "nobody", "10.9.8", "fe80::1", "10.9.8.7/8"])),
+        11 => "/admin/reassign_partitions".to_owned(),
         0 => format!("/admin/delete_topics/{}", topic(random)),
         1 | 2 => "/admin/preferred_replica_election".to_owned(),
         3 => format!("/config/brokers/{}", pick(random, &["1", "2", "<default>", "900", "-1", "x", ""])),
@@ -77,11 +85,20 @@ fn json_text(text: &str) -> String {
 }
 
 fn data(random: &mut Random) -> String {
-    match random.below(8) {
+    match random.below(9) {
         0 => text(random),
+        8 => {
+            let key = pick(random, &["producer_byte_rate", "request_percentage", "connection_creation_rate", "x"]);
+            let value = pick(random, &["1000", "1.5", "0", "-1", "NaN", "", "1e300"]);
+            format!(r#"{{"version":1,"config":{{"{key}":"{value}"}}}}"#)
+        }
         1..=3 => {
+            let with_replicas = random.below(2) == 0;
             let named = |random: &mut Random| {
-                format!(r#"{{"topic":"{}","partition":{}}}"#, json_text(&topic(random)), number(random))
+                let replicas: Vec<String> = (0..random.below(4)).map(|_| broker(random).to_string()).collect();
+                let replicas =
+                    if with_replicas { format!(r#","replicas":[{}]"#, replicas.join(",")) } else { String::new() };
+                format!(r#"{{"topic":"{}","partition":{}{replicas}}}"#, json_text(&topic(random)), number(random))
             };
             let partitions: Vec<String> = (0..random.below(4)).map(|_| named(random)).collect();
             format!(r#"{{"version":1,"partitions":[{}]}}"#, partitions.join(","))

@@ -1,5 +1,5 @@
-//! Random admin requests by Kafka's protocol, by gRPC and by ZooKeeper's protocol at a quorum of three real
-//! coordinators with two real brokers.
+//! Random admin requests by Kafka's protocol, by gRPC (the brokers' and the admin API) and by ZooKeeper's protocol at
+//! a quorum of three real coordinators with two real brokers.
 //!
 //! After each seed the three trees are equal and every process runs; every response has one of Kafka's error codes, and
 //! none is UNKNOWN_SERVER_ERROR. At the end a topic can be created as before.
@@ -7,6 +7,7 @@
 //! The binaries come from `make build`, as in the end-to-end tests. A seed starts where the seed before it ended: a
 //! failure is replayed by the seeds up to its own.
 
+mod by_admin;
 mod by_grpc;
 mod by_kafka;
 mod by_kafka_cluster;
@@ -90,7 +91,11 @@ impl Target {
     fn run(&mut self, seed: u64) -> Result<()> {
         let random = &mut Random::new(seed);
         for _ in 0..REQUESTS_PER_SEED {
-            let (request, errors) = match random.below(8) {
+            let (request, errors) = match random.below(9) {
+                8 => {
+                    let at = self.cluster.coordinator_address(1 + random.below(COORDINATORS as usize) as u64);
+                    self.runtime.block_on(by_admin::send(random, &at))?
+                }
                 0 | 1 => self.runtime.block_on(by_grpc::send(random, &self.quorum))?,
                 2 => by_zookeeper::send(random, &self.cluster.coordinator_address(1 + seed % COORDINATORS))?,
                 _ => by_kafka::send(random, self.cluster.broker_address(1 + (seed % 2) as i32))?,

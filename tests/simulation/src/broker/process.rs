@@ -12,6 +12,7 @@ use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, Offset, TimestampMs, TopicIdPartition,
 };
 use ottla_partition::{Decided, DirectoryWatch, Effects, IsrProposals, Replicas, eligible_epoch};
+use ottla_replication::IsrOutcome;
 use ottla_storage::env::FaultyEnv;
 use ottla_storage::{DiskFault, LastRun, LogDirs};
 
@@ -26,7 +27,7 @@ use super::stall::{Stall, Waiting};
 use crate::facts::Fact;
 use crate::message::{CallId, Message};
 use crate::network::NodeId;
-use crate::outbox::Outbox;
+use crate::outbox::{Members, Outbox};
 use crate::random::Random;
 
 /// How often high watermarks and log starts are written down. Kafka: 5 s.
@@ -383,8 +384,8 @@ impl Process {
         while let Some(partitions) = self.proposals.next_request() {
             for change in &partitions {
                 out.note(format_args!(
-                    "asks for ISR {:?} of partition {} at {}",
-                    change.isr.iter().map(|member| member.broker.0).collect::<Vec<_>>(),
+                    "asks for ISR {} of partition {} at {}",
+                    Members(&change.isr),
                     change.partition.partition,
                     change.partition_epoch
                 ));
@@ -413,7 +414,14 @@ impl Process {
 
     pub(super) fn isr_decided(&mut self, now: MonotonicMs, decided: Decided, out: &mut Outbox) {
         let Decided { partition, number, outcome } = decided;
-        out.note(format_args!("partition {}: ISR change {outcome:?}", partition.partition));
+        match &outcome {
+            IsrOutcome::Decided { partition_epoch, isr, .. } => out.note(format_args!(
+                "partition {}: the quorum decided ISR {}, partition epoch {partition_epoch}",
+                partition.partition,
+                Members(isr)
+            )),
+            other => out.note(format_args!("partition {}: ISR change {other:?}", partition.partition)),
+        }
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&partition) else { return };
         let (effects, tick_at) =

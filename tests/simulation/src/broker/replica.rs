@@ -14,7 +14,7 @@ use crate::content::{Content, RecordId};
 use crate::facts::Fact;
 use crate::message::CallId;
 use crate::network::NodeId;
-use crate::outbox::Outbox;
+use crate::outbox::{Members, Outbox};
 
 pub type Log = ottla_storage::Log<FaultyEnv>;
 pub type Core = ottla_partition::Replica<FaultyEnv, Waiter>;
@@ -141,13 +141,13 @@ impl Replica {
     pub fn tell_role(&self, out: &mut Outbox) {
         if let Some(leader) = self.leader() {
             out.note(format_args!(
-                "leads {} in epoch {} from {}, HW {}, min ISR {}, ISR {:?}",
+                "leads {} in epoch {} from {}, HW {}, min ISR {}, ISR {}",
                 self.name,
                 leader.leader_epoch(),
                 self.log_end(),
                 leader.high_watermark(),
                 leader.effective_min_isr(),
-                leader.isr().committed()
+                Members(leader.isr().committed())
             ));
             out.facts.push(Fact::Leads { partition: self.id, leader_epoch: leader.leader_epoch() });
         } else if let Some(follower) = self.follower() {
@@ -201,7 +201,7 @@ impl Replica {
 
     pub fn tell_isr(&self, out: &mut Outbox) {
         if let Some(leader) = self.leader() {
-            out.note(format_args!("{} has ISR {:?}", self.name, leader.isr().committed()));
+            out.note(format_args!("{} has ISR {}", self.name, Members(leader.isr().committed())));
         }
     }
 

@@ -62,6 +62,7 @@ impl PartitionRead for PartitionAnswer {
             error: self.answer.error,
             diverges: self.answer.diverging.is_some(),
             bytes: self.answer.records.len(),
+            is_held_back: false,
             left_out_bytes: self.left_out_bytes,
             high_watermark: self.answer.high_watermark,
             log_start: self.answer.log_start,

@@ -213,6 +213,11 @@ impl CoordinatorNode {
         (role.role == Role::Leader).then_some(role.term)
     }
 
+    /// Where its log ends, while it runs.
+    pub fn log_end(&self) -> Option<Revision> {
+        Some(Revision(self.process.as_ref()?.node.store().last_index()))
+    }
+
     pub fn tree(&self) -> Option<&Tree> {
         self.process.as_ref().map(|process| &process.node.view().tree)
     }

@@ -113,7 +113,7 @@ impl ConsumerMember {
     }
 
     fn reconcile(&mut self, turn: &mut Turn<'_>) {
-        // What it has begun to take it takes, as Java does, even if it is told otherwise meanwhile.
+        // An assignment in progress is completed, as in Java, even if another one arrives meanwhile.
         if let Some((_, taken)) = self.taking.take_if(|(until, _)| *until <= turn.now) {
             self.owned = taken;
             self.acknowledges = true;

@@ -60,6 +60,7 @@ fn only_replica_story(seed: u64) -> Step {
     script.kill(leader);
     script.wait_fenced(leader)?;
     script.start(leader);
+    script.wait_leads(leader)?;
     script.converge()?;
     assert_eq!(script.end_of(leader)?, Offset(6), "the next start finds it");
     Ok(())

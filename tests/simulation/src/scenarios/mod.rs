@@ -11,3 +11,4 @@ mod replication;
 mod rules;
 pub(crate) mod seeds;
 mod stalls;
+mod transcripts;

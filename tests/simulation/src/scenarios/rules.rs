@@ -1,6 +1,7 @@
 //! The simulation can fail: with a rule taken out, some seed of a bounded number must notice.
 
 use ottla_broker_session::BrokenRules as SessionRules;
+use ottla_metadata::balance::BrokenRules as BalanceRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_metadata::image::LeaderSettings;
 use ottla_partition::BrokenRules;
@@ -48,6 +49,7 @@ fn hunt_in(
             session_rules: options.session_rules,
             controller_rules: options.controller_rules,
             node_rules: options.node_rules,
+            balance_rules: options.balance_rules,
             // Small limits make followers slow, which hides what hurries.
             fetch_bytes: FetchBytes::WIDE,
             ..WorldConfig::draw(&mut random)
@@ -267,7 +269,32 @@ fn a_reassignment_that_completes_before_its_target_is_in_sync_is_noticed() {
     hunt(controller(rules), &[Kind::Reassign, Kind::KillBroker], (100, 1_000), 20, &["ended half-way"]);
 }
 
+#[test]
+fn a_topic_on_a_cordoned_broker_is_noticed() {
+    let rules = ControllerRules { cordoned_gets_replicas: true, ..ControllerRules::default() };
+    let five = |config| WorldConfig { brokers: 5, ..config };
+    let plan = FaultPlan::of(&[Kind::DrainBroker, Kind::RecreateTopic], GAP_MS, (100, 1_000));
+    hunt_in(controller(rules), five, &plan, 20, &["which is cordoned"]);
+}
+
+#[test]
+fn a_wave_without_a_bound_is_noticed() {
+    let balance_rules = BalanceRules { waves_forget_what_is_under_way: true };
+    let options = Options { balance_rules, ..Options::default() };
+    let five = |config| WorldConfig { brokers: 5, partitions: 3, ..config };
+    let kinds = [Kind::DrainBroker, Kind::Rebalance, Kind::CutLink, Kind::KillBroker];
+    let plan = FaultPlan::of(&kinds, GAP_MS, (500, 4_000));
+    hunt_in(options, five, &plan, 60, &["of one wave move at once"]);
+}
+
 // ---- the quorum
+
+#[test]
+fn a_voter_without_the_log_is_noticed() {
+    let rules = NodeRules { promotes_without_log: true, ..NodeRules::default() };
+    let kinds = [Kind::GrowQuorum, Kind::ShrinkQuorum, Kind::CutLink, Kind::Weather];
+    hunt(node(rules), &kinds, (500, 4_000), 60, &["before it became a learner"]);
+}
 
 #[test]
 fn votes_and_acknowledgements_before_the_disk_has_them_are_noticed() {

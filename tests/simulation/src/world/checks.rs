@@ -37,7 +37,10 @@ impl World {
         self.ready.extend(image.brokers().filter(|broker| broker.ready).map(|broker| broker.incarnation));
         if image.revision() > self.image.revision() {
             check_reassignments(&self.image, image)?;
-            self.invariants.checks += 1;
+            balancing::check_new_topics(&self.image, image)?;
+            balancing::check_new_voters(&self.image, image, &self.coordinators)?;
+            self.check_waves(image)?;
+            self.invariants.checks += 4;
             self.image = image.clone();
             if self.invariants.has_lossy() {
                 for (topic, (partition, state)) in
@@ -52,7 +55,7 @@ impl World {
             for topic in image.topics() {
                 for (partition, state) in topic.partitions() {
                     let partition = TopicIdPartition { topic_id: topic.id, partition };
-                    // Alone it never left, and what it lacks nobody has told it.
+                    // A sole member never left the ISR, and it cannot have caught up.
                     for member in state.isr.iter().filter(|_| state.isr.len() > 1) {
                         self.invariants.in_sync(partition, member.broker, member.epoch);
                     }

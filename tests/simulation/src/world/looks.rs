@@ -92,6 +92,9 @@ impl World {
                 }
             }
         }
+        if self.is_balancing() && self.for_people() == 0 {
+            return Some("the admin balances".to_owned());
+        }
         None
     }
 

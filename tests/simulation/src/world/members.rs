@@ -1,7 +1,6 @@
 //! Coordinators come, go and are replaced while the quorum runs.
 
 use ottla_metadata::controller::Refusal;
-use ottla_metadata::image::Standing;
 
 use super::*;
 
@@ -96,10 +95,11 @@ impl World {
         let Some(AdminTask::ChangeQuorum(change)) = self.admin.first() else { return };
         if let Some(refusal) = &refusal {
             let is_done = matches!(refusal.error, VoterNotFound | InvalidVoterKey | DuplicateVoter);
-            let is_add = matches!(change, ChangeQuorum::Add { .. });
+            // A removal that names the disk is the first half of a replacement.
+            let is_repeated = matches!(change, ChangeQuorum::Add { .. } | ChangeQuorum::Remove { disk: Some(_), .. });
             self.trace.line(self.now, format_args!("admin: {refusal}"));
-            // An addition is repeated until it is done: others may be in the way.
-            if is_add && !is_done {
+            // People try again until it is done: others may be down or in the way.
+            if is_repeated && !is_done {
                 return;
             }
         }

@@ -3,6 +3,7 @@
 //! Events are ordered by (time, number). Nothing here asks the machine for time or chance: a seed gives the same run,
 //! to the byte.
 
+mod balancing;
 mod checks;
 mod delivery;
 mod looks;
@@ -15,11 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_broker_session::BrokenRules as SessionRules;
+use ottla_metadata::balance::BrokenRules as BalanceRules;
 use ottla_metadata::controller::{
     AdmitCoordinator, AlterReassignments, BrokenRules as ControllerRules, ChangeQuorum, CreateTopics, DeleteTopics,
     ElectLeaders, ElectionType, NewTopic, Probe, ProbeResult, TopicRef,
 };
-use ottla_metadata::image::LeaderSettings;
+use ottla_metadata::image::{LeaderSettings, Standing};
 use ottla_metadata::{Answer, Image, Request};
 use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, PartitionId, Revision, TopicIdPartition};
 use ottla_partition::BrokenRules;
@@ -40,6 +42,7 @@ use crate::outbox::Outbox;
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::transactor::Transactor;
+use balancing::Balancing;
 
 /// The client that scripts speak as.
 pub const SCRIPT: NodeId = NodeId::Client(999);
@@ -81,6 +84,7 @@ pub struct WorldConfig {
     pub session_rules: SessionRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
+    pub balance_rules: BalanceRules,
 }
 
 impl WorldConfig {
@@ -107,6 +111,7 @@ impl WorldConfig {
             session_rules: SessionRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
+            balance_rules: BalanceRules::default(),
         }
     }
 
@@ -142,6 +147,7 @@ impl WorldConfig {
             session_rules: SessionRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
+            balance_rules: BalanceRules::default(),
         }
     }
 }
@@ -206,6 +212,10 @@ enum AdminTask {
     },
     ElectPreferred,
     ChangeQuorum(ChangeQuorum),
+    Cordon {
+        broker: BrokerId,
+        is_cordoned: bool,
+    },
 }
 
 pub struct World {
@@ -226,6 +236,7 @@ pub struct World {
     /// Hosts without power: nothing answers there, not even a refusal.
     dark: BTreeSet<NodeId>,
     admin: Vec<AdminTask>,
+    balancing: Option<Balancing>,
     admin_sent: SimTime,
     admin_target: u64,
     next_call: u64,
@@ -316,6 +327,7 @@ impl World {
             paused: BTreeMap::new(),
             dark: BTreeSet::new(),
             admin: Vec::new(),
+            balancing: None,
             admin_sent: SimTime(0),
             admin_target: 1,
             next_call: 0,

@@ -29,6 +29,7 @@ impl World {
     }
 
     pub(super) fn tick_admin(&mut self, out: &mut Outbox) {
+        self.step_balancing();
         if self.admin.is_empty() || self.now < self.admin_sent.plus_ms(ADMIN_RETRY_MS) && self.admin_sent.0 > 0 {
             return;
         }
@@ -55,6 +56,9 @@ impl World {
                 Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics: None })
             }
             AdminTask::ChangeQuorum(change) => Request::ChangeQuorum(change.clone()),
+            AdminTask::Cordon { broker, is_cordoned } => {
+                Request::AlterConfigs(Self::cordon_request(*broker, *is_cordoned))
+            }
             AdminTask::Reassign { topic, partition, target } => Request::AlterReassignments(AlterReassignments {
                 topics: vec![(topic.clone(), vec![(*partition, target.clone())])],
                 allow_replication_factor_change: true,
@@ -86,6 +90,11 @@ impl World {
             {
                 self.trace.line(self.now, format_args!("admin: {refusal}"));
             }
+            self.admin.remove(0);
+            self.admin_sent = SimTime(0);
+            return;
+        }
+        if let Answer::AlterConfigs(_) = *answer {
             self.admin.remove(0);
             self.admin_sent = SimTime(0);
             return;

@@ -98,9 +98,11 @@ impl TestBroker {
             security_protocol: SecurityProtocol::Plaintext,
             is_inter_broker_listener: listener == INTERNAL,
             principal: KafkaPrincipal::anonymous(),
+            is_by_token: false,
             peer: ([127, 0, 0, 1], 1).into(),
             connection_id: 1,
             opened: std::time::Instant::now(),
+            software: Arc::default(),
         }
     }
 

@@ -31,6 +31,7 @@ use super::{CLIENT, INTERNAL, SECOND_DIRECTORY, eventually};
 use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
+use crate::delegation_tokens::Tokens;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
@@ -152,7 +153,12 @@ impl Cluster {
         let bound = ottla_network::bind(&ListenerName::new(INTERNAL), "127.0.0.1", 0, true, 50).expect("a free port");
         let port = bound.address.port();
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
-        let limits = Arc::new(ConnectionLimits::new(|_| Limits { total: 100, kept_for_brokers: 0, per_ip: 100 }));
+        let limits = Arc::new(ConnectionLimits::new(|_, _| Limits {
+            total: 100,
+            kept_for_brokers: 0,
+            of_listener: 100,
+            per_ip: 100,
+        }));
         let (stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();
         runtime.spawn(ottla_network::accept(bound, security, shared.clone(), limits, options, stopped));
@@ -202,6 +208,8 @@ impl Cluster {
             producer_ids,
             quotas: ClientQuotas::new(&config, &metadata),
             authorization: Authorization::new(config.authorizer.as_ref()),
+            audit: None,
+            tokens: Tokens::new(config.delegation_tokens.as_ref()).map(Arc::new),
             config,
             quorum,
             telemetry,

@@ -81,8 +81,11 @@ pub(super) static SPECS: &[OptionSpec] = &[
     refused("zk-tls-config-file", Takes::Value, "coordinators speak no TLS"),
 ];
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to manage acls on kafka.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan::plan, |plan| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan::plan, |plan| async move {
         match execute(&plan).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(ToolError::Kafka(error)) => {

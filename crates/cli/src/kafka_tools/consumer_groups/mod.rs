@@ -8,10 +8,12 @@ mod list;
 mod partitions;
 mod reset;
 
-pub use partitions::{LATEST, offset_at};
+pub use partitions::{LATEST, Named, offset_at};
 pub use reset::{Offsets, Scenario, commit as commit_offsets, plan as plan_offsets};
 
 use std::process::ExitCode;
+
+use ottla_model::ErrorCode;
 
 use super::options::{OptionSpec, Options, OptionsError, flag, maybe_value, usage, value};
 use super::{ToolError, bootstrap, exceptions, run_tool};
@@ -108,9 +110,12 @@ enum Action {
     ValidateRegex,
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to list all consumer groups, describe a consumer group, delete consumer group info, or reset consumer group offsets.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
     let plan = |options: &Options| Ok((Action::of(options)?, options.clone()));
-    run_tool(SPECS, arguments, plan, |(action, options)| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |(action, options)| async move {
         let result = match action {
             Action::List => list::run(&options).await,
             Action::Describe => describe::run(&options).await,
@@ -121,10 +126,28 @@ pub async fn run(arguments: &[String]) -> ExitCode {
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
+            // Kafka's tool finds it out itself; all else comes out of a future.
+            Err(ToolError::Kafka(error)) if error.is(ErrorCode::UnknownTopicOrPartition) => {
+                print_error(&format!("Executing consumer group command failed due to {error}"));
+                err!("{}", exceptions::shown(&error));
+                ExitCode::SUCCESS
+            }
             Err(ToolError::Kafka(error)) => {
                 let shown = exceptions::shown(&error);
                 print_error(&format!("Executing consumer group command failed due to {shown}"));
                 err!("java.util.concurrent.ExecutionException: {shown}\nCaused by: {shown}");
+                ExitCode::SUCCESS
+            }
+            Err(ToolError::Thrown { class: class @ reset::UNPARSABLE_DURATION, text }) => {
+                print_error(&format!("Executing consumer group command failed due to {text}"));
+                err!("{class}: {text}");
+                ExitCode::SUCCESS
+            }
+            // Java's checked exceptions come out of another one.
+            Err(ToolError::Thrown { class, text }) => {
+                let shown = format!("{class}: {text}");
+                print_error(&format!("Executing consumer group command failed due to {shown}"));
+                err!("java.lang.RuntimeException: {shown}\nCaused by: {shown}");
                 ExitCode::SUCCESS
             }
             Err(error) => {

@@ -6,7 +6,7 @@ use ottla_client::{CommittedOffset, Committer};
 use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 
 use super::super::options::Options;
-use super::super::{ToolError, log, now_ms};
+use super::super::{ToolError, log, now_ms, read_file};
 use super::partitions::{EARLIEST, LATEST, Named, offset_at};
 use super::{SCENARIOS, print_error};
 use crate::calendar;
@@ -14,6 +14,10 @@ use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
 const LOGGER: &str = "org.apache.kafka.tools.OffsetsUtils";
+/// In the words of Kafka's tool; the version is one of Kafka's.
+const WITHOUT_EXECUTE: &str = "WARN: No action will be performed as the --execute option is missing. In version 5.0, this command will require either --dry-run or --execute to be specified. You should add the --dry-run option explicitly if you are scripting this command and want to keep the current default behavior without prompting.";
+const UNPARSABLE_TIME: &str = "java.text.ParseException";
+pub const UNPARSABLE_DURATION: &str = "java.time.format.DateTimeParseException";
 
 pub type Offsets = BTreeMap<TopicPartition, Offset>;
 
@@ -52,19 +56,21 @@ impl Scenario {
         if let Some(text) = options.get("to-datetime") {
             return match calendar::timestamp_ms(text) {
                 Some(time) => Ok(Self::Time(TimestampMs(time))),
-                None => argument(format!("Unparseable date: \"{text}\"")),
+                None if !text.contains('T') => Err(ToolError::admin(
+                    UNPARSABLE_TIME,
+                    "Error parsing timestamp. It does not contain a 'T' according to ISO8601 format",
+                )),
+                None => Err(ToolError::admin(UNPARSABLE_TIME, format!("Unparseable date: \"{text}\""))),
             };
         }
         if let Some(text) = options.get("by-duration") {
             return match calendar::duration_ms(text) {
                 Some(ago) => Ok(Self::Time(TimestampMs(now_ms().saturating_sub(ago)))),
-                None => argument(format!("Text cannot be parsed to a Duration: {text}")),
+                None => Err(ToolError::admin(UNPARSABLE_DURATION, "Text cannot be parsed to a Duration")),
             };
         }
         if let Some(path) = options.get("from-file") {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| ToolError::Usage(format!("Unable to read file {path}: {error}")))?;
-            return Ok(Self::File(from_csv(&text)?));
+            return Ok(Self::File(from_csv(&read_file(path)?)?));
         }
         let scenarios = SCENARIOS.map(|name| format!("[{name}]")).join(", ");
         argument(format!("Option '[reset-offsets]' requires one of the following scenarios: [{scenarios}]"))
@@ -93,10 +99,7 @@ fn from_csv(text: &str) -> Result<BTreeMap<Option<String>, Offsets>, ToolError> 
 
 pub async fn run(options: &Options) -> Result<(), ToolError> {
     if !options.has("dry-run") && !options.has("execute") {
-        err!(
-            "WARN: No action will be performed as the --execute option is missing. Say --dry-run where that is what is meant: \
-             a later release may ask for one of the two."
-        );
+        err!("{WITHOUT_EXECUTE}");
     }
     let scenario = Scenario::of(options)?;
     let named = options.all("topic").iter().map(|text| Named::parse(text)).collect::<Result<Vec<_>, _>>()?;

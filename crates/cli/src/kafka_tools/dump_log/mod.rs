@@ -81,8 +81,11 @@ struct Plan {
     index: IndexCheck,
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to parse a log file and dump its contents to the console, useful for debugging a seemingly corrupt log segment.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |plan| async move {
         let mut out = Text::to_stdout();
         let result = dump(&plan, &mut out);
         out.finish();

@@ -63,7 +63,7 @@ struct Plan {
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool("", SPECS, arguments, plan, |plan| async move {
         match measure(plan).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

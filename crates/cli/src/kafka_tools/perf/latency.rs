@@ -67,7 +67,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    run_tool(SPECS, &arguments, plan, |plan| async move {
+    run_tool("", SPECS, &arguments, plan, |plan| async move {
         match measure(&plan).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -72,7 +72,7 @@ struct Plan {
 
 pub async fn run(arguments: &[String]) -> ExitCode {
     let arguments = spread(arguments, &["--producer-props", "--command-property"]);
-    run_tool(SPECS, &arguments, plan, |plan| async move {
+    run_tool("", SPECS, &arguments, plan, |plan| async move {
         match measure(plan).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

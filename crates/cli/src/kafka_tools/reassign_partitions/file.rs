@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ottla_model::{BrokerId, PartitionId, TopicName, TopicPartition};
 use serde_json::Value;
 
+use crate::kafka_tools::json::Json;
+
 /// Any directory of the broker.
 const ANY_LOG_DIR: &str = "any";
 
@@ -114,20 +116,22 @@ pub fn brokers(text: &str) -> Result<Vec<BrokerId>, String> {
     Ok(brokers)
 }
 
-/// An assignment as a file that `--execute` takes. Names of topics need no escape.
-pub fn to_json(assignment: &BTreeMap<TopicPartition, Vec<BrokerId>>) -> String {
+/// An assignment as a file that `--execute` takes, with the directories of its replicas where they are known.
+pub fn to_json(
+    assignment: &BTreeMap<TopicPartition, Vec<BrokerId>>,
+    directories: &BTreeMap<Replica, String>,
+) -> String {
     let entry = |(at, replicas): (&TopicPartition, &Vec<BrokerId>)| {
-        let directories = vec![format!("\"{ANY_LOG_DIR}\""); replicas.len()];
-        format!(
-            r#"{{"topic":"{}","partition":{},"replicas":[{}],"log_dirs":[{}]}}"#,
-            at.topic,
-            at.partition,
-            joined(replicas),
-            joined(&directories)
-        )
+        let directory = |broker: &BrokerId| directories.get(&(*broker, at.clone())).map_or(ANY_LOG_DIR, String::as_str);
+        Json::Object(vec![
+            ("topic", at.topic.as_str().into()),
+            ("partition", at.partition.0.into()),
+            ("replicas", replicas.iter().map(|broker| broker.0).collect()),
+            ("log_dirs", replicas.iter().map(directory).collect()),
+        ])
     };
-    let entries: Vec<_> = assignment.iter().map(entry).collect();
-    format!(r#"{{"version":1,"partitions":[{}]}}"#, entries.join(","))
+    let entries: Json = assignment.iter().map(entry).collect();
+    Json::Object(vec![("version", 1.into()), ("partitions", entries)]).to_string()
 }
 
 pub fn joined(items: &[impl ToString]) -> String {
@@ -194,9 +198,11 @@ mod tests {
     fn assignments_are_shown_as_files() {
         let assignment =
             BTreeMap::from([(at("t", 0), vec![BrokerId(1), BrokerId(2)]), (at("a", 1), vec![BrokerId(3)])]);
-        let json = r#"{"version":1,"partitions":[{"topic":"a","partition":1,"replicas":[3],"log_dirs":["any"]},{"topic":"t","partition":0,"replicas":[1,2],"log_dirs":["any","any"]}]}"#;
-        assert_eq!(to_json(&assignment), json);
-        assert_eq!(Wanted::parse(json).expect("reads").to_execute(), Ok(assignment));
+        let directories = BTreeMap::from([((BrokerId(2), at("t", 0)), "/data/b".to_owned())]);
+        let json = r#"{"version":1,"partitions":[{"topic":"a","partition":1,"replicas":[3],"log_dirs":["any"]},{"topic":"t","partition":0,"replicas":[1,2],"log_dirs":["any","/data/b"]}]}"#;
+        assert_eq!(to_json(&assignment, &directories), json);
+        let read = Wanted::parse(json).expect("reads");
+        assert_eq!((read.to_execute(), read.directories), (Ok(assignment), directories));
     }
 
     #[test]

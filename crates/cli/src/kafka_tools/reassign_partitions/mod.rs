@@ -14,9 +14,10 @@ use ottla_metadata::placement::{self, Seeded, UsableBroker};
 use ottla_model::{BrokerId, ErrorCode, TopicPartition};
 
 use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, value};
-use super::{ToolError, exceptions, run_tool};
+use super::{COMMAND_FAILED, ToolError, exceptions, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::out;
+use crate::replication_throttles::{self, LOG_DIR_RATE};
 use file::{Wanted, joined};
 
 pub(super) static SPECS: &[OptionSpec] = &[
@@ -58,7 +59,11 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "replicaAlterLogDirsThrottle",
         "The bytes per second that a broker moves between its log directories at most, from now on and until --verify or --cancel. At least 1 KB/s.",
     ),
-    refused("throttle", Takes::Value, "replication has no throttle"),
+    value(
+        "throttle",
+        "throttle",
+        "The bytes per second that the moved replicas take between brokers at most, from now on and until --verify or --cancel. At least 1 KB/s.",
+    ),
     value(
         "timeout",
         "timeout",
@@ -83,18 +88,13 @@ const OPTIONS_OF_ACTIONS: &[(&str, &[&str])] = &[
     ("additional", &["execute"]),
     ("disallow-replication-factor-change", &["execute"]),
     ("replica-alter-log-dirs-throttle", &["execute"]),
+    ("throttle", &["execute"]),
     ("timeout", &["execute", "cancel"]),
     ("preserve-throttles", &["verify", "cancel"]),
 ];
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the cluster may take to begin or cancel reassignments.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
-
-const BROKER_THROTTLES: [&str; 3] =
-    ["leader.replication.throttled.rate", "follower.replication.throttled.rate", LOG_DIR_THROTTLE];
-const TOPIC_THROTTLES: [&str; 2] = ["leader.replication.throttled.replicas", "follower.replication.throttled.replicas"];
-
-const LOG_DIR_THROTTLE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
 
 const VERIFY_PERIODICALLY: &str =
     "Warning: You must run --verify periodically, until the reassignment completes, to ensure the throttle is removed.";
@@ -110,6 +110,9 @@ pub enum ReassignError {
     /// Kafka's `AdminCommandFailedException`.
     #[error("{0}")]
     Failed(String),
+    /// There are not enough brokers for a topic's replicas.
+    #[error("{0}")]
+    Unplaceable(String),
     /// A topic or partition that is not there.
     #[error("org.apache.kafka.common.errors.UnknownTopicOrPartitionException: {0}")]
     Unknown(String),
@@ -137,6 +140,8 @@ struct Execution {
     is_additional: bool,
     may_change_factor: bool,
     /// Bytes per second; a negative one changes nothing.
+    throttle: i64,
+    /// The same, between log directories.
     log_dir_throttle: i64,
 }
 
@@ -146,8 +151,11 @@ struct Plan {
     action: Action,
 }
 
+/// What the tool says to a line without any word.
+const PURPOSE: &str = "This tool helps to move topic partitions between replicas.";
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool(PURPOSE, SPECS, arguments, plan, |plan| async move {
         match carry_out(&plan).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(ReassignError::Terse(text)) => {
@@ -155,7 +163,12 @@ pub async fn run(arguments: &[String]) -> ExitCode {
                 ExitCode::FAILURE
             }
             Err(ReassignError::Failed(text)) => {
-                out!("Error: {text}\norg.apache.kafka.server.common.AdminCommandFailedException: {text}\n");
+                out!("Error: {text}\n{COMMAND_FAILED}: {text}\n");
+                ExitCode::FAILURE
+            }
+            Err(ReassignError::Unplaceable(text)) => {
+                let class = exceptions::class_of(ErrorCode::InvalidReplicationFactor);
+                out!("Error: {text}\n{class}: {text}\n");
                 ExitCode::FAILURE
             }
             Err(ReassignError::Kafka(error)) => {
@@ -210,6 +223,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
             execution: Execution {
                 is_additional: options.has("additional"),
                 may_change_factor: !options.has("disallow-replication-factor-change"),
+                throttle: options.number("throttle")?.unwrap_or(-1),
                 log_dir_throttle: options.number("replica-alter-log-dirs-throttle")?.unwrap_or(-1),
             },
             timeout,
@@ -326,9 +340,21 @@ async fn generate(
     }
     let mut seeded = Seeded::new(*uuid::Uuid::new_v4().as_bytes());
     let proposed = propose(&current, &usable, &mut seeded)?;
-    out!("Current partition replica assignment\n{}\n", file::to_json(&current));
-    out!("Proposed partition reassignment configuration\n{}", file::to_json(&proposed));
+    let directories = moves::directories(client, &current).await?;
+    out!("Current partition replica assignment\n{}\n", file::to_json(&current, &directories));
+    out!("Proposed partition reassignment configuration\n{}", file::to_json(&proposed, &BTreeMap::new()));
     Ok(())
+}
+
+/// As Kafka's tool says it.
+fn too_few(factor: usize, brokers: usize) -> String {
+    match brokers {
+        0 => "All brokers are currently fenced, or have all their log directories cordoned.".to_owned(),
+        _ => format!(
+            "The target replication factor of {factor} cannot be reached because only {brokers} broker(s) are registered \
+             or some brokers have all their log directories cordoned."
+        ),
+    }
 }
 
 /// Each topic is placed as a new one would be, with as many replicas as its first partition has.
@@ -345,10 +371,7 @@ fn propose(
     for partitions in topics.into_values() {
         let factor = partitions.first().map_or(0, |(_, replicas)| replicas.len());
         if factor > brokers.len() {
-            return Err(ReassignError::Failed(format!(
-                "Replication factor: {factor} larger than available brokers: {}",
-                brokers.len()
-            )));
+            return Err(ReassignError::Unplaceable(too_few(factor, brokers.len())));
         }
         let placed = placement::place(brokers.to_vec(), partitions.len(), factor, seeded);
         let placed = placed.map_err(|error| ReassignError::Failed(error.to_string()))?;
@@ -363,7 +386,8 @@ async fn execute(
     moving: &BTreeSet<BrokerId>,
     execution: Execution,
 ) -> Result<(), ReassignError> {
-    if !execution.is_additional && !client.list_partition_reassignments(None).await?.is_empty() {
+    let under_way = client.list_partition_reassignments(None).await?;
+    if !execution.is_additional && !under_way.is_empty() {
         return Err(ReassignError::Terse(EXISTING.to_owned()));
     }
     let there: BTreeSet<BrokerId> = live_brokers(client).await?;
@@ -376,15 +400,22 @@ async fn execute(
     if !missing.is_empty() {
         return Err(ReassignError::Unknown(format!("Unable to find partition: {}", missing.join(", "))));
     }
+    let directories = moves::directories(client, &current).await?;
     out!(
         "Current partition replica assignment\n\n{}\n\nSave this to use as the --reassignment-json-file option during \
          rollback",
-        file::to_json(&current)
+        file::to_json(&current, &directories)
     );
-    if execution.log_dir_throttle >= 0 {
+    if execution.throttle >= 0 || execution.log_dir_throttle >= 0 {
         out!("{VERIFY_PERIODICALLY}");
+    }
+    if let Ok(throttle) = u64::try_from(execution.throttle) {
+        replication_throttles::set(client, &under_way, targets, &current, throttle).await?;
+        out!("The inter-broker throttle limit was set to {throttle} B/s");
+    }
+    if execution.log_dir_throttle >= 0 {
         let value = execution.log_dir_throttle.to_string();
-        let change = [ConfigChange::Set { name: LOG_DIR_THROTTLE.to_owned(), value }];
+        let change = [ConfigChange::Set { name: LOG_DIR_RATE.to_owned(), value }];
         for broker in moving {
             client.alter_configs(&ConfigResource::Broker(*broker), &change).await?;
         }
@@ -514,22 +545,13 @@ async fn cancel(
     Ok(())
 }
 
-/// Throttles that were set for replication, here without an effect, or with the tools of others.
+/// Removes the throttles of all live brokers, and of these topics.
 async fn clear_throttles(client: &Client, wanted: &Wanted) -> Result<Vec<String>, ReassignError> {
     let live = live_brokers(client).await?;
-    let delete = |names: &[&str]| -> Vec<ConfigChange> {
-        names.iter().map(|name| ConfigChange::Delete { name: (*name).to_owned() }).collect()
-    };
     let mut brokers = live.clone();
     brokers.extend(wanted.targets.iter().flat_map(|(_, target)| target.iter().copied()));
-    for broker in &live {
-        client.alter_configs(&ConfigResource::Broker(*broker), &delete(&BROKER_THROTTLES)).await?;
-    }
     let topics = wanted.topics();
-    for topic in &topics {
-        let resource = ConfigResource::Topic(topic.as_str().to_owned());
-        client.alter_configs(&resource, &delete(&TOPIC_THROTTLES)).await?;
-    }
+    replication_throttles::clear(client, &live, topics.iter().map(|topic| topic.as_str())).await?;
     let (brokers, topics): (Vec<_>, Vec<_>) = (brokers.into_iter().collect(), topics.into_iter().collect());
     Ok(vec![
         format!("Clearing broker-level throttles on broker{} {}", plural(brokers.len()), joined(&brokers)),
@@ -561,7 +583,7 @@ mod tests {
         let action = |line: &str| planned(SPECS, line, plan).map(|plan| plan.action);
         let execute = action("--bootstrap-server k --execute --reassignment-json-file f --additional");
         let file = "f".to_owned();
-        let execution = Execution { is_additional: true, may_change_factor: true, log_dir_throttle: -1 };
+        let execution = Execution { is_additional: true, may_change_factor: true, throttle: -1, log_dir_throttle: -1 };
         let expected = Action::Execute { file, execution, timeout: Duration::from_secs(10) };
         assert_eq!(execute, Ok(expected));
         assert_eq!(action("--bootstrap-server k --list"), Ok(Action::List));
@@ -580,8 +602,8 @@ mod tests {
                 "Option \"[additional]\" can't be used with action \"[verify]\"",
             ),
             (
-                "--bootstrap-server k --execute --reassignment-json-file f --throttle 1",
-                "Option throttle is not supported: replication has no throttle",
+                "--bootstrap-server k --verify --reassignment-json-file f --throttle 1",
+                "Option \"[throttle]\" can't be used with action \"[verify]\"",
             ),
         ];
         for (line, text) in cases {
@@ -627,6 +649,8 @@ mod tests {
         let leaders: BTreeSet<_> = [0, 1].map(|number| proposed[&at("t", number)][0]).into();
         assert_eq!(leaders.len(), 2, "they take turns");
         let error = propose(&current, &[broker(3)], &mut Seeded::new([7; 16])).expect_err("too few");
-        assert_eq!(error.to_string(), "Replication factor: 2 larger than available brokers: 1");
+        let text = "The target replication factor of 2 cannot be reached because only 1 broker(s) are registered or \
+                    some brokers have all their log directories cordoned.";
+        assert_eq!(error.to_string(), text);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ottla_client::{Client, LogDir};
+use ottla_client::{Client, LogDir, LogDirReplica};
 use ottla_model::{BrokerId, ErrorCode, TopicPartition};
 
 use super::ReassignError;
@@ -26,6 +26,25 @@ pub enum MoveState {
         current: String,
     },
     Completed,
+}
+
+/// The directories of these replicas, where their brokers tell them: what lies on a lost broker must still move.
+pub async fn directories(
+    client: &Client,
+    assignment: &BTreeMap<TopicPartition, Vec<BrokerId>>,
+) -> Result<BTreeMap<Replica, String>, ReassignError> {
+    let there: BTreeSet<BrokerId> =
+        client.describe_cluster().await?.brokers.iter().map(|broker| broker.address.id).collect();
+    let brokers: BTreeSet<BrokerId> = assignment.values().flatten().copied().collect();
+    let mut directories = BTreeMap::new();
+    for broker in brokers.intersection(&there) {
+        for directory in client.describe_log_dirs(*broker).await.unwrap_or_default() {
+            let asked = |replica: &LogDirReplica| !replica.is_future && assignment.contains_key(&replica.at);
+            let replicas = directory.replicas.into_iter().filter(asked);
+            directories.extend(replicas.map(|replica| ((*broker, replica.at), directory.path.clone())));
+        }
+    }
+    Ok(directories)
 }
 
 /// The states of these replicas.
@@ -132,7 +151,6 @@ pub async fn execute(
 
 #[cfg(test)]
 mod tests {
-    use ottla_client::LogDirReplica;
     use ottla_model::{PartitionId, TopicName};
 
     use super::*;

@@ -51,7 +51,7 @@ struct Plan {
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool("", SPECS, arguments, plan, |plan| async move {
         consume(plan).await.unwrap_or_else(|error| {
             err!("{}: {error}", exceptions::class(&error));
             ExitCode::FAILURE
@@ -206,7 +206,7 @@ fn committed(offsets: &BTreeMap<TopicPartition, Offset>, error: Option<&KafkaErr
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{ErrorCode, PartitionId, TimestampMs, TopicName};
+    use ottla_model::{ErrorCode, LeaderEpoch, PartitionId, TimestampMs, TopicName};
     use ottla_protocol::record_batch::{Record, TimestampType};
 
     use super::*;
@@ -249,6 +249,7 @@ mod tests {
                 headers: Vec::new(),
             },
             timestamp_type: TimestampType::CreateTime,
+            leader_epoch: LeaderEpoch(0),
         };
         assert_eq!(
             shown(&consumed("t", &[incoming(0, 4), incoming(1, 9), incoming(0, 6)])),

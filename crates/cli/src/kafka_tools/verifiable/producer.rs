@@ -44,7 +44,7 @@ struct Plan {
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    run_tool(SPECS, arguments, plan, |plan| async move {
+    run_tool("", SPECS, arguments, plan, |plan| async move {
         produce(plan).await.unwrap_or_else(|error| {
             err!("{}: {error}", exceptions::class(&error));
             ExitCode::FAILURE

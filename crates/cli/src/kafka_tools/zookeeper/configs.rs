@@ -78,7 +78,8 @@ fn entity(options: &Options) -> Result<(ConfigKind, Option<ConfigEntity>), ToolE
     let are_clients = types.iter().any(is_client) || options.has("user");
     if !are_clients && !ENTITY_OPTIONS.iter().any(|name| options.has(name)) {
         let (kind, name) = configs::entity(options)?;
-        let known = ConfigKind::parse(kind.plural()).filter(|kind| *kind != ConfigKind::Groups);
+        let is_old = |kind: &ConfigKind| !matches!(kind, ConfigKind::Groups | ConfigKind::ClientMetrics);
+        let known = ConfigKind::parse(kind.plural()).filter(is_old);
         let Some(kind) = known else {
             return Err(ToolError::Argument(format!("ZooKeeper has no configurations of {}", kind.plural())));
         };

@@ -1,4 +1,5 @@
-//! The configuration of topics, brokers, groups, clients, users and addresses.
+//! The configuration of topics, brokers, groups, clients, users and addresses, and of subscriptions to clients'
+//! metrics.
 
 use std::collections::BTreeMap;
 

@@ -49,7 +49,10 @@ impl AdminService {
     ) -> Result<ChangeQuorumResponse, Status> {
         let RemoveQuorumMemberRequest { coordinator_id, force } = request;
         let coordinator = CoordinatorId(coordinator_id);
-        self.change_quorum(ChangeQuorum::Remove { coordinator, disk: None, force }).await
+        // The member of now: a try that comes late removes nobody who was added again under the same id.
+        let known = self.shared.require_formed()?.members();
+        let disk = known.by_id.get(&coordinator).and_then(|member| member.disk);
+        self.change_quorum(ChangeQuorum::Remove { coordinator, disk, force }).await
     }
 
     pub(super) async fn transfer_leadership(

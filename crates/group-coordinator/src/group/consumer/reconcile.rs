@@ -57,8 +57,7 @@ pub(super) struct Answered {
 /// How a member speaks of what it owns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Voice {
-    /// It begins with nothing, or it is of the classic protocol, where what it is given and what it owns are one
-    /// exchange.
+    /// It begins with nothing, or it is of the classic protocol, which assigns and confirms in one exchange.
     Certain,
     /// It has done what it was told, or says nothing.
     Running,
@@ -184,8 +183,8 @@ impl ConsumerGroup {
         };
         let is_always_full = report.full_since_told >= FULL_IN_A_ROW;
         report.always_full_since = is_always_full.then(|| report.always_full_since.unwrap_or(cx.now.monotonic));
-        // A member that is unsure may not have heard what it was told before: it is told now. So is a member that has
-        // to give up something else than before: when it was told of the former says nothing about the latter.
+        // A member that is unsure may not have received its assignment: it counts as sent now. So does one with another
+        // revocation than before: the time of the earlier revocation does not count for the new one.
         let told = report.told.filter(|_| !is_full && !answered.must_give_up_more).unwrap_or(cx.now.monotonic);
         report.told = must_give_up.then_some(told);
     }

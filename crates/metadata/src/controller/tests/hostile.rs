@@ -92,7 +92,7 @@ impl Hostile {
     }
 
     fn request(&mut self) -> Request {
-        match self.random.below(19) {
+        match self.random.below(20) {
             0 | 1 => self.create_topics(),
             2 => self.create_partitions(),
             3 => {
@@ -145,12 +145,31 @@ impl Hostile {
                 let to = Some(CoordinatorId(u64::from(self.number().unsigned_abs())));
                 Request::ChangeQuorum(ChangeQuorum::TransferLeadership { to })
             }
+            18 => self.delegation_token(),
             _ => Request::AdmitCoordinator(AdmitCoordinator {
                 coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
                 disk: IncarnationId([1; 16]),
                 address: self.text(),
             }),
         }
+    }
+
+    fn delegation_token(&mut self) -> Request {
+        let principal = |text: String| KafkaPrincipal::new("User", text);
+        let by = principal(self.text());
+        let period_ms = i64::from(self.number()) << self.random.below(33);
+        let change = match self.random.below(4) {
+            0 | 1 => TokenChange::Create {
+                owner: by,
+                requester: principal(self.text()),
+                renewers: (0..self.few()).map(|_| principal(self.text())).collect(),
+                lifetime_ms: period_ms,
+                renewal_ms: i64::from(self.number()),
+            },
+            2 => TokenChange::Renew { by, period_ms },
+            _ => TokenChange::Expire { by, period_ms: (period_ms >= 0).then_some(period_ms) },
+        };
+        Request::AlterDelegationToken(AlterDelegationToken { token_id: self.text(), change })
     }
 
     /// Mostly one that is not among the three that beat: an unregistered broker beats no more.
@@ -324,7 +343,9 @@ impl Hostile {
             Answer::AlterConfigs(outcomes) => {
                 outcomes.entities.into_iter().filter_map(|(_, refusal)| refusal).collect()
             }
-            Answer::Register(Err(refusal)) | Answer::UnregisterBroker(Err(refusal)) => vec![refusal],
+            Answer::Register(Err(refusal))
+            | Answer::UnregisterBroker(Err(refusal))
+            | Answer::AlterDelegationToken(Err(refusal)) => vec![refusal],
             Answer::AlterPartitions(altered) => {
                 let errors = altered.partitions.into_iter().map(|partition| partition.error).chain([altered.error]);
                 errors.filter_map(refusal_of).collect()
@@ -340,6 +361,7 @@ impl Hostile {
             Answer::AllocateProducerIds(Err(error)) => refusal_of(error).into_iter().collect(),
             Answer::Register(Ok(_))
             | Answer::UnregisterBroker(Ok(_))
+            | Answer::AlterDelegationToken(Ok(_))
             | Answer::AllocateProducerIds(Ok(_))
             | Answer::AdmitCoordinator(_)
             | Answer::SetMember(())

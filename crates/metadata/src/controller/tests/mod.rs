@@ -4,6 +4,8 @@
 mod acls;
 mod admin;
 mod brokers;
+mod client_metrics;
+mod delegation_tokens;
 mod elections;
 mod fenced;
 pub(in crate::controller) mod harness;

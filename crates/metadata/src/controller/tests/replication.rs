@@ -8,7 +8,7 @@ use crate::image::{ConfigEntity, IsrMember};
 
 /// Scenario 4: fetches of a follower's former incarnation make it look caught up.
 #[test]
-fn scenario_4_a_former_life_does_not_join_the_isr() {
+fn scenario_04_a_former_life_does_not_join_the_isr() {
     let mut cluster = Cluster::of(2);
     cluster.create("t", &[&[1, 2]], &[]);
     let former = cluster.member(2);
@@ -31,7 +31,7 @@ fn scenario_4_a_former_life_does_not_join_the_isr() {
 
 /// Scenario 4 with its rule switched off is detected.
 #[test]
-fn scenario_4_without_its_rule_lets_the_former_life_in() {
+fn scenario_04_without_its_rule_lets_the_former_life_in() {
     let mut cluster = Cluster::with(|config| config.rules.any_broker_epoch_joins = true);
     cluster.start(1);
     cluster.start(2);
@@ -45,7 +45,7 @@ fn scenario_4_without_its_rule_lets_the_former_life_in() {
 
 /// Scenario 5: the leader brings in a broker that is being fenced, shuts down, or is not ready.
 #[test]
-fn scenario_5_fenced_leaving_and_unready_replicas_are_ineligible() {
+fn scenario_05_fenced_leaving_and_unready_replicas_are_ineligible() {
     let mut cluster = Cluster::of(3);
     cluster.create("t", &[&[1, 2, 3]], &[]);
     let all = [cluster.member(1), cluster.member(2), cluster.member(3)];
@@ -71,7 +71,7 @@ fn scenario_5_fenced_leaving_and_unready_replicas_are_ineligible() {
 /// Scenario 6: the last in-sync replica crashes and returns; only it may lead, because no other replica has more
 /// records.
 #[test]
-fn scenario_6_the_last_replica_standing_returns() {
+fn scenario_06_the_last_replica_standing_returns() {
     let mut cluster = Cluster::of(2);
     cluster.create("t", &[&[1, 2]], &[("min.insync.replicas", "1")]);
     cluster.kill(2);
@@ -110,7 +110,7 @@ fn cousin(mut cluster: Cluster) -> Cluster {
 
 /// Scenario 6's cousin: the last member lost its tail, the one in the ELR has the record and must win.
 #[test]
-fn scenario_6_cousin_the_elr_wins_over_an_unclean_last_member() {
+fn scenario_06_cousin_the_elr_wins_over_an_unclean_last_member() {
     // The unclean one returns first.
     let mut cluster = acknowledged_by_both_then_one_alone();
     let clean = cluster.brokers[&2].epoch;
@@ -134,7 +134,7 @@ fn scenario_6_cousin_the_elr_wins_over_an_unclean_last_member() {
 
 /// The variant with its rules switched off: the unclean broker leads, and the record is lost.
 #[test]
-fn scenario_6_cousin_without_its_rules_loses_the_record() {
+fn scenario_06_cousin_without_its_rules_loses_the_record() {
     for taken_out in [
         BrokenRules { unclean_counts_as_clean: true, ..BrokenRules::default() },
         BrokenRules { unclean_sole_member_wins: true, ..BrokenRules::default() },
@@ -227,7 +227,7 @@ fn scenario_33_a_replaced_disk_does_not_lead_after_another_restart_either() {
 
 /// Scenario 7: an ISR change is refused with an error that tells the leader its next action.
 #[test]
-fn scenario_7_isr_changes_are_refused_with_kafkas_errors() {
+fn scenario_07_isr_changes_are_refused_with_kafkas_errors() {
     let mut cluster = Cluster::of(3);
     cluster.create("t", &[&[1, 2, 3]], &[]);
     let [one, two, three] = [1, 2, 3].map(|id| cluster.member(id));
@@ -266,7 +266,7 @@ fn scenario_7_isr_changes_are_refused_with_kafkas_errors() {
 
 /// Scenario 8: the answer got lost, the change was made: the same request again recognises it.
 #[test]
-fn scenario_8_a_retry_recognises_its_own_change() {
+fn scenario_08_a_retry_recognises_its_own_change() {
     let mut cluster = Cluster::of(3);
     cluster.create("t", &[&[1, 2, 3]], &[]);
     let request = cluster.isr_request("t", vec![cluster.member(1), cluster.member(2)]);

@@ -307,15 +307,17 @@ fn members_join_a_round_after_a_downgrade_also_at_the_next_coordinator() {
 /// F2: the last member of the consumer protocol never went, and nobody read what it had.
 #[test]
 fn a_downgrade_that_no_batch_can_hold_leaves_a_consumer_group_of_classic_members() {
-    for leaves in [true, false] {
+    for end in ["leaves", "is removed", "falls silent"] {
         let mut world = World::new(&[("t", 3)]);
         world.host.foresees = true;
         let ([a, b], _) = two_classic(&mut world);
         world.beat(join("new", &["t"]));
         world.host.log_max_batch_bytes = 600;
-        if leaves {
+        if end == "leaves" {
             let left = world.beat(beat("new", -1));
             assert_eq!(left.error, ErrorCode::None);
+        } else if end == "is removed" {
+            assert_eq!(world.classic_leave("new", None), ErrorCode::None);
         } else {
             for _ in 0..20 {
                 world.host.pass(9_000);
@@ -327,9 +329,33 @@ fn a_downgrade_that_no_batch_can_hold_leaves_a_consumer_group_of_classic_members
         }
         let members = world.describe().members;
         assert!(members.iter().all(|member| member.is_classic), "{members:?}");
-        assert_eq!((members.len(), world.host.reloads), (2, 0));
+        assert_eq!((members.len(), world.host.reloads), (2, 0), "the last one {end}");
         world.check_replay();
     }
+}
+
+/// Between the batches that hold the member and those that hold the whole group as well.
+#[test]
+fn a_static_member_comes_back_with_the_classic_protocol_where_no_batch_can_hold_the_downgrade() {
+    let mut stayed = 0;
+    for limit in (100..4_000).step_by(50) {
+        let mut world = World::new(&[("t", 3)]);
+        world.host.foresees = true;
+        let _ = two_classic(&mut world);
+        world.beat(join_static("new", "i", &["t"]));
+        world.host.log_max_batch_bytes = limit;
+        let again = JoinGroup { instance: Some(InstanceId::new("i")), ..known("c", &[]) };
+        match world.host.call(Request::JoinGroup(again)) {
+            GroupAnswer::JoinGroup(joined) => assert_eq!(joined.error, ErrorCode::None),
+            refused => assert_eq!(refused, GroupAnswer::Failed(ErrorCode::UnknownServerError)),
+        }
+        if matches!(world.host.shard.group(&group()), Some(Group::Consumer(_))) {
+            stayed += u32::from(world.describe().members.iter().all(|member| member.is_classic));
+        }
+        assert_eq!(world.host.reloads, 0);
+        world.check_replay();
+    }
+    assert!(stayed > 0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod reconciling;
 mod refused;
 mod replaying;
 mod subscribing;
+mod transcripts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,105 @@
+//! Delegation tokens of this broker's cluster (KIP-48): their HMACs, the logins with them, and the end of those whose
+//! time is over. The tokens themselves are in the cluster's tree.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ottla_config::DelegationTokenConfig;
+use ottla_metadata::controller::{AlterDelegationToken, TokenChange};
+use ottla_metadata::{DelegationToken, Image};
+use ottla_model::{BrokerId, TimestampMs};
+use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_replica_manager::quorum_handle::QuorumHandle;
+use ottla_sasl::{ScramCredential, ScramHash, TokenCredential, TokenSecret};
+
+/// Credentials that were derived from tokens and are kept: deriving one takes milliseconds. A thousand take 300 KB.
+const CREDENTIALS_MAX: usize = 1_000;
+/// How long the quorum may take over the end of one token.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is needed to check tokens.
+pub struct Tokens {
+    secret: TokenSecret,
+    derived: Mutex<BTreeMap<(ScramHash, String), ScramCredential>>,
+}
+
+impl Tokens {
+    /// None: there are no tokens.
+    pub fn new(config: Option<&DelegationTokenConfig>) -> Option<Self> {
+        let secret = TokenSecret::new(config?.secret.reveal());
+        Some(Self { secret, derived: Mutex::default() })
+    }
+
+    pub fn hmac(&self, id: &str) -> Vec<u8> {
+        self.secret.hmac(id)
+    }
+
+    /// The token that has this HMAC.
+    pub fn find<'a>(&self, image: &'a Image, hmac: &[u8]) -> Option<(&'a str, &'a DelegationToken)> {
+        image.delegation_tokens().find(|(id, _)| self.secret.is_hmac(id, hmac))
+    }
+
+    /// What a client has to know that logs in with a token. None: there is no such token, or its time is over.
+    pub fn credential(
+        &self,
+        image: &Image,
+        hash: ScramHash,
+        id: &str,
+        salt_secret: &[u8; 32],
+    ) -> Option<TokenCredential> {
+        let token = image.delegation_token(id).filter(|token| !token.is_expired(now()))?;
+        let key = (hash, id.to_owned());
+        let known = self.derived.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let credential = known.unwrap_or_else(|| {
+            let made = ScramCredential::of_token(hash, salt_secret, id, &self.secret.password(id));
+            let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+            if derived.len() >= CREDENTIALS_MAX {
+                derived.clear();
+            }
+            derived.insert(key, made.clone());
+            made
+        });
+        Some(TokenCredential { credential, owner: token.owner.name.to_string(), expires_ms: token.expires.0 })
+    }
+}
+
+/// Milliseconds since 1970.
+fn now() -> TimestampMs {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+    TimestampMs(i64::try_from(now).unwrap_or(i64::MAX))
+}
+
+/// Removes the tokens whose time is over while this broker is the controller; ends only with its task.
+pub async fn remove_expired(
+    broker: BrokerId,
+    interval: Duration,
+    metadata: Arc<MetadataCache>,
+    quorum: Arc<dyn QuorumHandle>,
+) {
+    let mut looks = tokio::time::interval(interval);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let image = metadata.current();
+        if image.controller() != Some(broker) {
+            continue;
+        }
+        let now = now();
+        let expired: Vec<String> =
+            image.delegation_tokens().filter(|(_, token)| token.is_expired(now)).map(|(id, _)| id.to_owned()).collect();
+        drop(image);
+        for token_id in expired {
+            let request = AlterDelegationToken { token_id: token_id.clone(), change: TokenChange::RemoveExpired };
+            match quorum.submit(request, PATIENCE).await {
+                Ok(Ok(_)) => tracing::info!(token_id, "a delegation token has expired"),
+                // Somebody was faster; a token that stays is looked at again.
+                Ok(Err(refusal)) => tracing::debug!(token_id, %refusal, "an expired token was not removed"),
+                Err(error) => {
+                    tracing::debug!(%error, "expired tokens were not removed");
+                    break;
+                }
+            }
+        }
+    }
+}

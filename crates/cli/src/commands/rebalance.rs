@@ -1,0 +1,125 @@
+//! `ottla rebalance`: brokers get their shares of bytes, replicas and leaders.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use ottla_client::Client;
+use ottla_metadata::balance::{self, BrokerRole, Cluster, Goals};
+use ottla_model::{BrokerId, TopicPartition};
+
+use super::at::Bootstrap;
+use super::balance::{Pace, Waves, carry_out, explain, observe};
+use crate::kafka::Kafka;
+use crate::out;
+
+/// What `auto` moves by itself leaves room for clients on a network of a gigabit.
+const AUTO_THROTTLE: u64 = 50 << 20;
+/// While a plan is carried out topics grow, and new ones are created: then another plan follows. Where that does not
+/// end, records come faster than they can be moved.
+const ROUNDS_MAX: usize = 8;
+/// How often `--watch` looks whether brokers have come or gone.
+const WATCH_PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Subcommand)]
+pub enum RebalanceCommand {
+    /// Show which replicas would move so that all brokers hold their shares of bytes, replicas and leaders
+    Plan {
+        /// Carry the plan out
+        #[arg(long)]
+        execute: bool,
+        #[command(flatten)]
+        waves: Waves,
+        #[command(flatten)]
+        at: Bootstrap,
+    },
+    /// Move replicas until all brokers hold their shares: at 50 MiB per second if --throttle does not say otherwise
+    Auto {
+        /// Go on: when a broker joins, give it its share
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        waves: Waves,
+        #[command(flatten)]
+        at: Bootstrap,
+    },
+}
+
+pub async fn rebalance(command: RebalanceCommand) -> Result<()> {
+    match command {
+        RebalanceCommand::Plan { execute, waves, at } => {
+            let kafka = Kafka::connect(&at.addresses().await?).await?;
+            plan(kafka.client(), execute, waves.pace()).await
+        }
+        RebalanceCommand::Auto { watch, waves, at } => {
+            let kafka = Kafka::connect(&at.addresses().await?).await?;
+            let pace = waves.pace_or(AUTO_THROTTLE);
+            match watch {
+                false => auto(kafka.client(), pace).await.map(drop),
+                true => keep_balanced(kafka.client(), pace).await,
+            }
+        }
+    }
+}
+
+async fn plan(client: &Client, executes: bool, pace: Pace) -> Result<()> {
+    let cluster = observe(client, None).await?;
+    let plan = balance::plan(&cluster, Goals::Balance)?;
+    explain(&cluster, &plan);
+    tell_of_keepers(&cluster);
+    if executes && !plan.moves.is_empty() {
+        carry_out(client, plan.moves, pace).await?;
+        out!("all brokers hold their shares");
+    }
+    Ok(())
+}
+
+fn tell_of_keepers(cluster: &Cluster<TopicPartition>) {
+    for broker in cluster.brokers.iter().filter(|broker| broker.role == BrokerRole::Keeps) {
+        out!("broker {} is down or cordoned: it keeps what it has and gets nothing", broker.id);
+    }
+}
+
+/// Carries out one plan after the other until there is nothing to move. Returns the brokers that hold shares.
+async fn auto(client: &Client, pace: Pace) -> Result<BTreeSet<BrokerId>> {
+    for round in 0..ROUNDS_MAX {
+        let cluster = observe(client, None).await?;
+        if round == 0 {
+            tell_of_keepers(&cluster);
+        }
+        let plan = balance::plan(&cluster, Goals::Balance)?;
+        if plan.moves.is_empty() {
+            // Reassignments of others count as done in the plan.
+            out!("balanced");
+            return Ok(sharing(&cluster));
+        }
+        explain(&cluster, &plan);
+        carry_out(client, plan.moves, pace).await?;
+    }
+    bail!("after {ROUNDS_MAX} plans the shares still differ: records come faster than replicas move")
+}
+
+/// Those that give and get replicas.
+fn sharing(cluster: &Cluster<TopicPartition>) -> BTreeSet<BrokerId> {
+    let sharing = cluster.brokers.iter().filter(|broker| broker.role == BrokerRole::Shares);
+    sharing.map(|broker| broker.id).collect()
+}
+
+/// Balances whenever a broker has joined. One that is down for a while comes back to what it had.
+async fn keep_balanced(client: &Client, pace: Pace) -> Result<()> {
+    let mut known = auto(client, pace).await?;
+    loop {
+        tokio::time::sleep(WATCH_PAUSE).await;
+        // A cluster that does not answer now will.
+        let Ok(described) = client.describe_cluster_with_fenced().await else { continue };
+        let live = described.brokers.iter().filter(|broker| !broker.is_fenced).map(|broker| broker.address.id);
+        if let Some(joined) = live.into_iter().find(|broker| !known.contains(broker)) {
+            out!("broker {joined} has joined");
+            match auto(client, pace).await {
+                Ok(sharing) => known.extend(sharing.into_iter().chain([joined])),
+                Err(error) => out!("not balanced: {error:#}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Delegation tokens (KIP-48) are made, renewed and ended.
+
+use ottla_model::{ErrorCode, KafkaPrincipal, Revision, TimestampMs};
+
+use super::draft::Draft;
+use super::{AlterDelegationToken, AlteredDelegationToken, Answer, Controller, Refusal, RequestId, TokenChange};
+use crate::limits;
+use crate::nodes::delegation_token::{self, DelegationToken};
+
+impl Controller {
+    pub(super) fn alter_delegation_token(&mut self, id: RequestId, request: AlterDelegationToken) {
+        let answer = self.plan_token(&request).map(|(token, written)| {
+            let (mut draft, path) = (Draft::default(), delegation_token::path(&request.token_id));
+            match written {
+                Written::Unchanged => {}
+                Written::Put => draft.put(self.ledger.ahead_tree(), path, delegation_token::encode(&token)),
+                Written::Removed => draft.delete(self.ledger.ahead_tree(), path),
+            }
+            self.propose(draft);
+            AlteredDelegationToken { token, revision: Revision(0) }
+        });
+        self.answer(id, Answer::AlterDelegationToken(answer));
+    }
+
+    /// The token after the change, and what is written of it.
+    fn plan_token(&self, request: &AlterDelegationToken) -> Result<(DelegationToken, Written), Refusal> {
+        let now = self.now.wall;
+        let known = self.ledger.ahead().delegation_token(&request.token_id);
+        let existing = || known.cloned().ok_or_else(|| refusal(ErrorCode::DelegationTokenNotFound));
+        match &request.change {
+            TokenChange::Create { .. } if known.is_some() => existing().map(|token| (token, Written::Unchanged)),
+            TokenChange::Create { owner, requester, renewers, lifetime_ms, renewal_ms } => {
+                let principals = renewers.iter().chain([owner, requester]);
+                self.check_new(&request.token_id, principals, renewers.len())?;
+                let max = later(now, *lifetime_ms);
+                let token = DelegationToken {
+                    owner: owner.clone(),
+                    requester: requester.clone(),
+                    renewers: renewers.clone(),
+                    issued: now,
+                    max,
+                    expires: max.min(later(now, *renewal_ms)),
+                };
+                Ok((token, Written::Put))
+            }
+            TokenChange::Renew { by, period_ms } => {
+                let mut token = renewable(existing()?, by, now)?;
+                token.expires = token.max.min(later(now, *period_ms));
+                Ok((token, Written::Put))
+            }
+            TokenChange::Expire { by, period_ms: Some(period_ms) } => {
+                let mut token = renewable(existing()?, by, now)?;
+                token.expires = token.max.min(later(now, *period_ms));
+                Ok((token, Written::Put))
+            }
+            TokenChange::Expire { by, period_ms: None } => Ok((renewable(existing()?, by, now)?, Written::Removed)),
+            TokenChange::RemoveExpired => {
+                let token = existing()?;
+                let written = if token.is_expired(now) { Written::Removed } else { Written::Unchanged };
+                Ok((token, written))
+            }
+        }
+    }
+
+    fn check_new<'a>(
+        &self,
+        token_id: &str,
+        mut principals: impl Iterator<Item = &'a KafkaPrincipal>,
+        renewers: usize,
+    ) -> Result<(), Refusal> {
+        let refuse = |error, text: String| Err(Refusal::new(error, text));
+        if token_id.is_empty() || token_id.len() > limits::MAX_TOKEN_ID_BYTES {
+            return refuse(ErrorCode::InvalidRequest, "This is no id of a token".to_owned());
+        }
+        let is_long = |one: &KafkaPrincipal| one.principal_type.len() + one.name.len() > limits::MAX_PRINCIPAL_BYTES;
+        if renewers > limits::MAX_TOKEN_RENEWERS || principals.any(is_long) {
+            let (count, bytes) = (limits::MAX_TOKEN_RENEWERS, limits::MAX_PRINCIPAL_BYTES);
+            let text = format!("A token has at most {count} renewers, and a principal at most {bytes} bytes.");
+            return refuse(ErrorCode::InvalidRequest, text);
+        }
+        let count = self.ledger.ahead().delegation_tokens().count();
+        if self.ledger.is_full() || count >= limits::MAX_TOKENS {
+            let text = format!("The cluster has {count} tokens; at most {} are possible.", limits::MAX_TOKENS);
+            return refuse(ErrorCode::PolicyViolation, text);
+        }
+        Ok(())
+    }
+}
+
+enum Written {
+    Unchanged,
+    Put,
+    Removed,
+}
+
+/// Kafka's order of checks.
+fn renewable(token: DelegationToken, by: &KafkaPrincipal, now: TimestampMs) -> Result<DelegationToken, Refusal> {
+    if token.is_expired(now) {
+        return Err(refusal(ErrorCode::DelegationTokenExpired));
+    }
+    if !token.may_be_renewed_by(by) {
+        return Err(refusal(ErrorCode::DelegationTokenOwnerMismatch));
+    }
+    Ok(token)
+}
+
+fn later(now: TimestampMs, period_ms: i64) -> TimestampMs {
+    TimestampMs(now.0.saturating_add(period_ms.max(0)))
+}
+
+fn refusal(error: ErrorCode) -> Refusal {
+    Refusal::new(error, String::new())
+}

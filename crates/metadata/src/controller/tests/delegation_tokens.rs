@@ -1,0 +1,101 @@
+//! Delegation tokens: who may renew and end them, how long they live, and how many there may be.
+
+use ottla_model::{ErrorCode, KafkaPrincipal};
+
+use super::harness::*;
+use crate::controller::*;
+use crate::limits;
+use crate::nodes;
+
+fn user(name: &str) -> KafkaPrincipal {
+    KafkaPrincipal::user(name)
+}
+
+fn ask(cluster: &mut Cluster, id: &str, change: TokenChange) -> Result<AlteredDelegationToken, ErrorCode> {
+    let request = AlterDelegationToken { token_id: id.to_owned(), change };
+    match cluster.ask(Request::AlterDelegationToken(request)) {
+        Answer::AlterDelegationToken(altered) => altered.map_err(|refusal| refusal.error),
+        other => panic!("not the answer: {other:?}"),
+    }
+}
+
+fn create(cluster: &mut Cluster, id: &str, lifetime_ms: i64, renewal_ms: i64) -> Result<(), ErrorCode> {
+    let (owner, requester, renewers) = (user("alice"), user("admin"), vec![user("bob")]);
+    ask(cluster, id, TokenChange::Create { owner, requester, renewers, lifetime_ms, renewal_ms }).map(drop)
+}
+
+fn expires(cluster: &Cluster, id: &str) -> Option<(i64, i64)> {
+    let token = cluster.image.delegation_token(id)?;
+    Some((token.expires.0 - token.issued.0, token.max.0 - token.issued.0))
+}
+
+#[test]
+fn a_token_is_renewed_by_its_own_within_its_lifetime() {
+    let mut cluster = Cluster::of(1);
+    assert_eq!(create(&mut cluster, "t", 50_000, 20_000), Ok(()));
+    assert_eq!(expires(&cluster, "t"), Some((20_000, 50_000)));
+    assert!(nodes::json_at(&cluster.tree, &nodes::delegation_token::path("t")).is_some());
+    // A second try of the same request.
+    let before = cluster.transactions;
+    assert_eq!(create(&mut cluster, "t", 50_000, 20_000), Ok(()));
+    assert_eq!(cluster.transactions, before);
+    for by in ["alice", "bob"] {
+        let renewed = ask(&mut cluster, "t", TokenChange::Renew { by: user(by), period_ms: 90_000 });
+        assert_eq!(renewed.map(|altered| altered.token.expires == altered.token.max), Ok(true));
+    }
+    for by in ["admin", "carol"] {
+        let renewed = ask(&mut cluster, "t", TokenChange::Renew { by: user(by), period_ms: 1 });
+        assert_eq!(renewed.err(), Some(ErrorCode::DelegationTokenOwnerMismatch), "{by}");
+        let ended = ask(&mut cluster, "t", TokenChange::Expire { by: user(by), period_ms: None });
+        assert_eq!(ended.err(), Some(ErrorCode::DelegationTokenOwnerMismatch), "{by}");
+    }
+    let other = ask(&mut cluster, "u", TokenChange::Renew { by: user("alice"), period_ms: 1 });
+    assert_eq!(other.err(), Some(ErrorCode::DelegationTokenNotFound));
+    assert!(ask(&mut cluster, "t", TokenChange::Expire { by: user("bob"), period_ms: None }).is_ok());
+    assert_eq!((expires(&cluster, "t"), cluster.image.delegation_tokens().count()), (None, 0));
+}
+
+#[test]
+fn an_expired_token_can_only_be_removed() {
+    let mut cluster = Cluster::of(1);
+    assert_eq!(create(&mut cluster, "t", 50_000, 20_000), Ok(()));
+    assert!(ask(&mut cluster, "t", TokenChange::RemoveExpired).is_ok());
+    assert!(cluster.image.delegation_token("t").is_some(), "it lives");
+    let ended = ask(&mut cluster, "t", TokenChange::Expire { by: user("alice"), period_ms: Some(0) });
+    assert!(ended.is_ok());
+    cluster.now.wall.0 += 10;
+    for change in [
+        TokenChange::Renew { by: user("alice"), period_ms: 1_000 },
+        TokenChange::Expire { by: user("alice"), period_ms: Some(1_000) },
+        TokenChange::Expire { by: user("alice"), period_ms: None },
+    ] {
+        assert_eq!(ask(&mut cluster, "t", change).err(), Some(ErrorCode::DelegationTokenExpired));
+    }
+    assert!(ask(&mut cluster, "t", TokenChange::RemoveExpired).is_ok());
+    assert!(cluster.image.delegation_token("t").is_none());
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let mut cluster = Cluster::of(1);
+    let long = "x".repeat(limits::MAX_PRINCIPAL_BYTES);
+    let with = |renewers| TokenChange::Create {
+        owner: user("a"),
+        requester: user("a"),
+        renewers,
+        lifetime_ms: 1_000,
+        renewal_ms: 1_000,
+    };
+    for (id, change) in [
+        ("", with(vec![])),
+        (long.as_str(), with(vec![])),
+        ("t", with(vec![user(&long)])),
+        ("t", with(vec![user("b"); limits::MAX_TOKEN_RENEWERS + 1])),
+    ] {
+        assert_eq!(ask(&mut cluster, id, change).err(), Some(ErrorCode::InvalidRequest));
+    }
+    for at in 0..limits::MAX_TOKENS {
+        assert_eq!(create(&mut cluster, &format!("t{at}"), 1_000, 1_000), Ok(()));
+    }
+    assert_eq!(create(&mut cluster, "more", 1_000, 1_000), Err(ErrorCode::PolicyViolation));
+}

@@ -1,0 +1,146 @@
+//! Replication throttles (KIP-73): how many bytes of the throttled replicas a broker sends as a leader, and fetches as
+//! a follower. Replicas in the ISR are counted, but never held back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_model::{BrokerId, MonotonicMs, PartitionId};
+use ottla_quotas::{Rate, Windows};
+use parking_lot::Mutex;
+
+use crate::live_config::LiveConfig;
+
+/// The longest pause of a partition that a follower holds back: the limit may be raised or go meanwhile.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The shortest one: each pause costs a request.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The replicas of a topic that are throttled on one side.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ThrottledReplicas {
+    #[default]
+    None,
+    All,
+    Listed(BTreeSet<(PartitionId, BrokerId)>),
+}
+
+impl ThrottledReplicas {
+    /// From `*`, or entries `partition:broker`. Others were refused when they were set.
+    pub fn parse(entries: &[String]) -> Self {
+        if entries.iter().any(|entry| entry == "*") {
+            return Self::All;
+        }
+        let replica = |entry: &String| {
+            let (partition, broker) = entry.split_once(':')?;
+            Some((PartitionId(partition.trim().parse().ok()?), BrokerId(broker.trim().parse().ok()?)))
+        };
+        let listed: BTreeSet<_> = entries.iter().filter_map(replica).collect();
+        if listed.is_empty() { Self::None } else { Self::Listed(listed) }
+    }
+
+    pub fn contains(&self, partition: PartitionId, broker: BrokerId) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Listed(listed) => listed.contains(&(partition, broker)),
+        }
+    }
+}
+
+/// One side's limit, and what went by it.
+struct Throttle {
+    /// The broker's configuration.
+    key: &'static str,
+    live: Arc<LiveConfig>,
+    windows: Windows,
+    rate: Mutex<Rate>,
+}
+
+impl Throttle {
+    fn new(key: &'static str, live: &Arc<LiveConfig>) -> Self {
+        let config = live.fixed();
+        let windows =
+            Windows { count: config.replication_quota_window_num, length: config.replication_quota_window_size };
+        Self { key, live: live.clone(), windows, rate: Mutex::default() }
+    }
+
+    /// Bytes per second; none: no limit is set.
+    fn limit(&self) -> Option<f64> {
+        let live = self.live.current();
+        live.properties.text(self.key)?.parse::<i64>().ok().map(|bytes| bytes.max(0) as f64)
+    }
+
+    fn record(&self, now: MonotonicMs, bytes: usize) {
+        if bytes > 0 && self.limit().is_some() {
+            self.rate.lock().record(self.windows, now, bytes as f64);
+        }
+    }
+
+    fn allowance(&self, now: MonotonicMs) -> Option<usize> {
+        let limit = self.limit()?;
+        Some(self.rate.lock().allowance(self.windows, now, limit) as usize)
+    }
+
+    /// Until when nothing goes; none: something may go now.
+    fn held_until(&self, now: MonotonicMs) -> Option<MonotonicMs> {
+        let limit = self.limit()?;
+        let mut rate = self.rate.lock();
+        if rate.allowance(self.windows, now, limit) >= 1.0 {
+            return None;
+        }
+        Some(now + rate.throttle(self.windows, now, limit).clamp(PAUSE_MIN, PAUSE_MAX))
+    }
+}
+
+/// See the module.
+pub struct ReplicationThrottles {
+    leader: Throttle,
+    follower: Throttle,
+}
+
+impl ReplicationThrottles {
+    pub fn new(live: &Arc<LiveConfig>) -> Self {
+        Self {
+            leader: Throttle::new("leader.replication.throttled.rate", live),
+            follower: Throttle::new("follower.replication.throttled.rate", live),
+        }
+    }
+
+    /// How many bytes may be sent now to followers that are not in sync; none: as many as there are.
+    pub fn leader_allowance(&self, now: MonotonicMs) -> Option<usize> {
+        self.leader.allowance(now)
+    }
+
+    /// A leader has answered with so many bytes of throttled replicas.
+    pub fn sent(&self, now: MonotonicMs, bytes: usize) {
+        self.leader.record(now, bytes);
+    }
+
+    /// A follower has received so many bytes of throttled replicas.
+    pub fn fetched(&self, now: MonotonicMs, bytes: usize) {
+        self.follower.record(now, bytes);
+    }
+
+    /// Until when a follower that is not in sync does not fetch throttled replicas.
+    pub fn follower_held_until(&self, now: MonotonicMs) -> Option<MonotonicMs> {
+        self.follower.held_until(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_listed_by_partition_and_broker() {
+        let parse =
+            |text: &[&str]| ThrottledReplicas::parse(&text.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&[]), ThrottledReplicas::None);
+        assert_eq!(parse(&[""]), ThrottledReplicas::None);
+        assert!(parse(&["*"]).contains(PartitionId(7), BrokerId(1)));
+        let listed = parse(&["0:1", "1:2"]);
+        assert!(listed.contains(PartitionId(0), BrokerId(1)) && listed.contains(PartitionId(1), BrokerId(2)));
+        assert!(!listed.contains(PartitionId(0), BrokerId(2)) && !listed.contains(PartitionId(2), BrokerId(1)));
+    }
+}

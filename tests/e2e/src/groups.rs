@@ -511,6 +511,16 @@ pub fn moment() -> f64 {
 /// How long anything may take before a test gives up. Generous: CI machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Waits until `is_so` says yes; an error of it ends the wait.
+pub fn await_that(state: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(120);
+    while !is_so()? {
+        ensure!(Instant::now() < end, "not within two minutes: {state}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
 /// Waits until `is_so` succeeds; its last error is reported if it never does.
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;

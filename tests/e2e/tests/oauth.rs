@@ -4,10 +4,11 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdout};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::certificates::Authority;
+use ottla_e2e::groups::await_that;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -120,15 +121,6 @@ impl Bench {
         let at = self.cluster.bootstrap_of(listener);
         clients::run(&mut clients::tool("kafka-topics", &at, &["--command-config", properties, "--list"])?)
     }
-}
-
-fn await_that(state: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(120);
-    while !is_so()? {
-        ensure!(Instant::now() < end, "not within two minutes: {state}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
 }
 
 #[test]

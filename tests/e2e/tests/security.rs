@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::certificates::{Authority, Identity};
+use ottla_e2e::groups::await_that;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -303,15 +304,6 @@ fn tokens_log_in_until_they_end() -> Result<()> {
         await_that("the token is refused", || {
             Ok(list(config).is_err_and(|error| error.to_string().contains("invalid credentials")))
         })?;
-    }
-    Ok(())
-}
-
-fn await_that(state: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(120);
-    while !is_so()? {
-        ensure!(Instant::now() < end, "not within two minutes: {state}");
-        std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())
 }

@@ -128,6 +128,10 @@ async fn agree(shared: &Shared) -> Result<Formed, CoordinatorError> {
                         round.missing.push(conflict.to_string());
                         round.disputing.push(found);
                     }
+                    Err(conflict @ Conflict::OtherVoters { .. }) if found.is_empty => {
+                        round.missing.push(conflict.to_string());
+                        round.other_lists.push(conflict);
+                    }
                     Err(conflict) if listed.contains_key(&peer.id) => return Err(conflict.into()),
                     // The list does not name it, and an older member may be wrong about it.
                     Err(conflict) => tracing::debug!("{conflict}"),
@@ -135,6 +139,9 @@ async fn agree(shared: &Shared) -> Result<Formed, CoordinatorError> {
                 Err(missing) if listed.contains_key(&peer.id) => round.missing.push(missing),
                 Err(_) => {}
             }
+        }
+        if let Some(conflict) = round.wrong_list(listed.len()) {
+            return Err(conflict.into());
         }
         let mut disks = BTreeMap::from([(shared.id, shared.disk)]);
         disks.extend(round.found.iter().map(|found| (found.id, found.disk)));
@@ -186,6 +193,8 @@ struct Round {
     found: Vec<Identified>,
     /// They know this coordinator with another disk, and are not believed yet.
     disputing: Vec<Identified>,
+    /// Empty disks with another list than this one.
+    other_lists: Vec<Conflict>,
     /// What is missing for a first quorum; for people.
     missing: Vec<String>,
 }
@@ -199,6 +208,15 @@ enum Verdict {
 }
 
 impl Round {
+    /// Why no quorum can form, once it is certain: all `listed` coordinators have empty disks, and not the same list.
+    /// While some are silent, they may run as a quorum to which this coordinator is to be added; an empty disk with an
+    /// older list is then one of its members whose disk was replaced.
+    fn wrong_list(&self, listed: usize) -> Option<Conflict> {
+        let empty = self.found.iter().filter(|found| found.is_empty).count() + self.other_lists.len();
+        // Less this one.
+        (empty + 1 >= listed).then(|| self.other_lists.first().cloned()).flatten()
+    }
+
     /// The members that have seen the latest change of the members decide: others lag.
     fn verdict(&self, me: CoordinatorId) -> Verdict {
         let formed = || self.found.iter().filter(|found| !found.is_empty);
@@ -337,11 +355,16 @@ mod tests {
         let lagging = found(1, 40, &[1, 2, 3], Recognition::OtherDisk);
         let knowing = found(3, 50, &[1, 2, 3], Recognition::SameDisk);
         let missing = vec!["1 lags".to_owned()];
-        let round = Round { found: vec![knowing], disputing: vec![lagging.clone()], missing: missing.clone() };
+        let round = Round {
+            found: vec![knowing],
+            disputing: vec![lagging.clone()],
+            missing: missing.clone(),
+            ..Round::default()
+        };
         assert!(matches!(round.verdict(ME), Verdict::Joins(members) if members.len() == 3));
         // Removed, and not added yet.
         let without = found(3, 45, &[1, 3], Recognition::Unspecified);
-        let round = Round { found: vec![without], disputing: vec![lagging], missing };
+        let round = Round { found: vec![without], disputing: vec![lagging], missing, ..Round::default() };
         assert!(matches!(round.verdict(ME), Verdict::WaitsToBeAdded(members) if members == "1@c1:2181,3@c3:2181"));
     }
 
@@ -350,12 +373,30 @@ mod tests {
         for revision in [0, 40] {
             let lagging = found(1, revision, &[1, 2, 3], Recognition::SameDisk);
             let newest = found(3, 50, &[1, 2, 3], Recognition::OtherDisk);
-            let round = Round { found: vec![lagging], disputing: vec![newest], missing: vec!["3".to_owned()] };
+            let missing = vec!["3".to_owned()];
+            let round = Round { found: vec![lagging], disputing: vec![newest], missing, ..Round::default() };
             assert!(matches!(round.verdict(ME), Verdict::AskAgain), "{revision}");
         }
         // Of the first quorum, which was formed with this disk.
         let remembering = found(1, 0, &[1, 2, 3], Recognition::SameDisk);
-        let round = Round { found: vec![remembering], disputing: Vec::new(), missing: vec!["3".to_owned()] };
+        let round = Round { found: vec![remembering], missing: vec!["3".to_owned()], ..Round::default() };
         assert!(matches!(round.verdict(ME), Verdict::First));
+    }
+    /// A fourth coordinator that was to join ended beside a member whose disk had just been replaced.
+    #[test]
+    fn another_list_on_an_empty_disk_counts_once_all_disks_are_known_to_be_empty() {
+        let conflict = Conflict::OtherVoters {
+            id: CoordinatorId(1),
+            address: "c1:2181".to_owned(),
+            ours: "1,2,3".to_owned(),
+            theirs: "1,2".to_owned(),
+        };
+        let empty = || Identified { is_empty: true, ..found(3, 0, &[], Recognition::Unspecified) };
+        let mut round = Round { other_lists: vec![conflict.clone()], ..Round::default() };
+        assert_eq!(round.wrong_list(3), None, "coordinator 3 is silent");
+        round.found.push(found(3, 0, &[1, 3], Recognition::Unspecified));
+        assert_eq!(round.wrong_list(3), None, "coordinator 3 is a member of a quorum");
+        round.found[0] = empty();
+        assert_eq!(round.wrong_list(3), Some(conflict));
     }
 }

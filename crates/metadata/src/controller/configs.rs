@@ -192,7 +192,8 @@ impl Controller {
     fn end_elrs(&mut self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) -> Draft {
         let ahead = self.ledger.ahead();
         let mut after = ahead.clone();
-        let changed = ConfigImage { entries: entries.clone(), modified: Revision(u64::MAX) };
+        let never = Revision(u64::MAX);
+        let changed = ConfigImage { entries: entries.clone(), modified: never, min_insync_replicas_modified: never };
         after.configs.insert(entity.clone(), Arc::new(changed));
         let concerned: BTreeSet<TopicIdPartition> = match entity.kind {
             ConfigKind::Topics => ahead.topic(&entity.name).map_or_else(BTreeSet::new, |topic| {

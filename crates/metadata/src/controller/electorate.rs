@@ -4,11 +4,10 @@ use ottla_model::{BrokerEpoch, BrokerId, Revision};
 
 use super::BrokenRules;
 use crate::election::Electorate;
-use crate::image::{ConfigEntity, Image, IsrMember, PartitionState, TopicImage};
+use crate::image::{ConfigEntity, Image, IsrMember, MIN_INSYNC_REPLICAS, PartitionState, TopicImage};
 use crate::liveness::Liveness;
 use crate::topic_config::{self, Value};
 
-const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
 
 /// The brokers of an image as candidates for one topic's partitions.
@@ -109,8 +108,8 @@ impl Electorate for TopicElectorate<'_> {
         let is_known = |entity: &ConfigEntity| {
             // The configuration that a topic was created with was known together with the topic.
             self.image.config(entity).is_none_or(|config| {
-                config.modified <= known
-                    || (config.modified == self.topic.created && entity.name == self.topic.name.as_str())
+                let modified = config.min_insync_replicas_modified;
+                modified <= known || (modified == self.topic.created && entity.name == self.topic.name.as_str())
             })
         };
         self.layers(leader).iter().all(is_known)

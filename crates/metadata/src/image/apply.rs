@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ottla_model::{BrokerId, PartitionId, Revision, TopicIdPartition, TopicName};
 
 use super::{
-    Assignment, BrokerRegistration, ConfigImage, CoordinatorImage, Image, PartitionState, TopicImage, metric_name,
+    Assignment, BrokerRegistration, ConfigImage, CoordinatorImage, Image, MIN_INSYNC_REPLICAS, PartitionState,
+    TopicImage, metric_name,
 };
 use crate::delta::{BrokerChange, Delta, PartitionChange};
 use crate::nodes::{self, NodePath};
@@ -25,12 +26,13 @@ pub(super) fn apply(image: &Image, revision: Revision, changes: &[NodeChange]) -
     let mut delta = Delta { revision: next.revision, ..Delta::default() };
     let mut touched = Touched::default();
     let mut states = Vec::new();
+    let is_snapshot = image.revision == Revision(0);
     for change in changes {
         match nodes::classify(&change.path) {
             // A state joins with its topic's assignment, which may come in the same list.
             NodePath::Partition(topic, partition) => states.push((topic, partition, change)),
             kind => {
-                if apply_node(&mut next, &mut delta, &mut touched, kind, change).is_err() {
+                if apply_node(&mut next, &mut delta, &mut touched, kind, change, is_snapshot).is_err() {
                     delta.undecodable.push(change.path.clone());
                 }
             }
@@ -70,6 +72,7 @@ fn apply_node(
     touched: &mut Touched,
     kind: NodePath,
     change: &NodeChange,
+    is_snapshot: bool,
 ) -> Result<(), nodes::NodeError> {
     let node = change.node.as_ref();
     match kind {
@@ -90,11 +93,20 @@ fn apply_node(
         }
         NodePath::Topic(name) => apply_topic(next, delta, touched, name, node)?,
         NodePath::Config(entity) => {
-            next.configs.remove(&entity);
+            let old = next.configs.remove(&entity);
             delta.configs.push(entity.clone());
             if let Some(node) = node {
-                let entries = nodes::config::decode(&node.payload)?;
-                next.configs.insert(entity, Arc::new(ConfigImage { entries, modified: node.modified }));
+                let (entries, modified) = (nodes::config::decode(&node.payload)?, node.modified);
+                let value = |config: &ConfigImage| config.entries.get(MIN_INSYNC_REPLICAS).cloned();
+                let min_insync_replicas_modified = match &old {
+                    Some(old) if value(old).as_ref() == entries.get(MIN_INSYNC_REPLICAS) => {
+                        old.min_insync_replicas_modified
+                    }
+                    // Never set, unless a snapshot passed over it.
+                    None if !is_snapshot && !entries.contains_key(MIN_INSYNC_REPLICAS) => Revision(0),
+                    _ => modified,
+                };
+                next.configs.insert(entity, Arc::new(ConfigImage { entries, modified, min_insync_replicas_modified }));
             }
         }
         NodePath::Acl(pattern) => {

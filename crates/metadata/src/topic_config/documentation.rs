@@ -114,7 +114,7 @@ mod tests {
         let read = |file: &str| std::fs::read_to_string(sources.join(file)).expect(file);
         let uses = read("replica-manager/src/topic_settings.rs") + &read("metadata/src/topic_config/mod.rs");
         // The quorum reads it where it decides who may lead.
-        let elections = read("metadata/src/controller/electorate.rs");
+        let elections = read("metadata/src/controller/electorate.rs") + &read("metadata/src/image/mod.rs");
         let resolved = read("metadata/src/topic_config/typed.rs");
         let mut fields = 0;
         for line in resolved.lines().map(str::trim) {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ottla_metadata::controller::Refusal;
+use ottla_metadata::limits;
 use ottla_model::ErrorCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -10,8 +11,11 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// Of every `ErrorInfo` of the admin API.
 const DOMAIN: &str = "ottla";
 
-/// A status whose `ErrorInfo` has this reason.
+/// A status whose `ErrorInfo` has this reason. The text may quote a client's input: it is cut at
+/// [`limits::MAX_ERROR_TEXT_BYTES`], because a status travels in HTTP/2 headers, twice, and a client that gets more than
+/// 16 KiB of headers ends the stream with INTERNAL.
 pub fn status(code: Code, reason: &str, text: impl Into<String>) -> Status {
+    let text = limits::cut(text.into(), limits::MAX_ERROR_TEXT_BYTES);
     Status::with_error_details(code, text, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))
 }
 
@@ -83,5 +87,14 @@ mod tests {
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("TOPIC_ALREADY_EXISTS", "ottla"));
         let status = of_kafka(ErrorCode::NotCoordinator, "");
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "NOT_COORDINATOR"));
+    }
+    #[test]
+    fn a_status_that_quotes_a_long_name_fits_into_headers() {
+        let long = format!("no group {}", "漢".repeat(20_000));
+        for status in [invalid("NAME", &long), of_kafka(ErrorCode::GroupIdNotFound, &long)] {
+            let headers = status.into_http::<()>().into_parts().0.headers;
+            let size_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+            assert!(size_bytes < 16 * 1024, "{size_bytes}");
+        }
     }
 }

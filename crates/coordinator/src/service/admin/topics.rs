@@ -141,8 +141,6 @@ impl AdminService {
     }
 }
 
-/// Quotes a name that a caller chose.
 pub fn no_topic(name: &str) -> Status {
-    let name = ottla_metadata::limits::cut(name.to_owned(), ottla_metadata::limits::MAX_ERROR_TEXT_BYTES);
     of_kafka(ottla_model::ErrorCode::UnknownTopicOrPartition, &format!("no topic {name}"))
 }

@@ -431,7 +431,11 @@ fn without_its_rule_a_log_that_cannot_be_read_leads_on() {
 }
 
 fn set_min_isr(cluster: &mut Cluster, entity: ConfigEntity, value: Option<&str>) {
-    let changes = vec![("min.insync.replicas".to_owned(), value.map(str::to_owned).into())];
+    set_config(cluster, entity, "min.insync.replicas", value);
+}
+
+fn set_config(cluster: &mut Cluster, entity: ConfigEntity, name: &str, value: Option<&str>) {
+    let changes = vec![(name.to_owned(), value.map(str::to_owned).into())];
     let entities = vec![AlterConfig { entity, changes, replace_all: false }];
     let answer = cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
     let Answer::AlterConfigs(outcomes) = answer else { panic!("not the answer") };
@@ -463,6 +467,23 @@ fn a_higher_min_isr_feeds_the_elr_once_the_leader_knows_it() {
         cluster.kill(2);
         let expected = if leader_follows { ids(&[2]) } else { vec![] };
         assert_eq!((isr(&cluster.state("t", 0)), cluster.state("t", 0).elr.clone()), (vec![1], expected));
+    }
+}
+
+/// A leader loses its power unnoticed, its own configuration changes, its follower ends: the follower must stay eligible,
+/// since it alone has what was acknowledged.
+#[test]
+fn another_configuration_leaves_it_known_which_min_isr_the_leader_has() {
+    let broker = ConfigEntity::broker(BrokerId(1));
+    for (entity, name) in [(broker, "log.cleaner.threads"), (ConfigEntity::topic("t"), "retention.ms")] {
+        let mut cluster = Cluster::of(2);
+        cluster.create("t", &[&[1, 2]], &[]);
+        cluster.beat(1);
+        cluster.brokers.get_mut(&1).expect("is there").follows = false;
+        set_config(&mut cluster, entity, name, Some("2"));
+        cluster.beat(1);
+        cluster.kill(2);
+        assert_eq!(cluster.state("t", 0).elr, ids(&[2]), "{name}");
     }
 }
 

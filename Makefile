@@ -49,6 +49,7 @@ help:
 	@echo "make fuzz         hostile bytes, admin requests, a million spoilt messages; FUZZ_SECS=n for each test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
 	@echo "make attack       random bad clients beside good ones for ATTACK_SECS=n seconds; SEED=n replays one"
+	@echo "make crossed      Kafka's own tools say to Ottla what they say to Kafka; make goldens records that anew"
 	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex, SAMPLE=n"
 	@echo "make bench        measures every layer and compares it with the machine's limit"
 	@echo "make up, down     start or stop the same cluster in containers"
@@ -159,6 +160,13 @@ attack: build
 	@deploy/prepare.sh test
 	. "$(OTTLA_CACHE)/test.env"; OTTLA_ATTACK_SECS=$(ATTACK_SECS) \
 	  cargo test --locked -p ottla-e2e --test attacks random_relatives -- --nocapture
+
+# The recorded commands with Kafka's own tools, a JVM for each: at an Ottla, or at a Kafka to record what they say.
+.PHONY: crossed goldens
+crossed goldens: build
+	@deploy/prepare.sh test
+	. "$(OTTLA_CACHE)/test.env"; cargo test --locked -p ottla-e2e --test goldens -- --ignored --nocapture \
+	  $(if $(filter goldens,$@),record_,kafkas_tools)
 
 .PHONY: mutants
 mutants:

@@ -24,10 +24,15 @@ pub fn broker_4_jars() -> Option<PathBuf> {
     jars("OTTLA_KAFKA_BROKER_4_JARS")
 }
 
+/// The folder with the jars of Kafka 4.3's tools (`OTTLA_KAFKA_JARS`); reports a skipped test if there is none.
+pub fn tool_jars() -> Option<PathBuf> {
+    jars("OTTLA_KAFKA_JARS")
+}
+
 fn jars(variable: &str) -> Option<PathBuf> {
     let jars = std::env::var_os(variable).map(PathBuf::from);
     if jars.is_none() {
-        let reason = format!("{variable} names no folder with the jars of Apache Kafka's broker");
+        let reason = format!("{variable} names no folder with jars of Apache Kafka");
         ottla_test_support::skipped(&reason);
     }
     jars

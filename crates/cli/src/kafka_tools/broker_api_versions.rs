@@ -75,23 +75,35 @@ fn is_internal(key: ApiKey) -> bool {
     )
 }
 
+/// APIs of Kafka 4.3 without a schema in the codec.
+const WITHOUT_SCHEMA: [(i16, &str); 2] = [(88, "StreamsGroupHeartbeat"), (89, "StreamsGroupDescribe")];
+
 fn lines(served: &BTreeMap<i16, (i16, i16)>) -> Vec<String> {
     let keys = 0..=ApiKey::DeleteShareGroupOffsets as i16;
+    let without_schema = |number: i16| {
+        let known = WITHOUT_SCHEMA.iter().find(|(key, _)| *key == number && !served.contains_key(key))?;
+        Some(format!("\t{}({number}): UNSUPPORTED", known.1))
+    };
     let mut lines: Vec<String> = keys
-        .filter_map(|key| ApiKey::try_from(key).ok())
-        .filter(|key| !is_internal(*key) || served.contains_key(&(*key as i16)))
-        .map(|key| {
+        .filter_map(|number| {
+            let Ok(key) = ApiKey::try_from(number) else { return without_schema(number) };
+            if is_internal(key) && !served.contains_key(&number) {
+                return None;
+            }
             let name = format!("{key:?}");
-            let (name, number) = (name.trim_end_matches("Key"), key as i16);
-            let Some(&(min, max)) = served.get(&number) else { return format!("\t{name}({number}): UNSUPPORTED") };
+            let name = name.trim_end_matches("Key");
+            let Some(&(min, max)) = served.get(&number) else {
+                return Some(format!("\t{name}({number}): UNSUPPORTED"));
+            };
             let known = key.valid_versions();
             // Our own table knows versions that the codec has no schema of its own for.
             let usable = max.min(Api::from_key(number).map_or(known.max, |api| api.served().max));
             let range = if min == max { min.to_string() } else { format!("{min} to {max}") };
-            match usable >= min.max(known.min) {
-                true => format!("\t{name}({number}): {range} [usable: {usable}]"),
-                false => format!("\t{name}({number}): {range} [unusable: node too new]"),
-            }
+            let usable = match usable >= min.max(known.min) {
+                true => format!("usable: {usable}"),
+                false => "unusable: node too new".to_owned(),
+            };
+            Some(format!("\t{name}({number}): {range} [{usable}]"))
         })
         .collect();
     let unknown = served.iter().filter(|(key, _)| ApiKey::try_from(**key).is_err());
@@ -110,6 +122,7 @@ mod tests {
         let has = |wanted: &str| lines.iter().any(|line| line == wanted);
         assert!(has("\tProduce(0): 0 to 13 [usable: 13]") && has("\tListPartitionReassignments(46): 0 [usable: 0]"));
         assert!(has("\tFetch(1): UNSUPPORTED") && has("\tUNKNOWN(999): 1 to 2"));
+        assert!(has("\tStreamsGroupDescribe(89): UNSUPPORTED"));
         assert!(has("\tMetadata(3): 90 to 91 [unusable: node too new]"));
         assert!(!lines.iter().any(|line| line.contains("Vote(52)")));
     }

@@ -19,6 +19,8 @@ mod producer;
 mod progress;
 mod quorum;
 mod replication_throttles;
+#[cfg(test)]
+mod sample_partitions;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -99,26 +99,21 @@ pub async fn clear(
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{PartitionId, TopicName};
-
     use super::*;
-
-    fn at(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition::new(TopicName::new(topic).expect("a name"), PartitionId(partition))
-    }
-
-    fn ids(ids: &[i32]) -> Vec<BrokerId> {
-        ids.iter().copied().map(BrokerId).collect()
-    }
+    use crate::sample_partitions::{at, brokers};
 
     #[test]
     fn sources_lead_and_destinations_follow() {
-        let targets =
-            BTreeMap::from([(at("t", 0), ids(&[4, 1])), (at("t", 10), ids(&[2, 3])), (at("u", 2), ids(&[5]))]);
-        let current = BTreeMap::from([(at("t", 0), ids(&[1, 2])), (at("t", 10), ids(&[2])), (at("u", 2), ids(&[1]))]);
+        let targets = BTreeMap::from([
+            (at("t", 0), brokers(&[4, 1])),
+            (at("t", 10), brokers(&[2, 3])),
+            (at("u", 2), brokers(&[5])),
+        ]);
+        let current =
+            BTreeMap::from([(at("t", 0), brokers(&[1, 2])), (at("t", 10), brokers(&[2])), (at("u", 2), brokers(&[1]))]);
         let under_way = [
-            Reassignment { at: at("u", 2), replicas: ids(&[3, 1]), adding: ids(&[3]), removing: ids(&[1]) },
-            Reassignment { at: at("v", 0), replicas: ids(&[6, 7]), adding: ids(&[7]), removing: Vec::new() },
+            Reassignment { at: at("u", 2), replicas: brokers(&[3, 1]), adding: brokers(&[3]), removing: brokers(&[1]) },
+            Reassignment { at: at("v", 0), replicas: brokers(&[6, 7]), adding: brokers(&[7]), removing: Vec::new() },
         ];
         let throttled = throttled(&moves(&under_way, &targets, &current));
         let sides = |topic: &str| throttled[topic].each_ref().map(String::as_str);

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_consensus::Outgoing;
-use ottla_model::CoordinatorId;
 use ottla_quorum_node::Event;
 use ottla_rpc::coordinators::{channel, describe};
 use ottla_rpc::quorum::RaftFrame;
@@ -19,13 +18,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::driver::DriverHandle;
+use crate::driver::{DriverHandle, Peer};
 use crate::error::CoordinatorError;
 use crate::identify::{self, Conflict};
 use crate::shared::Shared;
 
-/// Bound of the messages that wait for one peer: the most that Raft has in flight, and its heartbeats.
-pub const QUEUED_MESSAGES_MAX: usize = 256;
 /// Larger messages are cut into frames of this size, so that a snapshot does not hold up a heartbeat's connection for
 /// long.
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
@@ -35,12 +32,6 @@ const FRAMES_IN_TRANSIT_MAX: usize = 8;
 const REDIAL_PAUSE: Duration = Duration::from_millis(75);
 /// The pause after a refusal whose cause will not change soon.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
-
-pub struct Peer {
-    pub id: CoordinatorId,
-    pub address: String,
-    pub queue: mpsc::Receiver<Outgoing>,
-}
 
 /// Why a stream ended.
 enum End {

@@ -6,45 +6,46 @@
 //!   the same order; later requests are read while earlier answers wait, except where an earlier write is not done: a
 //!   request sees what its own connection wrote before.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
-//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the [`FrameBudget`]. At a bound the
+//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the frame budget. At a bound the
 //!   task stops reading, nothing is dropped; only a slow large frame ends where others wait for its room.
 //! - A connection holds its worker for [`TURN_MAX`] and one request at most; then the other connections have their
 //!   turn.
 //! - Before the gate has opened (the broker has registered) only what [`Service::handle_early`] takes is answered;
 //!   everything else waits.
 
+mod muting;
+mod pending;
+mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
-use ottla_metrics::Watchdog;
 use ottla_protocol::{Api, FrameError};
-use ottla_resources::Ledger;
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
 use crate::authentication::{self, Authentication};
 use crate::context::RequestContext;
-use crate::frame_budget::{FrameBudget, FramePermit};
+use crate::frame_budget::FramePermit;
 use crate::frame_reader::FrameReader;
-use crate::handshakes::Handshakes;
-use crate::metrics::NetworkMetrics;
-use crate::response::{Answer, Response};
-use crate::response_memory::{ResponseMemory, ResponsePermit};
+use crate::response::Answer;
+use crate::response_memory::ResponsePermit;
 use crate::response_writer::ResponseWriter;
 use crate::security::SaslListener;
 use crate::service::Service;
 use crate::transport::Transport;
+
+use muting::Muting;
+use pending::{Answered, PendingRequests, api_of};
+pub use shared::{ConnectionShared, Gate};
 
 /// Requests of one connection that have no answer yet. Kafka's producers keep 5 under way, librdkafka up to 1,000,000;
 /// beyond this many the answers are what a client should wait for.
@@ -71,89 +72,6 @@ const UNCOUNTED_BYTES: usize = 64 * 1024;
 const NO_ROOM: &str = "the broker's memory for responses that wait to be read is used up";
 const NO_LOGIN: &str = "the client did not log in";
 const NOT_READ: &str = "responses are not read";
-
-/// What all connections of a broker share.
-pub struct ConnectionShared<S: Service> {
-    pub gate: Gate<S>,
-    pub metrics: Arc<NetworkMetrics>,
-    pub frame_bytes_max: usize,
-    /// `connections.max.idle.ms`; none: never.
-    pub idle_timeout: Option<Duration>,
-    /// TLS handshakes of all listeners.
-    pub handshakes: Arc<Handshakes>,
-    budget: Arc<FrameBudget>,
-    slow_turns: Watchdog,
-    /// Bytes of responses that wait for their clients to read them, of all connections.
-    responses: Arc<ResponseMemory>,
-    draining: AtomicBool,
-    /// Requests whose answers have not left.
-    pending: AtomicI64,
-}
-
-impl<S: Service> ConnectionShared<S> {
-    pub fn new(
-        identity: Arc<S::Identity>,
-        metrics: Arc<NetworkMetrics>,
-        frame_bytes_max: usize,
-        budget: FrameBudget,
-        responses: Arc<Ledger>,
-        idle_timeout: Option<Duration>,
-    ) -> Self {
-        Self {
-            gate: Gate::new(identity),
-            metrics,
-            frame_bytes_max,
-            idle_timeout,
-            handshakes: Arc::default(),
-            budget: Arc::new(budget),
-            slow_turns: Watchdog::default(),
-            responses: ResponseMemory::new(responses),
-            draining: AtomicBool::new(false),
-            pending: AtomicI64::new(0),
-        }
-    }
-
-    /// From now on connections answer what they have read, and read no more.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Requests, of all connections, whose answers have not left.
-    pub fn pending(&self) -> i64 {
-        self.pending.load(Ordering::Acquire)
-    }
-}
-
-/// Closed until the broker has registered and its image has reached the registration.
-pub struct Gate<S: Service> {
-    pub identity: Arc<S::Identity>,
-    service: watch::Sender<Option<Arc<S>>>,
-}
-
-impl<S: Service> Gate<S> {
-    fn new(identity: Arc<S::Identity>) -> Self {
-        Self { identity, service: watch::channel(None).0 }
-    }
-
-    pub fn open(&self, service: Arc<S>) {
-        self.service.send_replace(Some(service));
-    }
-
-    fn service(&self) -> Option<Arc<S>> {
-        self.service.borrow().clone()
-    }
-
-    fn opened(&self) -> impl Future<Output = ()> + Send + use<S> {
-        let mut service = self.service.subscribe();
-        async move {
-            let _ = service.wait_for(Option::is_some).await;
-        }
-    }
-}
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -187,19 +105,6 @@ impl End {
 
 type Wait<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
-enum Outcome {
-    Ready(Response),
-    Waiting(Pin<Box<dyn Future<Output = Response> + Send>>),
-}
-
-/// A request whose response has not been handed to the writer.
-struct Pending {
-    /// None: no API that is served.
-    api: Option<Api>,
-    arrived: Instant,
-    outcome: Outcome,
-}
-
 /// A request that has to be carried out before the next one is handled.
 struct HeldRequest {
     api: Option<Api>,
@@ -227,15 +132,12 @@ pub struct Connection<S: Service> {
     /// A frame that came before the gate opened, or that waits for earlier writes of this connection.
     held: Option<BytesMut>,
     held_request: Option<HeldRequest>,
-    pending: VecDeque<Pending>,
-    /// Memory of the ready responses in `pending`.
-    pending_bytes: usize,
+    pending: PendingRequests,
     writer: ResponseWriter,
     /// What the waiting responses take of the memory for responses.
     response_permit: Option<ResponsePermit>,
     close_after_write: bool,
-    /// Until then no request is read: the client is above a quota.
-    muted: Option<Pin<Box<Sleep>>>,
+    muting: Muting,
     checks: Interval,
     silent_checks: u32,
     /// When this turn of the worker began, and the last request that it has handled.
@@ -276,12 +178,11 @@ impl<S: Service> Connection<S> {
             gate_wait: None,
             held: None,
             held_request: None,
-            pending: VecDeque::new(),
-            pending_bytes: 0,
+            pending: PendingRequests::default(),
             writer: ResponseWriter::default(),
             response_permit: None,
             close_after_write: false,
-            muted: None,
+            muting: Muting::default(),
             checks,
             silent_checks: 0,
             turn_began: Instant::now(),
@@ -385,61 +286,31 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Hands the answers that are complete, in order, to the writer. Only the first unanswered request is polled: the
-    /// others cannot leave before it.
+    /// Hands the answers that are complete, in order, to the writer.
     fn resolve(&mut self, context: &mut Context<'_>) {
-        while let Some(front) = self.pending.front_mut() {
-            let response = match &mut front.outcome {
-                Outcome::Ready(response) => std::mem::take(response),
-                Outcome::Waiting(future) => match future.as_mut().poll(context) {
-                    Poll::Ready(response) => {
-                        self.pending_bytes += response.memory_bytes();
-                        response
-                    }
-                    Poll::Pending => return,
-                },
-            };
-            if let Some(api) = front.api {
-                self.shared.metrics.answered(api, front.arrived.elapsed());
+        while let Some(Answered { api, arrived, response }) = self.pending.poll_next(context) {
+            if let Some(api) = api {
+                self.shared.metrics.answered(api, arrived.elapsed());
             }
-            self.pending.pop_front();
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
-            self.pending_bytes = self.pending_bytes.saturating_sub(response.memory_bytes());
             self.close_after_write |= response.close_after;
-            self.mute(response.mute);
+            self.muting.mute(response.mute);
             self.writer.push(response);
-        }
-    }
-
-    /// Reads no request for so long. What was asked before is answered.
-    fn mute(&mut self, wait: Duration) {
-        if wait.is_zero() {
-            return;
-        }
-        let until = tokio::time::Instant::now() + wait;
-        if self.muted.as_ref().is_none_or(|muted| muted.deadline() < until) {
-            self.muted = Some(Box::pin(tokio::time::sleep_until(until)));
         }
     }
 
     fn may_read(&self) -> bool {
         !self.close_after_write
-            && self.muted.is_none()
+            && !self.muting.is_muted()
             && self.held_request.is_none()
             && self.pending.len() < PENDING_MAX
-            && self.writer.memory_bytes() + self.pending_bytes < RESPONSE_BYTES_MAX
+            && self.writer.memory_bytes() + self.pending.memory_bytes() < RESPONSE_BYTES_MAX
     }
 
     /// Handles the frames that have arrived, or reads once. Ready: something was done, look at the answers, then come
     /// again.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
-        if let Some(muted) = &mut self.muted {
-            if muted.as_mut().poll(context).is_pending() {
-                return Ok(Poll::Pending);
-            }
-            self.muted = None;
-        }
-        if !self.may_read() {
+        if self.muting.poll(context).is_pending() || !self.may_read() {
             return Ok(Poll::Pending);
         }
         if let Some(wait) = &mut self.gate_wait {
@@ -449,7 +320,7 @@ impl<S: Service> Connection<S> {
             self.gate_wait = None;
         }
         if let Some(frame) = self.held.take() {
-            if self.waits_for_writes(&frame) {
+            if self.pending.holds_up(api_of(&frame)) {
                 // `resolve` has polled what it waits for.
                 self.held = Some(frame);
                 return Ok(Poll::Pending);
@@ -469,7 +340,7 @@ impl<S: Service> Connection<S> {
                 self.turn_is_over = true;
                 break;
             }
-            if self.waits_for_writes(&frame) {
+            if self.pending.holds_up(api_of(&frame)) {
                 self.held = Some(frame);
                 break;
             }
@@ -547,13 +418,6 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Whether a request has to see the effects of writes that this connection asked for before and that are not done.
-    fn waits_for_writes(&self, frame: &BytesMut) -> bool {
-        let next = api_of(frame);
-        let mut unfinished = self.pending.iter().filter(|pending| matches!(pending.outcome, Outcome::Waiting(_)));
-        unfinished.any(|pending| pending.api.is_some_and(|earlier| waits_for(next, earlier)))
-    }
-
     fn handle(&mut self, frame: BytesMut) -> Result<(), End> {
         if self.service.is_none() {
             self.service = self.shared.gate.service();
@@ -615,14 +479,13 @@ impl<S: Service> Connection<S> {
     }
 
     fn take_answer(&mut self, api: Option<Api>, arrived: Instant, answer: Answer) -> Result<(), End> {
-        let outcome = match answer {
+        match answer {
             Answer::Ready(response) => {
                 // Now: what has arrived with this request is not handled either.
-                self.mute(response.mute);
-                self.pending_bytes += response.memory_bytes();
-                Outcome::Ready(response)
+                self.muting.mute(response.mute);
+                self.pending.push_ready(api, arrived, response);
             }
-            Answer::Later(future) => Outcome::Waiting(future),
+            Answer::Later(future) => self.pending.push_waiting(api, arrived, future),
             Answer::Held(future) => {
                 self.shared.pending.fetch_add(1, Ordering::AcqRel);
                 self.held_request = Some(HeldRequest { api, arrived, future });
@@ -630,15 +493,14 @@ impl<S: Service> Connection<S> {
             }
             Answer::None => return Ok(()),
             Answer::Close(reason) => return Err(End::Refused(reason)),
-        };
+        }
         self.shared.pending.fetch_add(1, Ordering::AcqRel);
-        self.pending.push_back(Pending { api, arrived, outcome });
         Ok(())
     }
 
     /// Counts the responses that wait for the client against the broker's memory. False: the connection gives way.
     fn account(&mut self, has_sent: bool, context: &Context<'_>) -> bool {
-        let waiting = self.writer.memory_bytes() + self.pending_bytes;
+        let waiting = self.writer.memory_bytes() + self.pending.memory_bytes();
         if waiting <= UNCOUNTED_BYTES {
             self.response_permit = None;
             return true;
@@ -696,19 +558,5 @@ impl<S: Service> Drop for Connection<S> {
         let waiting = self.pending.len() + usize::from(self.held_request.is_some());
         let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
         self.shared.pending.fetch_sub(waiting, Ordering::AcqRel);
-    }
-}
-
-fn api_of(frame: &BytesMut) -> Option<Api> {
-    frame.first_chunk().and_then(|key| Api::from_key(i16::from_be_bytes(*key)))
-}
-
-/// Whether a request must wait until an earlier request of its connection is done. Kafka handles one request of a
-/// connection at a time. Here only writes are waited for, and a Produce does not wait for a Produce: producers
-/// pipeline.
-fn waits_for(next: Option<Api>, earlier: Api) -> bool {
-    match (earlier, next) {
-        (_, Some(Api::ApiVersions)) | (Api::Produce, Some(Api::Produce)) => false,
-        _ => earlier.is_write(),
     }
 }

@@ -5,9 +5,9 @@ mod common;
 
 use common::*;
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TransactionResult};
-use ottla_partition::{AppendError, FoundOffset, OffsetLookup, OffsetQuery, ReadError, Visible};
-use ottla_protocol::record_batch::TimestampType;
-use ottla_replication::{EndMarker, EpochEnd, IsrOutcome, VerificationRequest};
+use ottla_partition::{Append, AppendError, FoundOffset, OffsetLookup, OffsetQuery, ReadError, Visible};
+use ottla_protocol::record_batch::{BatchHeader, TimestampType};
+use ottla_replication::{AppendTerms, EndMarker, EpochEnd, IsrOutcome, VerificationRequest};
 use ottla_storage::LogConfig;
 use ottla_storage::env::Faults;
 
@@ -26,6 +26,26 @@ fn an_acknowledgement_waits_for_the_other_member() {
     assert_eq!(names(&host.fetched(3, 0).acknowledged), ["second"]);
     assert_eq!(host.core.waiting_produces(), 0);
     assert!(host.core.wait_for_replicas(Offset(3), || answer("late")), "it is there already");
+}
+
+/// A batch is parsed where it is validated, and the log goes by that header. (It was parsed five times on its way.)
+#[test]
+fn a_batch_whose_header_is_known_is_not_parsed_again() {
+    const MAGIC_AT: usize = 16;
+    let mut host = Host::leader();
+    let mut records = batch(3, WALL).build().unwrap().to_vec();
+    let header = BatchHeader::parse(&records).unwrap();
+    // Whoever parses it from here on refuses it.
+    records[MAGIC_AT] = 9;
+    let mut append = |header| {
+        let append = Append { records: &mut records, header, acks_all: false, terms: AppendTerms::CLIENT };
+        host.core.append(append, NOW, WALL, &brokers).map(|(appended, _)| appended.next_offset)
+    };
+    assert!(matches!(append(None), Err(AppendError::Log(ottla_storage::AppendError::Invalid { .. }))));
+    assert_eq!(append(Some(header)).unwrap(), Offset(3));
+    assert_eq!(append(Some(header)).unwrap(), Offset(6), "nor for the place in the log");
+    let other = BatchHeader { batch_length: header.batch_length + 1, ..header };
+    assert!(append(Some(other)).is_err(), "the header of another batch");
 }
 
 #[test]

@@ -288,7 +288,7 @@ impl Leadership {
 
 #[cfg(test)]
 mod tests {
-    use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp};
+    use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, first_transaction};
     use ottla_metadata::image::ConfigEntity;
     use ottla_metadata::transaction::{Change, Transaction};
     use ottla_model::ClusterId;
@@ -298,6 +298,18 @@ mod tests {
     #[derive(Default)]
     struct Outputs(Vec<Output>);
 
+    impl Outputs {
+        fn outcomes(&self) -> Vec<(CallId, Result<Answer, RequestError>)> {
+            let mut outcomes = Vec::new();
+            for output in &self.0 {
+                if let Output::Respond { call, outcome } = output {
+                    outcomes.push((*call, outcome.clone()));
+                }
+            }
+            outcomes
+        }
+    }
+
     impl Sink for Outputs {
         fn send(&mut self, _: ottla_consensus::Outgoing) -> bool {
             true
@@ -306,6 +318,61 @@ mod tests {
         fn put(&mut self, output: Output) {
             self.0.push(output);
         }
+    }
+
+    fn alter(entity: ConfigEntity, validate_only: bool) -> Request {
+        let changes = vec![("consumer.session.timeout.ms".to_owned(), ConfigOp::Set("45000".to_owned()))];
+        Request::AlterConfigs(AlterConfigs {
+            entities: vec![AlterConfig { entity, changes, replace_all: false }],
+            validate_only,
+        })
+    }
+
+    /// As many requests as may wait, of a leader whose first entry is not committed yet.
+    fn full(out: &mut Outputs) -> Leadership {
+        let mut leadership = Leadership::new(1, BrokenRules::default());
+        for call in 1..=WAITING_REQUESTS_MAX as u64 {
+            let request = alter(ConfigEntity::group("g"), true);
+            leadership.request(Now::default(), Some(CallId(call)), request, [0; 16], out);
+        }
+        assert_eq!(out.outcomes(), [], "there is room for them");
+        leadership
+    }
+
+    /// The request beyond the bound is told at once to come again, and takes no place from those that wait: each of
+    /// them is answered once, and then there is room.
+    #[test]
+    fn a_request_beyond_those_that_may_wait_is_refused_and_the_others_are_decided() {
+        let (mut out, now) = (Outputs::default(), Now::default());
+        let mut leadership = full(&mut out);
+        let beyond = CallId(WAITING_REQUESTS_MAX as u64 + 1);
+        leadership.request(now, Some(beyond), alter(ConfigEntity::group("g"), true), [0; 16], &mut out);
+        assert_eq!(std::mem::take(&mut out).outcomes(), [(beyond, Ok(Answer::Unavailable))]);
+        let config = ControllerConfig::new(ClusterId::new("test"));
+        // Nothing is in flight that answers would wait for.
+        let mut tree = Tree::new();
+        tree.apply(Revision(1), &first_transaction(&config)).expect("applies");
+        let image = Image::from_tree(&tree);
+        leadership.begin(now, config, (tree, image), Reached::new(), &mut out);
+        let outcomes = std::mem::take(&mut out).outcomes();
+        let calls: Vec<_> = outcomes.iter().map(|(call, _)| call.0).collect();
+        assert_eq!(calls, (1..=WAITING_REQUESTS_MAX as u64).collect::<Vec<_>>());
+        let other = outcomes.iter().find(|(_, outcome)| !matches!(outcome, Ok(Answer::AlterConfigs(_))));
+        assert_eq!(other, None, "each is decided");
+        leadership.request(now, Some(beyond), alter(ConfigEntity::group("g"), true), [0; 16], &mut out);
+        assert!(matches!(out.outcomes()[..], [(call, Ok(Answer::AlterConfigs(_)))] if call == beyond));
+    }
+
+    #[test]
+    fn all_requests_that_wait_learn_that_the_leadership_has_ended() {
+        let mut out = Outputs::default();
+        let leader = Some(CoordinatorId(2));
+        full(&mut out).end(leader, &mut out);
+        let outcomes = out.outcomes();
+        let calls: Vec<_> = outcomes.iter().map(|(call, _)| call.0).collect();
+        assert_eq!(calls, (1..=WAITING_REQUESTS_MAX as u64).collect::<Vec<_>>());
+        let other = outcomes.iter().find(|(_, outcome)| *outcome != Err(RequestError::NotLeader { leader }));
+        assert_eq!(other, None);
     }
 
     /// The controller and the guard start from the same tree; should they differ, the caller gets the guard's reason,
@@ -322,21 +389,9 @@ mod tests {
         other.apply(Revision(1), &Transaction { changes: vec![change] }).expect("applies");
         leadership.deciding.as_mut().expect("deciding").proposals = Proposals::new(other, Image::empty());
         for (call, entity) in [(CallId(1), broken), (CallId(2), sound)] {
-            let changes = vec![("consumer.session.timeout.ms".to_owned(), ConfigOp::Set("45000".to_owned()))];
-            let alter = AlterConfigs {
-                entities: vec![AlterConfig { entity, changes, replace_all: false }],
-                validate_only: false,
-            };
-            leadership.request(now, Some(call), Request::AlterConfigs(alter), [0; 16], &mut out);
+            leadership.request(now, Some(call), alter(entity, false), [0; 16], &mut out);
         }
-        let outcomes: Vec<_> = out
-            .0
-            .iter()
-            .filter_map(|output| match output {
-                Output::Respond { call, outcome } => Some((*call, outcome.clone())),
-                _ => None,
-            })
-            .collect();
+        let outcomes = out.outcomes();
         assert_eq!(outcomes.len(), 1, "the other waits for its entry: {outcomes:?}");
         let (CallId(1), Err(RequestError::Refused(reason))) = &outcomes[0] else { panic!("{outcomes:?}") };
         assert!(reason.contains("does not apply"), "{reason}");

@@ -278,7 +278,9 @@ pub fn describe(status: &Status) -> String {
     text
 }
 
-/// Answers that the same question would bring again, from every coordinator.
+/// Answers that the same question would bring again, from every coordinator. RESOURCE_EXHAUSTED is none: a coordinator
+/// sends it when its own memory for arriving messages, its watches or its calls of brokers are used up, and the next one
+/// may have room, or this one in a moment.
 fn is_final(code: Code) -> bool {
     matches!(
         code,
@@ -389,5 +391,21 @@ mod tests {
             })
             .await;
         assert!(matches!(result, Err(CallError::Refused { .. })));
+    }
+
+    /// A coordinator without room for another call or watch says nothing about the others.
+    #[tokio::test(start_paused = true)]
+    async fn a_coordinator_without_room_is_not_the_last_that_is_asked() {
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let result = three()
+            .call("test", Duration::from_secs(60), Repeat::WhenAnswered, |_| async {
+                match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                    0 => Err(Status::resource_exhausted("no more watches may be open here: ask another coordinator")),
+                    _ => Ok(tonic::Response::new(())),
+                }
+            })
+            .await;
+        let ((), answered_by) = result.expect("the next one has room");
+        assert_eq!((answered_by.address.as_str(), asked.into_inner()), ("two:2181", 2));
     }
 }

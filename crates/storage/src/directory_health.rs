@@ -17,9 +17,9 @@ pub struct DirectoryHealth {
     writes_finished: AtomicU64,
 }
 
-/// What follows from a refusal of the disk.
+/// What follows from a fault of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refusal {
+pub struct FaultEffect {
     /// The directory was not known to be in this state.
     pub is_first: bool,
     /// The directories are to be looked at now: replicas may have to give up their places.
@@ -66,13 +66,13 @@ impl DirectoryHealth {
 
     /// The disk refused something. Out of room or of descriptors, nothing is lost and nothing was changed: the next
     /// operation tries again. With every other error the directory is out of use.
-    pub fn refused(&self, fault: DiskFault) -> Refusal {
+    pub fn refused(&self, fault: DiskFault) -> FaultEffect {
         match fault {
             DiskFault::Failed if !self.rules.failed_disk_counts_as_full => {
-                Refusal { is_first: self.fail(), needs_look: true }
+                FaultEffect { is_first: self.fail(), needs_look: true }
             }
-            DiskFault::Failed | DiskFault::Full => Refusal { is_first: self.filled(), needs_look: true },
-            DiskFault::OutOfDescriptors | DiskFault::NameTaken => Refusal { is_first: true, needs_look: false },
+            DiskFault::Failed | DiskFault::Full => FaultEffect { is_first: self.filled(), needs_look: true },
+            DiskFault::OutOfDescriptors | DiskFault::NameTaken => FaultEffect { is_first: true, needs_look: false },
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_refusal_is_first_once_and_lack_of_descriptors_is_no_state_of_the_disk() {
         let health = DirectoryHealth::new(true);
-        let look = |is_first| Refusal { is_first, needs_look: true };
+        let look = |is_first| FaultEffect { is_first, needs_look: true };
         assert_eq!([health.refused(DiskFault::Full), health.refused(DiskFault::Full)], [look(true), look(false)]);
         for passing in [DiskFault::OutOfDescriptors, DiskFault::NameTaken] {
             assert!(!health.refused(passing).needs_look && !health.is_unusable());

@@ -9,9 +9,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use tempfile::TempDir;
+
+use crate::wait;
 
 /// How long a cluster may take to be ready, or a process to end, before a test gives up. Generous: CI machines are
 /// shared.
@@ -392,7 +394,6 @@ impl Cluster {
 
     /// Waits until every broker accepts connections and reports all brokers of the cluster.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
         let running: Vec<i32> = self
             .members
             .iter()
@@ -403,15 +404,12 @@ impl Cluster {
             .collect();
         for &id in &running {
             let address = self.broker_address(id);
-            loop {
-                match crate::clients::broker_ids(address) {
-                    Ok(ids) if ids.len() >= running.len() => break,
-                    seen if Instant::now() > deadline => {
-                        bail!("broker {id} is not ready ({seen:?}); its log:\n{}", self.log_text(Node::Broker(id))?)
-                    }
-                    _ => std::thread::sleep(Duration::from_millis(20)),
-                }
-            }
+            let ready = wait::until_ok(&format!("broker {id} is ready"), || {
+                let ids = crate::clients::broker_ids(address)?;
+                ensure!(ids.len() >= running.len(), "it knows the brokers {ids:?}");
+                Ok(())
+            });
+            ready.with_context(|| format!("its log:\n{}", self.log_text(Node::Broker(id)).unwrap_or_default()))?;
         }
         Ok(())
     }

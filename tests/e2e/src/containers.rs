@@ -1,12 +1,12 @@
 //! Deployments in containers: the images of the release binaries, and projects of docker-compose.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::clients::{have, run};
 use crate::cluster::binary;
+use crate::wait;
 
 /// A service, a command in its container, and a text that its output must have.
 pub type Check = (&'static str, &'static str, &'static str);
@@ -34,9 +34,6 @@ pub fn has_engine() -> bool {
     answers
 }
 
-/// How long a deployment may take to become what it should be, on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_secs(90);
-
 /// A deployment that is up; taken down whatever happens.
 pub struct Deployment {
     pub project: String,
@@ -59,19 +56,13 @@ impl Deployment {
 
     /// Waits until each check holds.
     pub fn becomes(&self, checks: &[Check]) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
         for (service, command, expected) in checks {
-            loop {
-                let said = self.compose(&["exec", "-T", service, "sh", "-c", command]);
-                if said.as_ref().is_ok_and(|text| text.contains(expected)) {
-                    break;
-                }
-                if Instant::now() > end {
-                    let logs = self.compose(&["logs", "--tail", "20"]).unwrap_or_default();
-                    bail!("{}: {service}: {command}: lacks {expected:?}: {said:?}\n{logs}", self.file);
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
+            let seen = wait::until_ok(&format!("{}: {service}: {command}", self.file), || {
+                let said = self.compose(&["exec", "-T", service, "sh", "-c", command])?;
+                ensure!(said.contains(expected), "it lacks {expected:?}: {said}");
+                Ok(())
+            });
+            seen.with_context(|| self.compose(&["logs", "--tail", "20"]).unwrap_or_default())?;
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::wait;
+
 /// The format of a crew's reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tongue {
@@ -347,7 +349,7 @@ impl Group {
         let members = members.min(usize::try_from(partitions)?);
         let wanted: BTreeSet<i32> = (0..partitions).collect();
         let what = format!("{}: {members} members own {partitions} partitions", self.name);
-        wait_for(&what, || {
+        wait::until_ok(&what, || {
             self.all_run()?;
             let owners = self.owners();
             let who: BTreeSet<&String> = owners.values().collect();
@@ -363,7 +365,7 @@ impl Group {
     pub fn wait_balanced(&mut self, partitions: i32, members: usize) -> Result<()> {
         self.wait_settled(partitions, members)?;
         let what = format!("{}: {members} members own equal shares of {partitions} partitions", self.name);
-        wait_for(&what, || {
+        wait::until_ok(&what, || {
             self.all_run()?;
             let owners = self.owners();
             let mut shares: BTreeMap<&String, usize> = BTreeMap::new();
@@ -408,7 +410,7 @@ impl Group {
     pub fn wait_read(&mut self, ends: &BTreeMap<i32, i64>) -> Result<()> {
         let what = format!("{}: everything is read", self.name);
         let unprinted = self.unprinted.unwrap_or(0);
-        wait_for(&what, || {
+        wait::until_ok(&what, || {
             self.all_run()?;
             let read = self.read();
             let nothing = BTreeSet::new();
@@ -506,31 +508,4 @@ impl Drop for Group {
 /// The moment, for [`Group::revoked_since`].
 pub fn moment() -> f64 {
     now()
-}
-
-/// How long anything may take before a test gives up. Generous: CI machines are shared.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// Waits until `is_so` says yes; an error of it ends the wait.
-pub fn await_that(state: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(120);
-    while !is_so()? {
-        ensure!(Instant::now() < end, "not within two minutes: {state}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
-}
-
-/// Waits until `is_so` succeeds; its last error is reported if it never does.
-pub fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match is_so() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() > deadline => {
-                return Err(error.context(format!("{what}, not after {PATIENCE:?}")));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
 }

@@ -5,13 +5,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clients;
-use crate::cluster::{PATIENCE, free_ports, listens};
+use crate::cluster::{free_ports, listens};
+use crate::wait;
 
 /// The folder with the jars of Kafka 3.9's broker (`OTTLA_KAFKA_BROKER_JARS`); reports a skipped test if there is none.
 pub fn broker_jars() -> Option<PathBuf> {
@@ -160,14 +160,11 @@ impl KafkaBroker {
             .spawn()
             .context("start Kafka")?;
         let mut broker = Self { child, port, folder: folder.to_owned() };
-        let deadline = Instant::now() + PATIENCE;
-        while !listens(SocketAddr::from(([127, 0, 0, 1], port))) {
-            if let Some(status) = broker.child.try_wait()? {
-                bail!("Kafka ended: {status}\n{}", broker.log_text());
-            }
-            ensure!(Instant::now() < deadline, "Kafka does not listen\n{}", broker.log_text());
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let listening = wait::until("Kafka listens", || match broker.child.try_wait()? {
+            Some(status) => bail!("Kafka ended: {status}"),
+            None => Ok(listens(SocketAddr::from(([127, 0, 0, 1], port)))),
+        });
+        listening.with_context(|| broker.log_text())?;
         Ok(broker)
     }
 
@@ -194,12 +191,8 @@ impl KafkaBroker {
     pub fn stop(mut self) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("a process id above 0")?;
         kill_process(pid, Signal::TERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait()?.is_none() {
-            ensure!(Instant::now() < deadline, "Kafka does not end\n{}", self.log_text());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        let ended = wait::until("Kafka ends", || Ok(self.child.try_wait()?.is_some()));
+        ended.with_context(|| self.log_text())
     }
 }
 

@@ -7,5 +7,6 @@ pub mod cluster;
 pub mod containers;
 pub mod groups;
 pub mod kafka;
+pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Node};

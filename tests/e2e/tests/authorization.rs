@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, ClusterOptions, clients};
+use ottla_e2e::{Cluster, ClusterOptions, clients, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -92,7 +91,7 @@ fn rules_of_the_tool_hold_for_clients_and_tools() -> Result<()> {
     ensure!(out.contains("Isr: 1,2") || out.contains("Isr: 2,1"), "{out}");
     // All rules about a resource go, and it is open again.
     tool(&at, "kafka-acls", &["--remove", "--topic", "locked", "--force"])?;
-    wait_for("the topic is open", || produce(&at, "locked").map(drop))
+    wait::until_ok("the topic is open", || produce(&at, "locked").map(drop))
 }
 
 #[test]
@@ -205,7 +204,7 @@ fn the_audit_log_has_what_was_denied_and_changed() -> Result<()> {
         json!({"event": "access", "principal": "User:alice", "operation": "CREATE", "resource": "denied",
                "resource_type": "TOPIC", "host": "127.0.0.1", "allowed": false}),
     ];
-    wait_for("the lines of the audit log", || {
+    wait::until_ok("the lines of the audit log", || {
         let text = fs::read_to_string(&path)?;
         ensure!(!text.contains("secret"), "{text}");
         for line in text.lines() {

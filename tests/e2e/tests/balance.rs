@@ -5,8 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use rustix::process::Signal;
 
 const RECORDS: u32 = 6_000;
@@ -95,7 +94,7 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
     }
     let at = cluster.bootstrap();
     let wait_for_brokers = |cluster: &Cluster, count: usize| {
-        wait_for("the brokers are there", || {
+        wait::until_ok("the brokers are there", || {
             let ids = clients::broker_ids(cluster.broker_address(1))?;
             ensure!(ids.len() == count, "{ids:?}");
             Ok(())
@@ -140,7 +139,7 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
     ensure!(writer.wait()?.success(), "a record was not acknowledged");
     let read = ["-b", &at, "-C", "-t", "shared", "-e", "-q", "-f", "%p %o %s\\n"];
     check(&numbers(&clients::run(Command::new("kcat").args(read))?)?)?;
-    wait_for("the group has read all", || {
+    wait::until_ok("the group has read all", || {
         let text = std::fs::read_to_string(&path)?;
         // A line may be half written.
         check(&numbers(text.rsplit_once('\n').map_or("", |(whole, _)| whole))?)
@@ -169,7 +168,7 @@ fn a_broker_that_joins_takes_its_share_by_itself() -> Result<()> {
         cluster.spawn(node)?;
     }
     let at = cluster.bootstrap();
-    wait_for("the brokers are there", || {
+    wait::until_ok("the brokers are there", || {
         ensure!(clients::broker_ids(cluster.broker_address(1))?.len() == 3);
         Ok(())
     })?;

@@ -6,8 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 
 fn tool(bootstrap: &str, name: &str, arguments: &[&str]) -> Result<String> {
     clients::run(&mut clients::tool(name, bootstrap, arguments)?)
@@ -40,7 +39,9 @@ fn topics_are_created_written_and_grown_while_a_broker_is_down() -> Result<()> {
     // Whether the quorum has noticed the end of the broker or not: the topic is there.
     tool(&at, "kafka-topics", &create)?;
     let assigned = ["--create", "--topic", "assigned", "--replica-assignment", "1:2:3,3:1:2"];
-    wait_for("a broker that is down is named in an assignment", || tool(&at, "kafka-topics", &assigned).map(drop))?;
+    wait::until_ok("a broker that is down is named in an assignment", || {
+        tool(&at, "kafka-topics", &assigned).map(drop)
+    })?;
     write(&at, "down", 1, 500)?;
     tool(&at, "kafka-topics", &["--alter", "--topic", "down", "--partitions", "6"])?;
     write(&at, "down", 501, 1_000)?;
@@ -48,14 +49,14 @@ fn topics_are_created_written_and_grown_while_a_broker_is_down() -> Result<()> {
     let down = tool(&at, "kafka-cluster", &["list-endpoints", "--include-fenced-brokers"])?;
     ensure!(down.lines().any(|line| line.starts_with("3 ") && line.contains(" fenced")), "{down}");
     cluster.spawn(Node::Broker(3))?;
-    wait_for("the third replica catches up", || {
+    wait::until_ok("the third replica catches up", || {
         let sizes = isr_sizes(&at, "down")?;
         ensure!(sizes == [3; 6], "{sizes:?}");
         Ok(())
     })?;
     // What the third broker has is enough, together with any other one.
     cluster.kill(Node::Broker(1))?;
-    wait_for("everything is read from the others", || {
+    wait::until_ok("everything is read from the others", || {
         let read = read(&at, "down")?;
         ensure!(read == (1..=1_000).collect(), "{} of 1,000", read.len());
         Ok(())
@@ -73,7 +74,7 @@ fn a_broker_that_will_not_come_back_is_unregistered() -> Result<()> {
     };
     listed(true)?;
     cluster.kill(Node::Broker(3))?;
-    wait_for("it is fenced", || {
+    wait::until_ok("it is fenced", || {
         let out = tool(&at, "kafka-cluster", &["list-endpoints", "--include-fenced-brokers"])?;
         ensure!(out.lines().any(|line| line.starts_with("3 ") && line.contains(" fenced")), "{out}");
         Ok(())
@@ -84,7 +85,7 @@ fn a_broker_that_will_not_come_back_is_unregistered() -> Result<()> {
     ensure!(tool(&at, "kafka-topics", &create).is_err(), "only two brokers are registered");
     // The same id may come again.
     cluster.spawn(Node::Broker(3))?;
-    wait_for("it is registered again", || tool(&at, "kafka-topics", &create).map(drop))
+    wait::until_ok("it is registered again", || tool(&at, "kafka-topics", &create).map(drop))
 }
 
 fn quorum_leader(bootstrap: &str) -> Result<u64> {

@@ -6,8 +6,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::cluster::free_ports;
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 
 /// A broker that serves its metrics.
 struct Pushed {
@@ -47,7 +46,7 @@ impl Pushed {
 
     /// Waits for a sample that begins and goes on like this.
     fn shows(&self, name: &str, label: &str) -> Result<()> {
-        wait_for(&format!("{name} of {label}"), || {
+        wait::until_ok(&format!("{name} of {label}"), || {
             let samples = self.samples()?;
             let shown = samples.iter().any(|line| line.starts_with(name) && line.contains(label));
             ensure!(shown, "{} samples: {:?}", samples.len(), samples.iter().take(5).collect::<Vec<_>>());

@@ -1,10 +1,17 @@
 //! `kafka-console-producer` and `kafka-console-consumer` with real brokers: a file goes through a topic unchanged.
 
 use std::fs::File;
-use std::process::Stdio;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, ensure};
-use ottla_e2e::{Cluster, ClusterOptions, clients};
+use anyhow::{Context as _, Result, ensure};
+use bytes::{Bytes, BytesMut};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, cluster};
+use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
+use ottla_protocol::messages::produce::{self, ProduceCall};
+use ottla_protocol::record_batch::{BatchBuilder, Batches, HEADER_BYTES, Header, crc_of, decompress};
 
 fn small() -> Result<Cluster> {
     Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })
@@ -127,5 +134,114 @@ fn topics_are_included_by_an_expression() -> Result<()> {
     ensure!(committed.contains(beginning) && !committed.contains('\n'), "{committed}");
     let groups = formatter("GroupMetadataMessageFormatter")?;
     ensure!(groups.contains(r#"{"key":{"type":2,"data":{"group":"g"}},"value":{"version":"#), "{groups}");
+    Ok(())
+}
+
+/// `ÿþ` and `schlüssel` in Latin-1.
+const ODD_KEYS: [&[u8]; 2] = [b"\xff\xfe", b"schl\xfcssel"];
+
+/// One record whose header keys are [`ODD_KEYS`]. Our builder writes UTF-8 only: the keys are put in afterwards.
+fn odd_batch() -> Result<BytesMut> {
+    const CRC: std::ops::Range<usize> = 17..21;
+    let stand_ins = ["#1", "schl#ssel"];
+    let header = |(key, value): (&str, Option<&'static [u8]>)| Header {
+        key: key.to_owned(),
+        value: value.map(Bytes::from_static),
+    };
+    let headers: Vec<_> = stand_ins.into_iter().zip([Some(&b"one"[..]), None]).map(header).collect();
+    let mut builder = BatchBuilder::new();
+    builder.push(TimestampMs(1_700_000_000_000), Some(b"k"), Some(b"v"), &headers);
+    let mut batch = builder.build()?;
+    for (stand_in, odd) in stand_ins.into_iter().zip(ODD_KEYS) {
+        let at = batch.windows(odd.len()).position(|window| window == stand_in.as_bytes()).context("the stand-in")?;
+        batch[at..at + odd.len()].copy_from_slice(odd);
+    }
+    let crc = crc_of(&batch);
+    batch[CRC].copy_from_slice(&crc.to_be_bytes());
+    Ok(batch)
+}
+
+/// The records of a topic's first batch, unpacked, as a broker sends them.
+fn fetched_raw(cluster: &Cluster, topic: &str) -> Result<Vec<u8>> {
+    const VERSION: i16 = 12;
+    let partition = FetchPartition {
+        partition: PartitionId(0),
+        current_leader_epoch: LeaderEpoch::NONE,
+        fetch_offset: Offset(0),
+        last_fetched_epoch: LeaderEpoch::NONE,
+        log_start_offset: Offset::UNKNOWN,
+        max_bytes: 1 << 20,
+        replica_directory_id: [0; 16],
+        high_watermark: None,
+    };
+    let topics = vec![FetchTopic { topic: TopicRef::Name(topic.to_owned()), partitions: vec![partition] }];
+    let request = FetchRequest { max_wait_ms: 10_000, min_bytes: 1, topics, ..FetchRequest::default() };
+    let mut stream = clients::connect(cluster.broker_address(1))?;
+    stream.write_all(&fetch::encode_request(VERSION, 7, None, &request)?)?;
+    let (_, response) = fetch::decode_response(VERSION, &Bytes::from(clients::read_frame(&mut stream)?))?;
+    let records = response.topics.into_iter().flat_map(|topic| topic.partitions).find_map(|found| found.records);
+    let records = records.with_context(|| format!("records of {topic}"))?;
+    let batch = Batches::new(&records).next().with_context(|| format!("a batch of {topic}"))??;
+    Ok(decompress(batch.header.compression()?, &batch.bytes[HEADER_BYTES..], 1 << 20)?)
+}
+
+/// A key of a header is a string in Kafka's documents and bytes in a log: brokers keep what came, also where they pack
+/// the records anew, and tools show U+FFFD for each part that is no UTF-8.
+#[test]
+fn keys_of_headers_that_are_no_utf_8_are_kept_and_shown() -> Result<()> {
+    const SHOWN: &str = "\u{fffd}\u{fffd}:one,schl\u{fffd}ssel:null\tv\n";
+    let cluster = small()?;
+    let at = cluster.bootstrap();
+    for (topic, compression) in [("kept", "producer"), ("packed", "gzip")] {
+        let compression = format!("compression.type={compression}");
+        let create = ["--create", "--topic", topic, "--config", &compression];
+        clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+        let topics = vec![(TopicRef::Name(topic.to_owned()), vec![(PartitionId(0), odd_batch()?.freeze())])];
+        let call = ProduceCall { transactional_id: None, acks: -1, timeout_ms: 30_000, topics };
+        let mut stream = clients::connect(cluster.broker_address(1))?;
+        stream.write_all(&produce::encode_request(9, 7, None, &call)?)?;
+        let (_, response) = produce::decode_response(9, &clients::read_frame(&mut stream)?)?;
+        let partition = response.topics.iter().flat_map(|topic| &topic.partitions).next().context("an answer")?;
+        ensure!(partition.error.is_ok(), "{topic}: {:?}", partition.error);
+
+        let (sent, raw) = (&odd_batch()?[HEADER_BYTES..], fetched_raw(&cluster, topic)?);
+        ensure!(raw == *sent, "{topic}: {raw:?} instead of {sent:?}");
+        let read = ["--topic", topic, "--from-beginning", "--max-messages", "1"];
+        let read = [&read[..], &["--formatter-property", "print.headers=true"]].concat();
+        let shown = String::from_utf8(consume(&at, &read)?)?;
+        ensure!(shown == SHOWN, "{topic}: {shown:?}");
+        if let Some(mut theirs) = clients::java("org.apache.kafka.tools.consumer.ConsoleConsumer", &read) {
+            let output = theirs.args(["--bootstrap-server", &at]).stdin(Stdio::null()).output()?;
+            ensure!(output.stdout == SHOWN.as_bytes(), "{topic}: Kafka's shows {output:?}");
+        }
+        let log = cluster.data_folder(Node::Broker(1))?.join(format!("{topic}-0/00000000000000000000.log"));
+        let mut dump = Command::new(cluster::binary("ottla")?);
+        dump.args(["as", "kafka-dump-log", "--print-data-log", "--files"]).arg(log);
+        let dumped = clients::run(&mut dump)?;
+        ensure!(dumped.contains("headerKeys: [\u{fffd}\u{fffd},schl\u{fffd}ssel]"), "{topic}: {dumped}");
+    }
+    Ok(())
+}
+
+/// A client id is for logs, metrics and quotas, whatever its bytes.
+#[test]
+fn clients_of_any_id_are_served() -> Result<()> {
+    let cluster = small()?;
+    let address = cluster.broker_address(1);
+    let long = [b'x'; 4_096];
+    let ids: [Option<&[u8]>; 6] =
+        [None, Some(b""), Some(b"m\xfcmmel"), Some(b"\xff\xfe\x00"), Some(&long), Some("клиент".as_bytes())];
+    for id in ids {
+        // Metadata of version 1, of no topic.
+        let mut frame = [&3i16.to_be_bytes()[..], &1i16.to_be_bytes(), &7i32.to_be_bytes()].concat();
+        frame.extend(id.map_or(Ok(-1), |id| i16::try_from(id.len()))?.to_be_bytes());
+        frame.extend(id.unwrap_or_default());
+        frame.extend(0i32.to_be_bytes());
+        let mut stream = clients::connect(address)?;
+        stream.write_all(&i32::try_from(frame.len())?.to_be_bytes())?;
+        stream.write_all(&frame)?;
+        let answer = clients::read_frame(&mut stream).with_context(|| format!("{id:?}"))?;
+        ensure!(answer.starts_with(&[7i32.to_be_bytes(), 1i32.to_be_bytes()].concat()), "{id:?}: {answer:?}");
+    }
     Ok(())
 }

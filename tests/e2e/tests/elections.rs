@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 
 fn tool(bootstrap: &str, name: &str, arguments: &[&str]) -> Result<String> {
     clients::run(&mut clients::tool(name, bootstrap, arguments)?)
@@ -34,7 +33,7 @@ fn leaders(bootstrap: &str, topic: &str) -> Result<Vec<(String, String)>> {
 }
 
 fn wait_for_leaders(bootstrap: &str, topic: &str, wanted: &[&str]) -> Result<()> {
-    wait_for("the leaders are those", || {
+    wait::until_ok("the leaders are those", || {
         let leaders = leaders(bootstrap, topic)?;
         let led: Vec<&str> = leaders.iter().map(|(leader, _)| leader.as_str()).collect();
         ensure!(led == wanted, "{leaders:?}");
@@ -68,7 +67,7 @@ fn without_the_rebalance_leaders_return_by_the_tool() -> Result<()> {
     cluster.kill(Node::Broker(1))?;
     wait_for_leaders(&at, "by-tool", &["2"])?;
     cluster.spawn(Node::Broker(1))?;
-    wait_for("the broker is in sync", || {
+    wait::until_ok("the broker is in sync", || {
         let leaders = leaders(&at, "by-tool")?;
         ensure!(leaders.iter().all(|(_, isr)| isr.split(',').count() == 3), "{leaders:?}");
         Ok(())
@@ -105,7 +104,7 @@ fn kafkas_election_tool_and_ours_agree() -> Result<()> {
     }
     cluster.spawn(Node::Broker(1))?;
     for topic in ["theirs", "ours"] {
-        wait_for("the broker is in sync", || {
+        wait::until_ok("the broker is in sync", || {
             let leaders = leaders(&at, topic)?;
             ensure!(leaders.iter().all(|(_, isr)| isr.split(',').count() == 3), "{leaders:?}");
             Ok(())
@@ -155,7 +154,7 @@ fn scenario_45_an_unclean_election_gives_up_what_only_the_last_leader_has() -> R
     write(&at, "story", 1, 100, "all")?;
     cluster.kill(Node::Broker(2))?;
     cluster.kill(Node::Broker(3))?;
-    wait_for("broker 1 is alone", || {
+    wait::until_ok("broker 1 is alone", || {
         let leaders = leaders(&at, "story")?;
         ensure!(leaders == [("1".to_owned(), "1".to_owned())], "{leaders:?}");
         Ok(())
@@ -164,7 +163,7 @@ fn scenario_45_an_unclean_election_gives_up_what_only_the_last_leader_has() -> R
     cluster.kill(Node::Broker(1))?;
     cluster.spawn(Node::Broker(2))?;
     cluster.spawn(Node::Broker(3))?;
-    wait_for("the partition waits for its last leader", || {
+    wait::until_ok("the partition waits for its last leader", || {
         let leaders = leaders(&at, "story")?;
         ensure!(leaders.iter().all(|(leader, _)| leader == "none"), "{leaders:?}");
         Ok(())

@@ -6,8 +6,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ottla_e2e::groups::{Group, Tongue, moment, wait_for};
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::groups::{Group, Tongue, moment};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 
 /// Sessions as short as classic members request, so that a crash is detected within a test.
 fn options() -> ClusterOptions {
@@ -189,7 +189,7 @@ fn ends(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
 }
 
 fn wait_in_sync(bootstrap: &str) -> Result<()> {
-    wait_for("all replicas in sync", || {
+    wait::until_ok("all replicas in sync", || {
         let behind = run_tool("kafka-topics", bootstrap, &["--describe", "--under-replicated-partitions"])?;
         ensure!(behind.is_empty(), "{behind}");
         Ok(())
@@ -390,7 +390,7 @@ fn static_members_come_back_to_what_they_had() -> Result<()> {
         let (mut steady, mut restarted) = (crew("steady", "a"), crew("restarted", "b"));
         steady.join()?;
         restarted.join()?;
-        wait_for(&format!("{protocol}: two static members share"), || {
+        wait::until_ok(&format!("{protocol}: two static members share"), || {
             let (a, b) = (steady.owners().len(), restarted.owners().len());
             ensure!(a == 3 && b == 3, "{a} and {b} partitions");
             Ok(())
@@ -402,7 +402,7 @@ fn static_members_come_back_to_what_they_had() -> Result<()> {
             _ => restarted.crash()?,
         }
         restarted.join()?;
-        wait_for(&format!("{protocol}: the static member is back"), || {
+        wait::until_ok(&format!("{protocol}: the static member is back"), || {
             let has = restarted.owners().into_keys().collect::<Vec<_>>();
             ensure!(has == had, "{has:?} instead of {had:?}");
             Ok(())
@@ -453,7 +453,7 @@ fn kafkas_group_tool_and_ours_agree() -> Result<()> {
         ensure!(sorted(&theirs) == sorted(&ours), "{arguments:?}: Kafka's tool\n{theirs}\nours\n{ours}");
         Ok(theirs)
     };
-    wait_for("the last commits are there", || {
+    wait::until_ok("the last commits are there", || {
         for group in ["classic", "consumer"] {
             committed_everything(&all, group)?;
         }

@@ -7,13 +7,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::clients::{run_script, start_script};
-use ottla_e2e::cluster::{Cluster, ClusterOptions, Node, PATIENCE};
+use ottla_e2e::cluster::{Cluster, ClusterOptions, Node};
 use ottla_e2e::kafka::{self, KafkaBroker};
+use ottla_e2e::wait;
 use ottla_model::{
     LeaderEpoch, MonotonicMs, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicName,
     TopicPartition, TransactionResult,
@@ -27,16 +27,6 @@ use ottla_storage::{AbortedTransaction, Log, LogConfig, LogDirectory, OpenOption
 use rustix::process::Signal;
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
-
-/// Waits until `holds`.
-fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds()? {
-        ensure!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
 
 /// Writes to a topic; returns the state that a reader must end with: the length of each key's value.
 fn write(
@@ -93,13 +83,13 @@ fn kafkas_dump_log_segments_verifies_what_is_written_here() -> Result<()> {
         expected.insert(format!("plain-{codec}"), write(&bootstrap, &format!("plain-{codec}"), codec, 300, 300, &[])?);
         let topic = format!("compacted-{codec}");
         let written = write(&bootstrap, &topic, codec, 1_500, 4_000, &compact)?;
-        eventually(&format!("{topic} is clean"), || is_clean(&data, &topic))?;
+        wait::until(&format!("{topic} is clean"), || is_clean(&data, &topic))?;
         expected.insert(topic, written);
     }
     let retention = ["segment.bytes=1048576", "retention.bytes=1500000", "file.delete.delay.ms=100"];
     write(&bootstrap, "retained", "lz4", 3_000, 4_000, &retention)?;
     let first = data.join("retained-0/00000000000000000000.log");
-    eventually("retention has taken the first segment", || Ok(!first.exists()))?;
+    wait::until("retention has taken the first segment", || Ok(!first.exists()))?;
     cluster.signal(Node::Broker(1), Signal::TERM)?;
     cluster.wait(Node::Broker(1))?;
     let directories =
@@ -180,7 +170,7 @@ fn a_directory_that_kafka_wrote_opens_here() -> Result<()> {
         expected.insert(topic.clone(), write(&bootstrap, &topic, codec, 300, 1_000, &["segment.bytes=50000"])?);
         let topic = format!("compacted-{codec}");
         let written = write(&bootstrap, &topic, codec, 900, 1_000, &compact)?;
-        eventually(&format!("{topic} is clean"), || is_clean(&data, &topic))?;
+        wait::until(&format!("{topic} is clean"), || is_clean(&data, &topic))?;
         expected.insert(topic, written);
     }
     kafka.stop()?;
@@ -373,7 +363,7 @@ fn directories_of_a_killed_kafka_open(jars: &Path) -> Result<()> {
     let plain = Load::start(&bootstrap, "plain", "none", &["segment.bytes=1048576"])?;
     let compacted = Load::start(&bootstrap, "compacted", "none", &compact)?;
     let segments = |topic: &str| kafka::files(&data.join(format!("{topic}-0")), &["log"]).map(|files| files.len());
-    eventually("one has segments, the other was cleaned", || {
+    wait::until("one has segments, the other was cleaned", || {
         let cleaned = std::fs::read_to_string(data.join("cleaner-offset-checkpoint")).unwrap_or_default();
         Ok(segments("plain")? > 5 && cleaned.contains("compacted 0 "))
     })?;

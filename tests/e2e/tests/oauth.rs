@@ -8,8 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::certificates::Authority;
-use ottla_e2e::groups::await_that;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -232,9 +231,9 @@ fn keys_change(bench: &mut Bench) -> Result<()> {
     let path = bench.files.path().join("token");
     fs::write(&path, &token)?;
     let by_file = bench.files.path().join("file.properties").display().to_string();
-    await_that("a token by the new key", || Ok(bench.topics("OAUTH", &by_file).is_ok()))?;
+    wait::until("a token by the new key", || Ok(bench.topics("OAUTH", &by_file).is_ok()))?;
     fs::write(&path, &before)?;
-    await_that("the former key is gone", || Ok(bench.topics("OAUTH", &by_file).is_err()))?;
+    wait::until("the former key is gone", || Ok(bench.topics("OAUTH", &by_file).is_err()))?;
     bench.topic("after")?;
     fs::write(&path, &token)?;
     ensure!(bench.outcome("confluent", "OAUTH", "after", &token)? == "ok");

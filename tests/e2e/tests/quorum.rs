@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use ottla_client::{Client, ClientConfig, NewTopic};
 use ottla_e2e::cluster::binary;
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, Node, clients};
+use ottla_e2e::{Cluster, Node, clients, wait};
 use ottla_model::ErrorCode;
 
 /// `ottla quorum`, asked of these coordinators.
@@ -87,7 +86,7 @@ fn change_members(cluster: &mut Cluster, made: &AtomicU32) -> Result<()> {
     // Some topics before and after each step.
     let some = || {
         let before = made.load(Ordering::Relaxed);
-        wait_for("the writer goes on", || {
+        wait::until_ok("the writer goes on", || {
             ensure!(made.load(Ordering::Relaxed) > before + 20, "still {before}");
             Ok(())
         })
@@ -97,7 +96,7 @@ fn change_members(cluster: &mut Cluster, made: &AtomicU32) -> Result<()> {
     cluster.prepare_coordinator(4)?;
     cluster.spawn(Node::Coordinator(4))?;
     let fourth = format!("4@{}", cluster.coordinator_address(4));
-    wait_for("the fourth coordinator votes", || quorum(&three, &["add", &fourth]).map(drop))?;
+    wait::until_ok("the fourth coordinator votes", || quorum(&three, &["add", &fourth]).map(drop))?;
     let known = members(&three)?;
     ensure!(known.keys().eq(&[1, 2, 3, 4]) && !known.values().any(|said| said.contains("learner")), "{known:?}");
     some()?;
@@ -128,7 +127,7 @@ fn change_members(cluster: &mut Cluster, made: &AtomicU32) -> Result<()> {
     quorum(&others, &["remove", &lost.to_string()])?;
     cluster.spawn(Node::Coordinator(lost))?;
     let member = format!("{lost}@{}", cluster.coordinator_address(lost));
-    wait_for("another disk votes", || quorum(&others, &["add", &member]).map(drop))?;
+    wait::until_ok("another disk votes", || quorum(&others, &["add", &member]).map(drop))?;
     ensure!(members(&others)?.keys().eq(&[2, 3, 4]), "{:?}", members(&others)?);
     some()?;
 
@@ -162,7 +161,7 @@ fn mistakes_with_members_are_told_in_one_line() -> Result<()> {
     let refusal = |arguments: &[&str]| -> Result<String> {
         Ok(format!("{:#}", quorum(&at, arguments).err().context("it is done")?))
     };
-    wait_for("the silence is noticed", || {
+    wait::until_ok("the silence is noticed", || {
         let error = refusal(&["transfer", &away.to_string()])?;
         ensure!(error.contains("does not answer"), "{error}");
         Ok(())
@@ -201,10 +200,10 @@ fn a_lost_quorum_is_restored_from_a_snapshot() -> Result<()> {
     }
     for id in [2, 3] {
         let member = format!("{id}@{}", cluster.coordinator_address(id));
-        wait_for("it is added", || quorum(&address, &["add", &member]).map(drop))?;
+        wait::until_ok("it is added", || quorum(&address, &["add", &member]).map(drop))?;
     }
     ensure!(members(&address)?.keys().eq(&[1, 2, 3]), "{:?}", members(&address)?);
-    wait_for("the brokers go on", || {
+    wait::until_ok("the brokers go on", || {
         let create = ["--create", "--topic", "new", "--if-not-exists", "--replication-factor", "3"];
         clients::run(&mut clients::tool("kafka-topics", &bootstrap, &create)?).map(drop)
     })?;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, Node, clients};
+use ottla_e2e::{Cluster, Node, clients, wait};
 use rustix::process::Signal;
 
 const RECORDS: u32 = 4_000;
@@ -48,7 +47,7 @@ fn read(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, Vec<u32>>> {
 
 fn await_completion(bootstrap: &str, path: &str, topic: &str, partitions: usize) -> Result<()> {
     let verify = ["--verify", "--reassignment-json-file", path];
-    wait_for("the reassignment is complete", || {
+    wait::until_ok("the reassignment is complete", || {
         let out = tool(bootstrap, "kafka-reassign-partitions", &verify)?;
         let done = (0..partitions).map(|number| format!("Reassignment of partition {topic}-{number} is completed.\n"));
         let lines = format!("Status of partition reassignment:\n{}\n", done.collect::<String>());
@@ -81,7 +80,7 @@ fn a_replication_factor_goes_up_and_down_under_a_writer() -> Result<()> {
     ensure!(none == "No partition reassignments found.\n", "{none}");
     for (broker, gone) in [(1, "moved-0"), (2, "moved-1"), (3, "moved-2")] {
         let folder = cluster.data_folder(Node::Broker(broker))?;
-        wait_for("the log of a replica that was moved away is deleted", || {
+        wait::until_ok("the log of a replica that was moved away is deleted", || {
             let names: Vec<_> = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.file_name()).collect();
             ensure!(!names.iter().any(|name| name.to_string_lossy().starts_with(gone)), "{names:?}");
             Ok(())
@@ -113,7 +112,7 @@ fn a_reassignment_that_cannot_go_on_is_cancelled() -> Result<()> {
     ensure!(out == listed, "{out}");
     // Java's client waits for a broker that accepts connections and does not answer as long as for the whole call: it
     // must neither begin with broker 3 nor be told that broker 3 is the controller.
-    wait_for("broker 3 is fenced", || {
+    wait::until_ok("broker 3 is fenced", || {
         let ids = clients::broker_ids(cluster.broker_address(1))?;
         ensure!(!ids.contains(&3), "{ids:?}");
         Ok(())
@@ -242,7 +241,7 @@ fn kafkas_reassignment_tool_and_ours_agree() -> Result<()> {
         ensure!(configs.contains("follower.replication.throttled.replicas=0:3,2:3 "), "{topic}: {configs}");
         said.push(configs.replace(topic, "TOPIC"));
         let verify = with_file("--verify");
-        wait_for("the reassignment is complete", || {
+        wait::until_ok("the reassignment is complete", || {
             let preserving = [&verify[..], &["--preserve-throttles"]].concat();
             let out = tool(&at, "kafka-reassign-partitions", &preserving)?;
             ensure!(!out.contains("in progress"), "{out}");

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use ottla_e2e::clients::run;
 use ottla_e2e::cluster::{binary, free_ports};
-use ottla_e2e::groups::wait_for;
+use ottla_e2e::wait;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A script by its name, as a link of that name would call it.
@@ -53,13 +53,13 @@ fn a_coordinator_in_the_background_is_found_by_zookeepers_scripts() -> Result<()
     let _background = Background(file.clone());
     // The script returns while what it started runs.
     run(script("zookeeper-server-start.sh")?.arg("-daemon").arg(&file).env("LOG_DIR", path("logs")))?;
-    wait_for("the coordinator serves", || {
+    wait::until_ok("the coordinator serves", || {
         let told = status()?;
         ensure!(told.contains("Mode: standalone"), "{told}");
         Ok(())
     })?;
     ensure!(processes_of(&file).len() == 1, "one process of its own");
-    wait_for("its lines are where Kafka's script has them", || {
+    wait::until_ok("its lines are where Kafka's script has them", || {
         let log = fs::read_to_string(path("logs/zookeeper.out"))?;
         ensure!(log.contains(&format!("binding to port 0.0.0.0:{port}")), "{log}");
         Ok(())
@@ -68,7 +68,7 @@ fn a_coordinator_in_the_background_is_found_by_zookeepers_scripts() -> Result<()
     let server = format!("127.0.0.1:{port}");
     let shell = binary("ottla")?.display().to_string();
     let lines = format!("printf 'get /no/such\n\nls /\nls /cluster\nquit\n' | {shell} as zookeeper-shell \"$0\"");
-    wait_for("the tree has the cluster's id", || {
+    wait::until_ok("the tree has the cluster's id", || {
         let told = run(Command::new("sh").arg("-c").arg(&lines).arg(&server))?;
         ensure!(told.contains("cluster") && told.contains("[id]"), "{told}");
         let told = run(script("zkCli.sh")?.args(["-server", server.as_str(), "ls", "/cluster"]))?;

@@ -5,12 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::certificates::{Authority, Identity};
-use ottla_e2e::groups::await_that;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -195,15 +194,10 @@ fn others_are_refused_with_kafkas_errors() -> Result<()> {
 /// Does it until broker 1 says so in its log. Complaints of many connections share few lines: beside other tests one
 /// may go without.
 fn await_log(cluster: &Cluster, wanted: &str, mut cause: impl FnMut() -> Result<()>) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
+    wait::until(&format!("broker 1 logs {wanted:?}"), || {
         cause()?;
-        if cluster.log_text(Node::Broker(1))?.contains(wanted) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < end, "broker 1 did not log {wanted:?}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+        Ok(cluster.log_text(Node::Broker(1))?.contains(wanted))
+    })
 }
 
 #[test]
@@ -272,7 +266,7 @@ fn tokens_log_in_until_they_end() -> Result<()> {
     let list = |config: &str| secure.tool("kafka-topics", &at, &["--command-config", config, "--list"]);
     for config in [&sha_256, &sha_512] {
         // Another broker than the one that made the token may hear of it later.
-        await_that("the token logs in", || Ok(list(config).is_ok_and(|topics| topics.contains("of-tokens"))))?;
+        wait::until("the token logs in", || Ok(list(config).is_ok_and(|topics| topics.contains("of-tokens"))))?;
     }
     let refused = |config: &str, arguments: &[&str], expected: &str| -> Result<()> {
         let error = tokens(config, arguments).err().with_context(|| format!("{arguments:?} is refused"))?.to_string();
@@ -281,7 +275,7 @@ fn tokens_log_in_until_they_end() -> Result<()> {
     };
     refused(&sha_512, &["--describe"], "UnsupportedByAuthenticationException")?;
     let renew = ["--renew", "--renew-time-period", "60000", "--hmac", hmac];
-    await_that("the token is known everywhere", || {
+    wait::until("the token is known everywhere", || {
         let error = tokens(&other, &renew).err().context("another user renews it")?.to_string();
         Ok(error.contains("DelegationTokenOwnerMismatchException"))
     })?;
@@ -301,7 +295,7 @@ fn tokens_log_in_until_they_end() -> Result<()> {
     }
     tokens(&own, &["--expire", "--expiry-time-period", "-1", "--hmac", hmac])?;
     for config in [&sha_256, &sha_512] {
-        await_that("the token is refused", || {
+        wait::until("the token is refused", || {
             Ok(list(config).is_err_and(|error| error.to_string().contains("invalid credentials")))
         })?;
     }

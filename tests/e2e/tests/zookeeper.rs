@@ -6,8 +6,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::groups::wait_for;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients, kafka};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, kafka, wait};
 use serde_json::{Value, json};
 
 /// The script `zookeeper_client.py`.
@@ -117,7 +116,7 @@ fn kazoo_elects_leaders_as_kafkas_old_tool_did() -> Result<()> {
     clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
     cluster.kill(Node::Broker(1))?;
     let wait = |wanted| {
-        wait_for("the leader and its ISR", || {
+        wait::until_ok("the leader and its ISR", || {
             let found = leader(&at, "led")?;
             ensure!(found == wanted, "{found:?}");
             Ok(())
@@ -158,7 +157,7 @@ fn kazoo_configures_topics_and_brokers_as_kafkas_old_tool_did() -> Result<()> {
         watcher.hear("the change", |line| (line["config"] == expected && line["event"] == "CHANGED").then_some(()))?;
     }
     let describe = ["--describe", "--entity-type", "topics", "--entity-name", "configured"];
-    wait_for("the broker knows the topic's configuration", || {
+    wait::until_ok("the broker knows the topic's configuration", || {
         let described = clients::run(&mut clients::tool("kafka-configs", &at, &describe)?)?;
         ensure!(described.contains("retention.ms=2003"), "{described}");
         ensure!(!described.contains("cleanup.policy"), "{described}");
@@ -167,7 +166,7 @@ fn kazoo_configures_topics_and_brokers_as_kafkas_old_tool_did() -> Result<()> {
     watcher.say("configure brokers 1 log.cleaner.threads=2")?;
     watcher.hear("the broker's configuration", wrote)?;
     let describe = ["--describe", "--entity-type", "brokers", "--entity-name", "1"];
-    wait_for("the broker has it", || {
+    wait::until_ok("the broker has it", || {
         let described = clients::run(&mut clients::tool("kafka-configs", &at, &describe)?)?;
         ensure!(described.contains("log.cleaner.threads=2"), "{described}");
         Ok(())
@@ -241,7 +240,7 @@ fn kazoo_reassigns_partitions_as_kafkas_old_tool_did() -> Result<()> {
     ensure!(kazoo.hear("the refusal of a second one", failed)? == "NodeExistsError");
     cluster.spawn(Node::Broker(2))?;
     kazoo.hear("its end", |line| (line["event"] == "DELETED").then_some(()))?;
-    wait_for("the broker knows the new replica", || {
+    wait::until_ok("the broker knows the new replica", || {
         let (leader, isr) = leader(&at, "moved")?;
         ensure!((leader, isr) == (2, 1), "{leader} {isr}");
         Ok(())

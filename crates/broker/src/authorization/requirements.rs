@@ -94,3 +94,31 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         Api::ListTransactions => &[Each(Describe, TransactionalId)],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tables know what an API changes, and both are written by hand: that of the APIs, by which later requests of a
+    /// connection wait, and this one. An API that is new to either is compared here.
+    #[test]
+    fn requests_wait_for_every_api_that_needs_the_right_to_change_something() {
+        let changes = |operation: Operation| {
+            matches!(operation, Write | Create | Delete | Alter | AlterConfigs | ClusterAction | CreateTokens)
+        };
+        // Followers fetch and look for offsets by the cluster action; topics that Metadata creates come after its
+        // response, in Kafka too.
+        let reads = [Api::Fetch, Api::ListOffsets, Api::OffsetForLeaderEpoch, Api::Metadata];
+        // They need less than what they change: a consumer may commit what it may read, and a token has its owner.
+        let writes = [Api::OffsetCommit, Api::LeaveGroup, Api::RenewDelegationToken, Api::ExpireDelegationToken];
+        for &api in Api::ALL {
+            let needs_a_right = requirements(api).iter().any(|checked| match *checked {
+                Nothing => false,
+                Each(operation, _) => changes(operation),
+                Or(one, _, other, _) => changes(one) || changes(other),
+            });
+            let expected = (needs_a_right && !reads.contains(&api)) || writes.contains(&api);
+            assert_eq!(api.is_write(), expected, "{api}");
+        }
+    }
+}

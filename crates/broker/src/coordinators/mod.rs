@@ -1,18 +1,18 @@
 //! Coordinators of groups and of transactions: the partitions of an internal topic that this broker has, each with the
 //! state that its log holds. `ottla_coordinator_partition` decides; here are the locks, the threads and the metrics.
 //!
-//! - [`hosted_partition`]: one partition's state behind one lock.
-//! - [`partitions`]: the partitions of one topic.
+//! - [`partition_handle`]: one partition's state behind one lock.
+//! - [`partition_handles`]: the partitions of one topic.
 //! - [`pending_answer`]: the answer to a request that was submitted; [`queue`]: requests that wait for the lock.
 //! - [`timer`], [`load_permits`]: what partitions of one topic share.
 //!
 //! `groups` and `transactions` implement [`Coordinator`].
 //!
-//! Locks: hosted partition, then partition; a thread that holds a partition's lock never waits for a hosted partition.
+//! Locks: partition handle, then partition; a thread that holds a partition's lock never waits for a partition handle.
 
-pub mod hosted_partition;
 pub mod load_permits;
-pub mod partitions;
+pub mod partition_handle;
+pub mod partition_handles;
 pub mod pending_answer;
 pub mod queue;
 pub mod timer;
@@ -23,8 +23,8 @@ use std::sync::Arc;
 use ottla_coordinator_partition::CoordinatorShard;
 use ottla_metrics::{Counter, Gauge};
 
-pub use hosted_partition::HostedPartition;
-pub use partitions::HostedPartitions;
+pub use partition_handle::PartitionHandle;
+pub use partition_handles::PartitionHandles;
 pub use pending_answer::PendingAnswer;
 
 /// How many groups or transactional ids there are, by state.
@@ -66,8 +66,8 @@ pub trait Coordinator: Sized + Send + Sync + 'static {
     /// Lets a step look at the cluster.
     fn view<T>(&self, step: impl FnOnce(<Self::Shard as CoordinatorShard>::View<'_>) -> T) -> T;
 
-    /// Sends a message of `from`, and reports what became of it with [`HostedPartition::notice`].
-    fn send(&self, from: &Arc<HostedPartition<Self>>, message: <Self::Shard as CoordinatorShard>::Message);
+    /// Sends a message of `from`, and reports what became of it with [`PartitionHandle::notice`].
+    fn send(&self, from: &Arc<PartitionHandle<Self>>, message: <Self::Shard as CoordinatorShard>::Message);
 
     fn count_states(shard: &Self::Shard) -> States<Self>;
 

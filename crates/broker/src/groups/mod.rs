@@ -27,7 +27,7 @@ use ottla_replica_manager::partition::Partition;
 use ottla_replication::{VerificationGuard, VerificationRequest};
 use tokio::runtime::Handle;
 
-use crate::coordinators::{self, Coordinator, HostedPartition, HostedPartitions, Metrics, States};
+use crate::coordinators::{self, Coordinator, Metrics, PartitionHandle, PartitionHandles, States};
 use crate::telemetry::Telemetry;
 use config::group_config;
 use metrics::{CommittedOffset, CommittedOffsets};
@@ -67,7 +67,7 @@ impl Coordinator for GroupCoordinator {
         step(&**self.topics.load())
     }
 
-    fn send(&self, _: &Arc<HostedPartition<Self>>, message: Infallible) {
+    fn send(&self, _: &Arc<PartitionHandle<Self>>, message: Infallible) {
         match message {}
     }
 
@@ -87,7 +87,7 @@ impl Coordinator for GroupCoordinator {
 }
 
 pub struct GroupCoordinators {
-    partitions: HostedPartitions<GroupCoordinator>,
+    partitions: PartitionHandles<GroupCoordinator>,
     /// How long a request may wait for its records to be replicated.
     commit_timeout: Duration,
     identity: Arc<Identity>,
@@ -109,7 +109,7 @@ impl GroupCoordinators {
             topics: ArcSwap::from_pointee(ImageTopics::new(Arc::clone(identity))),
             telemetry: Arc::clone(&telemetry),
         };
-        let partitions = HostedPartitions::new(coordinator, config.groups.offsets_load_buffer_bytes, data);
+        let partitions = PartitionHandles::new(coordinator, config.groups.offsets_load_buffer_bytes, data);
         let commit_timeout = config.groups.offsets_commit_timeout;
         let groups = Arc::new(Self { partitions, commit_timeout, identity: Arc::clone(identity) });
         let counted = Arc::downgrade(&groups);
@@ -227,7 +227,7 @@ impl GroupCoordinators {
         self.partitions.submit_all(request)
     }
 
-    fn partition_of(&self, image: &Image, group: &GroupId) -> Option<Arc<HostedPartition<GroupCoordinator>>> {
+    fn partition_of(&self, image: &Image, group: &GroupId) -> Option<Arc<PartitionHandle<GroupCoordinator>>> {
         self.partitions.get(coordinator_partition(image, group.as_str())?)
     }
 }

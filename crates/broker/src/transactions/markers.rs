@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::TransactionCoordinator;
-use crate::coordinators::HostedPartition;
+use crate::coordinators::PartitionHandle;
 use crate::peers::{PeerError, Peers};
 use crate::telemetry::Telemetry;
 
@@ -40,7 +40,7 @@ struct Queue {
 
 /// A marker, and whose it is.
 struct Sent {
-    from: Weak<HostedPartition<TransactionCoordinator>>,
+    from: Weak<PartitionHandle<TransactionCoordinator>>,
     marker: Marker,
 }
 
@@ -52,7 +52,7 @@ impl MarkerSender {
     }
 
     /// Sends a marker, now or with the next request to its leader.
-    pub fn send(self: &Arc<Self>, from: &Arc<HostedPartition<TransactionCoordinator>>, marker: Marker) {
+    pub fn send(self: &Arc<Self>, from: &Arc<PartitionHandle<TransactionCoordinator>>, marker: Marker) {
         let broker = marker.broker;
         let mut queues = self.queues.lock();
         let queue = queues.entry(broker).or_default();

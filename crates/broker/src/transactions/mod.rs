@@ -29,7 +29,7 @@ use ottla_replica_manager::partition::Partition;
 use ottla_transaction_coordinator::{Cluster, IdBudget, Marker, Request, Shard, TransactionConfig};
 use tokio::runtime::Handle;
 
-use crate::coordinators::{self, Coordinator, HostedPartition, HostedPartitions, Metrics, States};
+use crate::coordinators::{self, Coordinator, Metrics, PartitionHandle, PartitionHandles, States};
 use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
 use crate::telemetry::Telemetry;
@@ -79,7 +79,7 @@ impl Coordinator for TransactionCoordinator {
         step(&mut ImageCluster { image: &image, inter_broker, producer_ids })
     }
 
-    fn send(&self, from: &Arc<HostedPartition<Self>>, marker: Marker) {
+    fn send(&self, from: &Arc<PartitionHandle<Self>>, marker: Marker) {
         self.markers.send(from, marker);
     }
 
@@ -99,7 +99,7 @@ impl Coordinator for TransactionCoordinator {
 }
 
 pub struct TransactionCoordinators {
-    partitions: HostedPartitions<TransactionCoordinator>,
+    partitions: PartitionHandles<TransactionCoordinator>,
 }
 
 impl TransactionCoordinators {
@@ -125,7 +125,7 @@ impl TransactionCoordinators {
             telemetry: Arc::clone(&telemetry),
         };
         let load_buffer_bytes = config.transactions.state_log_load_buffer_bytes;
-        let coordinators = Arc::new(Self { partitions: HostedPartitions::new(coordinator, load_buffer_bytes, data) });
+        let coordinators = Arc::new(Self { partitions: PartitionHandles::new(coordinator, load_buffer_bytes, data) });
         let counted = Arc::downgrade(&coordinators);
         let states = move || counted.upgrade().map(|found| found.partitions.count_states()).unwrap_or_default();
         telemetry.transactions.count_by(states);

@@ -426,6 +426,7 @@ fn time_left(elapsed: Duration, done: u64, total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample_partitions::at;
 
     #[test]
     fn sizes_and_times_are_told() {
@@ -436,10 +437,9 @@ mod tests {
 
     #[test]
     fn a_plan_is_explained() {
-        let at = TopicPartition::new(TopicName::new("t").expect("a name"), PartitionId(0));
         let broker = |id, role| BalancedBroker { id: BrokerId(id), rack: None, role };
         let brokers = vec![broker(1, BrokerRole::Leaves), broker(2, BrokerRole::Shares)];
-        let partitions = BTreeMap::from([(at, BalancedPartition { replicas: vec![BrokerId(1)], bytes: 2048 })]);
+        let partitions = BTreeMap::from([(at("t", 0), BalancedPartition { replicas: vec![BrokerId(1)], bytes: 2048 })]);
         let cluster = Cluster { brokers, partitions };
         let plan = balance::plan(&cluster, Goals::Vacate).expect("possible");
         let expected = [

@@ -312,10 +312,7 @@ fn whole(rate: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition::new(TopicName::new(topic).expect("valid"), ottla_model::PartitionId(partition))
-    }
+    use crate::sample_partitions::at;
 
     fn a_look(ends: &[(&str, i32, i64)], bytes: i64, committed: i64) -> Look {
         let group = Group {

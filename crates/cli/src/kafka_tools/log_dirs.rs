@@ -118,14 +118,14 @@ fn described(dir: &LogDir, topics: &BTreeSet<String>) -> Json {
 #[cfg(test)]
 mod tests {
     use ottla_client::LogDirReplica;
-    use ottla_model::{ErrorCode, PartitionId, TopicName, TopicPartition};
+    use ottla_model::ErrorCode;
 
     use super::*;
+    use crate::sample_partitions::at;
 
     #[test]
     fn directories_are_shown_as_kafkas_tool_shows_them() {
-        let at = TopicPartition::new(TopicName::new("t").expect("a name"), PartitionId(1));
-        let replica = LogDirReplica { at, size_bytes: 83, offset_lag: 0, is_future: false };
+        let replica = LogDirReplica { at: at("t", 1), size_bytes: 83, offset_lag: 0, is_future: false };
         let dir =
             |error, replicas| LogDir { path: "/d".to_owned(), error, replicas, total_bytes: -1, usable_bytes: -1 };
         let shown = |dir: &LogDir, topics: &[&str]| {

@@ -254,6 +254,7 @@ mod tests {
     use ottla_protocol::record_batch::BatchBuilder;
 
     use super::*;
+    use crate::sample_partitions::at;
 
     fn planned(line: &str) -> Result<Plan, String> {
         crate::kafka_tools::planned(SPECS, line, plan)
@@ -272,10 +273,6 @@ mod tests {
         assert_eq!(planned("").err().as_deref(), Some("Missing required argument \"[broker-list]\""));
     }
 
-    fn at() -> TopicPartition {
-        TopicPartition { topic: TopicName::new("t").expect("valid"), partition: PartitionId(0) }
-    }
-
     fn batches(values: &[&str]) -> Bytes {
         let mut records = Vec::new();
         for (offset, value) in (0..).zip(values) {
@@ -289,14 +286,14 @@ mod tests {
     fn compared(replicas: &[(i32, i64, Bytes)]) -> (Vec<Difference>, i64, i64) {
         let brokers = [1, 2].map(BrokerId);
         let mut compared = Compared {
-            replicas: [(at(), brokers.into_iter().collect())].into(),
-            offsets: [(at(), Offset::ZERO)].into(),
+            replicas: [(at("t", 0), brokers.into_iter().collect())].into(),
+            offsets: [(at("t", 0), Offset::ZERO)].into(),
         };
         let found = replicas
             .iter()
             .map(|(id, high_watermark, records)| (BrokerId(*id), (Offset(*high_watermark), records.clone())));
-        let (differences, lag) = compared.compare(&[(at(), found.collect())].into());
-        (differences, compared.offsets[&at()].0, lag.lag)
+        let (differences, lag) = compared.compare(&[(at("t", 0), found.collect())].into());
+        (differences, compared.offsets[&at("t", 0)].0, lag.lag)
     }
 
     #[test]

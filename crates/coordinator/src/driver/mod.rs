@@ -7,6 +7,7 @@
 //! A disk error ends the process: a member that continues after a lost write may break its promises.
 
 pub mod handle;
+mod peer_queue;
 mod shell;
 pub mod watch;
 
@@ -22,6 +23,7 @@ use ottla_quorum_node::{Event, Members, Node, NodeConfig, NodeError, View};
 use tokio::sync::{mpsc, oneshot, watch as state};
 
 pub use handle::{DriverHandle, Input, Outcome, RequestError, Stopped};
+pub use peer_queue::Peer;
 pub use shell::Change;
 use shell::Shell;
 pub use watch::Watching;

@@ -13,9 +13,9 @@ use ottla_rpc::{LeaderHint, NotLeader};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::handle::{BeatSender, DriverHandle, Input, Outcome, RequestError};
+use super::peer_queue::{Peer, QUEUED_MESSAGES_MAX};
 use super::watch::WatchSender;
 use super::{CurrentView, DriverConfig};
-use crate::peers::{self, Peer};
 use crate::probe;
 use crate::rocksdb_store::Disk;
 use crate::telemetry::Metrics;
@@ -96,7 +96,7 @@ impl Shell {
             if self.peers.contains_key(&id) || address.is_empty() {
                 continue;
             }
-            let (sender, queue) = mpsc::channel(peers::QUEUED_MESSAGES_MAX);
+            let (sender, queue) = mpsc::channel(QUEUED_MESSAGES_MAX);
             let address = address.to_owned();
             self.peers.insert(id, (address.clone(), sender));
             // Nobody listens while this coordinator stops.

@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use ottla_model::{ErrorCode, GroupId, MonotonicMs, TopicName};
 
-use super::in_flight::Pending;
-use super::refused::{PAUSE_AFTER_TOO_LARGE, PAUSE_WHILE_REFUSED};
-use super::sweep::{GROUPS_PER_PIECE, OFFSETS_PER_PIECE};
+use super::in_flight::{Deletion, Pending};
+use super::pace::{GROUPS_PER_PIECE, OFFSETS_PER_PIECE, PAUSE_AFTER_TOO_LARGE, PAUSE_WHILE_REFUSED};
 use super::{Effects, Shard};
 use crate::Now;
 use crate::offsets::Key;
@@ -22,15 +21,6 @@ use crate::topics::Topics;
 
 /// Until the next piece of a round: a timer that is due at once would keep others from the lock.
 const PAUSE_BETWEEN_PIECES: Duration = Duration::from_millis(1);
-
-/// What tombstones were written for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Deletion {
-    /// Topics of which it was said that they were deleted.
-    Deleted,
-    /// Topics that were not found when everything was compared.
-    NotFound,
-}
 
 /// The rounds that are due.
 #[derive(Debug, Default)]

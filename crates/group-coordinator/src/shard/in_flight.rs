@@ -8,10 +8,18 @@ use std::collections::BTreeMap;
 
 use ottla_model::{GroupId, Offset};
 
-use super::deletions::Deletion;
 use crate::answer::GroupAnswer;
 use crate::effects::{BatchKind, BatchNumber, RequestId};
 use crate::record::Record;
+
+/// What tombstones were written for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Deletion {
+    /// Topics of which it was said that they were deleted.
+    Deleted,
+    /// Topics that were not found when everything was compared.
+    NotFound,
+}
 
 /// One batch that was handed to the host.
 #[derive(Debug)]

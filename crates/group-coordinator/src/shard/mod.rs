@@ -16,6 +16,7 @@ mod decision;
 mod deletions;
 mod dispatch;
 mod in_flight;
+mod pace;
 mod refused;
 mod sweep;
 #[cfg(test)]

@@ -9,10 +9,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ottla_model::{ErrorCode, GroupId, MonotonicMs};
 
+use super::pace::{PAUSE_AFTER_TOO_LARGE, PAUSE_WHILE_REFUSED};
 use super::{Decision, Effects, Shard, refusal};
 use crate::Now;
 use crate::answer::GroupAnswer;
@@ -22,13 +22,6 @@ use crate::group::Group;
 use crate::request::{ConsumerGroupHeartbeat, Request};
 use crate::timer::{GroupTimers, Timer};
 use crate::topics::Topics;
-
-/// How long timers wait while the log refuses writes. Sessions that end meanwhile get their grace afterwards: their
-/// tick is late.
-pub(super) const PAUSE_WHILE_REFUSED: Duration = Duration::from_millis(500);
-/// How long a timer waits whose step would write a batch that is too large: what is too large now will mostly be so in
-/// a moment.
-pub(super) const PAUSE_AFTER_TOO_LARGE: Duration = Duration::from_secs(10);
 
 /// What a group was before a step.
 pub(super) struct Before {

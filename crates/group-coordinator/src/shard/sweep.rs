@@ -9,16 +9,13 @@ use std::time::Duration;
 
 use ottla_model::{GroupId, MonotonicMs};
 
+use super::pace::{GROUPS_PER_PIECE, OFFSETS_PER_PIECE};
 use super::{Effects, Shard};
 use crate::Now;
 use crate::config::GroupConfig;
 use crate::effects::{BATCH_OVERHEAD_BYTES, Batch};
 use crate::offsets::Key;
 use crate::record::Record;
-
-/// What one piece of the sweep looks at: groups, and offsets. A piece takes about a millisecond.
-pub(super) const GROUPS_PER_PIECE: usize = 256;
-pub(super) const OFFSETS_PER_PIECE: usize = 10_000;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use ottla_model::{BrokerId, ErrorCode, Revision, TopicIdPartition, TopicName};
 use super::draft::Draft;
 use super::electorate::{TopicElectorate, min_insync_replicas_of, unclean_election_of};
 use super::topics::Repeated;
-use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
+use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
 use super::{AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, Refusal, RequestId};
 use crate::broker_config::{self, BrokerConfigError};
 use crate::client_metrics_config::Subscription;

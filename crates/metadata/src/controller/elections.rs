@@ -9,7 +9,7 @@ use std::time::Duration;
 use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicIdPartition};
 
 use super::draft::Draft;
-use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
+use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
 use super::{Answer, Controller, ElectLeaders, ElectionType, PartitionOutcome, PartitionOutcomes, Refusal, RequestId};
 use crate::delta::{self, Delta};
 use crate::election::{PartitionChange, Unclean};

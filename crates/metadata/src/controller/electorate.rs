@@ -1,4 +1,5 @@
-//! Which brokers may lead a topic's partitions, and the effective min.insync.replicas.
+//! Which brokers may lead a topic's partitions, or be the one that clients take for the controller; and the effective
+//! min.insync.replicas.
 
 use ottla_model::{BrokerEpoch, BrokerId, Revision};
 
@@ -114,6 +115,13 @@ impl Electorate for TopicElectorate<'_> {
         };
         self.layers(leader).iter().all(is_known)
     }
+}
+
+/// The next broker for `/controller`: the lowest id among the active ones, else among all live ones.
+pub(super) fn next_controller(image: &Image, leaving: BrokerId) -> Option<BrokerId> {
+    let others = || image.brokers().filter(|broker| broker.id != leaving);
+    let active = others().find(|broker| broker.is_active());
+    active.or_else(|| others().next()).map(|broker| broker.id)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ottla_model::{BrokerId, PartitionId, TopicIdPartition};
 
 use super::Controller;
 use super::draft::Draft;
-use super::work::PARTITIONS_PER_TRANSACTION;
+use super::work_queue::PARTITIONS_PER_TRANSACTION;
 use crate::image::{BrokerRegistration, Image, PartitionState, TopicImage};
 
 /// The topics that may grow; looked up by name, to avoid a scan of all topics.

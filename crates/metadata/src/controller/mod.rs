@@ -9,8 +9,8 @@
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
 //! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`],
-//! [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas
-//! for new brokers).
+//! [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what remains to be done),
+//! [`work`] (its batches), [`growth`] (replicas for new brokers).
 
 mod acls;
 mod added_partitions;
@@ -34,6 +34,7 @@ mod sessions;
 mod shutdown;
 mod topics;
 mod work;
+mod work_queue;
 
 #[cfg(test)]
 mod tests;
@@ -50,13 +51,13 @@ use ledger::Ledger;
 pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
 use registration::Registrations;
 use shutdown::Shutdowns;
-pub use work::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
+pub use work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
 
 use crate::image::{Image, TopicImage};
 use crate::liveness::{Liveness, Reached, Session};
 use crate::quorum_progress::{Observer, Progress};
 use crate::tree::Tree;
-use work::WorkQueue;
+use work_queue::WorkQueue;
 
 /// An answer that waits for the entry that its decision rests on.
 #[derive(Debug)]

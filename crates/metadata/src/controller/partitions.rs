@@ -3,7 +3,7 @@
 use ottla_model::{BrokerId, ErrorCode, Revision};
 
 use super::draft::Draft;
-use super::work::PARTITIONS_PER_TRANSACTION;
+use super::work_queue::PARTITIONS_PER_TRANSACTION;
 use super::{
     AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, Answer, Controller, RequestId,
     ResignLeadership, ResignReason, Resigned,

@@ -10,7 +10,7 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicIdPartition};
 
 use super::draft::Draft;
 use super::topics::check_replicas;
-use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
+use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
 use super::{AlterReassignments, Answer, Controller, PartitionOutcome, PartitionOutcomes, Refusal, RequestId};
 use crate::election::{Electorate, PartitionChange};
 use crate::image::{Assignment, PartitionState, Reassignment, TopicImage};

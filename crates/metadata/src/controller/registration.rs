@@ -12,7 +12,7 @@ use std::time::Duration;
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, MonotonicMs, Revision};
 
 use super::draft::Draft;
-use super::work::{Progress, Work};
+use super::work_queue::{Progress, Work};
 use super::{Answer, Controller, Effects, EntryId, Refusal, Register, Registered, RequestId};
 use crate::image::BrokerRegistration;
 use crate::limits;

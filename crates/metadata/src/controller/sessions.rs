@@ -3,9 +3,10 @@
 use ottla_model::{BrokerId, IncarnationId};
 
 use super::draft::Draft;
-use super::work::{Progress, Work};
+use super::electorate::next_controller;
+use super::work_queue::{Progress, Work};
 use super::{Beat, BeatAnswer, Controller, ProbeResult, StreamId};
-use crate::image::{BrokerMemory, BrokerRegistration, Image};
+use crate::image::{BrokerMemory, BrokerRegistration};
 use crate::liveness::Verdict;
 use crate::nodes;
 use crate::nodes::controller::ControllerNode;
@@ -146,11 +147,4 @@ impl Controller {
             self.propose(draft);
         }
     }
-}
-
-/// The next broker for `/controller`: the lowest id among the active ones, else among all live ones.
-pub(super) fn next_controller(image: &Image, leaving: BrokerId) -> Option<BrokerId> {
-    let others = || image.brokers().filter(|broker| broker.id != leaving);
-    let active = others().find(|broker| broker.is_active());
-    active.or_else(|| others().next()).map(|broker| broker.id)
 }

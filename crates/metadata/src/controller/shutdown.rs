@@ -6,8 +6,8 @@ use std::time::Duration;
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Revision};
 
 use super::draft::Draft;
-use super::sessions::next_controller;
-use super::work::{Progress, Work};
+use super::electorate::next_controller;
+use super::work_queue::{Progress, Work};
 use super::{
     Answer, Beat, ControlledShutdown, Controller, EntryId, IdempotencyKey, Refusal, RequestId, ShutdownProgress,
     UnregisterBroker, Unregistered,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, Revision, TopicId, TopicName};
 
 use super::draft::Draft;
-use super::work::PARTITIONS_PER_TRANSACTION;
+use super::work_queue::PARTITIONS_PER_TRANSACTION;
 use super::{
     Answer, BrokenRules, Controller, CreateTopics, DeleteTopics, IdempotencyKey, NewTopic, Refusal, RequestId,
     TopicOutcome, TopicOutcomes, TopicRef,

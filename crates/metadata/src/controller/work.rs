@@ -3,107 +3,15 @@
 //! A queued work item is only a cursor into the image's indexes. Its loss is harmless: [`Controller::resume_work`]
 //! finds the remaining work in the tree.
 
-use std::collections::VecDeque;
+use ottla_model::{ControllerEpoch, TopicIdPartition};
 
-use ottla_model::{BrokerId, ControllerEpoch, TopicIdPartition};
-
+use super::Controller;
 use super::draft::Draft;
-use super::{Controller, EntryId};
+use super::work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION, Progress, Stage, Work, WorkQueue};
 use crate::election::{PartitionChange, Unclean};
 use crate::image::PartitionState;
 use crate::nodes;
 use crate::transaction::Change;
-
-/// Partition changes in one transaction: about 100 KiB of Raft entry, applied in a millisecond or two.
-pub const PARTITIONS_PER_TRANSACTION: usize = 500;
-
-/// Batches that may be proposed and not yet applied: enough to keep Raft's pipeline full, few enough that a request
-/// that comes in between does not wait for the whole of a large fencing.
-pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
-
-/// The work on the partitions of a broker.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Work {
-    /// The broker is fenced: it leaves every ISR that has another member; other replicas lead its partitions.
-    Fence(BrokerId),
-    /// It returns from an unclean shutdown: it leaves the ELRs, and the ISRs in which an ELR member can replace it.
-    Unclean(BrokerId),
-    /// It returns with an empty disk: as [`Work::Unclean`], and where it stays the last member, it is marked as lost.
-    Lost(BrokerId),
-    /// The broker is ready: it may lead partitions without a leader.
-    Elect(BrokerId),
-    /// The same for all partitions without a leader, at the beginning of a term.
-    ElectAll,
-    /// Preferred replicas in the ISR lead again.
-    Balance,
-    /// Reassignments whose target is in sync complete: one that can lead may be there only now.
-    Reassign,
-    /// The broker shuts down: as [`Work::Fence`], but no partition loses its leader.
-    Shutdown(BrokerId),
-}
-
-/// Which index the cursor is in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    InSync,
-    Eligible,
-    Hosted,
-    Leaderless,
-    Imbalanced,
-    Reassigning,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Progress {
-    pub work: Work,
-    stage: Stage,
-    after: Option<TopicIdPartition>,
-}
-
-impl Progress {
-    pub fn new(work: Work) -> Self {
-        let stage = match work {
-            Work::ElectAll => Stage::Leaderless,
-            Work::Elect(_) => Stage::Hosted,
-            Work::Balance => Stage::Imbalanced,
-            Work::Reassign => Stage::Reassigning,
-            Work::Fence(_) | Work::Unclean(_) | Work::Lost(_) | Work::Shutdown(_) => Stage::InSync,
-        };
-        Self { work, stage, after: None }
-    }
-
-    /// The next index; false if there is none.
-    fn next_stage(&mut self) -> bool {
-        self.after = None;
-        match (self.work, self.stage) {
-            (Work::Unclean(_) | Work::Lost(_), Stage::InSync) => {
-                self.stage = Stage::Eligible;
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct WorkQueue {
-    queue: VecDeque<Progress>,
-    in_flight: Vec<EntryId>,
-}
-
-impl WorkQueue {
-    pub fn push(&mut self, progress: Progress) {
-        self.queue.push_back(progress);
-    }
-
-    pub fn contains(&self, work: Work) -> bool {
-        self.queue.iter().any(|progress| progress.work == work)
-    }
-
-    pub fn remove(&mut self, work: Work) {
-        self.queue.retain(|progress| progress.work != work);
-    }
-}
 
 impl Controller {
     /// Finds the remaining work in the tree: at the beginning of a term, and after a decision was lost.

@@ -152,6 +152,21 @@ fn the_header_round_trips_and_is_patched_in_place() {
     assert_eq!((record.timestamp, record.offset), (TimestampMs(42), Offset(5)));
 }
 
+/// The header that validation returned is enough to stamp a batch: its bytes are not parsed again.
+#[test]
+fn a_batch_is_stamped_by_its_known_header() {
+    const MAGIC_AT: usize = 16;
+    let mut batch = plain().build().unwrap();
+    let mut header = validate(&batch, &limits()).unwrap().header;
+    batch[MAGIC_AT] = 9;
+    assert!(BatchHeader::parse(&batch).is_err());
+    set_max_timestamp_of(&mut header, &mut batch, TimestampType::LogAppendTime, TimestampMs(42));
+    batch[MAGIC_AT] = MAGIC as u8;
+    assert_eq!(BatchHeader::parse(&batch).unwrap(), header, "the header follows the bytes");
+    assert_eq!((header.timestamp_type(), header.max_timestamp), (TimestampType::LogAppendTime, TimestampMs(42)));
+    assert!(verify_crc(&batch));
+}
+
 #[test]
 fn batches_walk_and_stop_at_a_cut() {
     let one = plain().build().unwrap();

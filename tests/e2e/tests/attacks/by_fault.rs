@@ -3,24 +3,24 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::{PATIENCE, free_ports};
-use ottla_e2e::{Cluster, Node, clients};
+use ottla_e2e::{Cluster, Node, clients, wait};
 use ottla_model::{Offset, PartitionId};
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use ottla_protocol::kafka_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, InitProducerIdRequest,
-    JoinGroupRequest, SyncGroupRequest, TransactionalId,
+    ConsumerGroupHeartbeatRequest, DescribeGroupsRequest, GroupId, InitProducerIdRequest, JoinGroupRequest,
+    SyncGroupRequest, TransactionalId,
 };
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchRequest, FetchTopic};
 
 use crate::good::{Good, commit_frame};
-use crate::wire::{call, connect, create_topic, fetched, frame, produce_frame, produced, text};
+use crate::wire::{await_coordinator, call, connect, create_topic, fetched, frame, produce_frame, produced, text};
 use crate::{MEBIBYTE, one_broker, raise_own_limit, writer};
 
 const MEMORY_MAX: u64 = 256 * MEBIBYTE;
@@ -56,18 +56,7 @@ impl Scene {
 
     /// Asks until the answer says that the coordinator's topic is there.
     fn wait_for_coordinator(&self, kind: i8) -> Result<()> {
-        let question = FindCoordinatorRequest::default().with_key(text("any")).with_key_type(kind);
-        let question = frame(2, &question)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let response = call(&mut connect(self.address)?, &question)?;
-            let (_, response) = ottla_protocol::decode_response::<FindCoordinatorRequest>(2, response.into())?;
-            if response.error_code == 0 {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "no coordinator: {response:?}");
-            std::thread::sleep(BRIEF);
-        }
+        await_coordinator(self.address, kind)
     }
 
     fn check(&mut self) -> Result<u64> {
@@ -91,12 +80,8 @@ impl Scene {
 
     /// The attacker has left: what belonged to its connections is given back.
     fn ends(mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
         for resource in GIVEN_BACK {
-            while used(self.http, resource)? > 0 {
-                ensure!(Instant::now() < deadline, "{}: {resource} is not given back", self.fault);
-                std::thread::sleep(BRIEF);
-            }
+            wait::until(&format!("{}: {resource} is given back", self.fault), || Ok(used(self.http, resource)? == 0))?;
         }
         self.writer.goes_on("after the attack")?;
         self.check()?;

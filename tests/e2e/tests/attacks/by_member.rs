@@ -2,12 +2,12 @@
 //! thousand times their size: at a cluster of three coordinators and three brokers with small memory, without a secret.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::PATIENCE;
-use ottla_e2e::{Cluster, ClusterOptions, Node};
+use ottla_e2e::{Cluster, ClusterOptions, Node, wait};
 use ottla_metadata::controller::{
     AllocateProducerIds, AlterPartition, AlterPartitions, Beat, ControlledShutdown, Register, ResignLeadership,
     ResignReason,
@@ -113,12 +113,7 @@ impl Scene {
     }
 
     fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(self)? {
-            ensure!(Instant::now() < deadline, "{}: waited in vain until {what}", self.fault);
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
+        wait::until(&format!("{}: {what}", self.fault), || holds(self))
     }
 
     fn address(&self, index: usize) -> Result<SocketAddr> {

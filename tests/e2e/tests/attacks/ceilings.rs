@@ -6,26 +6,22 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::cluster::{PATIENCE, free_ports};
-use ottla_e2e::{Cluster, ClusterOptions, Node};
+use ottla_e2e::cluster::free_ports;
+use ottla_e2e::{Cluster, ClusterOptions, Node, wait};
 use ottla_model::{LeaderEpoch, Offset, PartitionId};
-use ottla_protocol::kafka_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, FindCoordinatorRequest, GroupId, MetadataRequest, TopicName,
-};
+use ottla_protocol::kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, GroupId, MetadataRequest, TopicName};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
 use ottla_protocol::messages::produce;
 
 use crate::good::{GOOD, Good};
-use crate::wire::{PRODUCE_VERSION, call, connect, create_topic, frame, produce_frame, text};
+use crate::wire::{PRODUCE_VERSION, await_coordinator, call, connect, create_topic, frame, produce_frame, text};
 use crate::{one_broker, raise_own_limit};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/resources.md");
-const PAUSE: Duration = Duration::from_millis(100);
 
 fn metrics(http: SocketAddr) -> Result<String> {
     let mut stream = connect(http)?;
@@ -152,17 +148,7 @@ fn ten_thousand_connections_cost_little() -> Result<()> {
     let idle_count = client_connections_max(http)?.saturating_sub(WARM + BUSY + OTHERS).min(IDLE);
     ensure!(idle_count >= BUSY, "the limit of open files leaves {idle_count} connections");
     create_topic(address, "ten", 10, 1)?;
-    let question = frame(2, &FindCoordinatorRequest::default().with_key(text("any")))?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let response = call(&mut connect(address)?, &question)?;
-        let (_, response) = ottla_protocol::decode_response::<FindCoordinatorRequest>(2, response.into())?;
-        if response.error_code == 0 {
-            break;
-        }
-        ensure!(Instant::now() < deadline, "no coordinator: {response:?}");
-        std::thread::sleep(PAUSE);
-    }
+    await_coordinator(address, 0)?;
     let metadata = frame(9, &MetadataRequest::default().with_topics(Some(Vec::new())))?;
     let (session, broker) = (session()?, Node::Broker(1));
     let idle = |_: usize| -> Result<TcpStream> {
@@ -204,9 +190,7 @@ fn ten_thousand_connections_cost_little() -> Result<()> {
 /// Writes a record to each of the partitions, whoever leads it.
 fn write(brokers: &[SocketAddr], topic: &str, partitions: Range<i32>) -> Result<()> {
     let mut missing: BTreeSet<i32> = partitions.collect();
-    let deadline = Instant::now() + PATIENCE;
-    while !missing.is_empty() {
-        ensure!(Instant::now() < deadline, "{} partitions of {topic} take no records", missing.len());
+    wait::until_ok(&format!("all partitions of {topic} take records"), || {
         for address in brokers {
             let request = produce_frame(topic, missing.iter().copied())?;
             let response = call(&mut connect(*address)?, &request)?;
@@ -217,8 +201,9 @@ fn write(brokers: &[SocketAddr], topic: &str, partitions: Range<i32>) -> Result<
                 }
             }
         }
-    }
-    Ok(())
+        ensure!(missing.is_empty(), "{} take none", missing.len());
+        Ok(())
+    })
 }
 
 /// `OTTLA_ATTACK_PARTITIONS` says how many: 30,000 in `make soak`.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::cluster::PATIENCE;
+use ottla_e2e::wait;
 use ottla_model::Offset;
 use ottla_protocol::kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -111,12 +111,7 @@ impl Good {
     /// Waits until the client has done more.
     pub fn goes_on(&self, when: &str) -> Result<()> {
         let enough = self.done.load(Ordering::Relaxed) + MORE;
-        let deadline = Instant::now() + PATIENCE;
-        while self.done.load(Ordering::Relaxed) < enough {
-            ensure!(Instant::now() < deadline, "{} does not go on {when}", self.name);
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
+        wait::until(&format!("{} goes on {when}", self.name), || Ok(self.done.load(Ordering::Relaxed) >= enough))
     }
 
     /// How long it took since the last call, for people: the machine may be busy with other things.

@@ -11,12 +11,12 @@ mod wire;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::cluster::{PATIENCE, free_ports};
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::cluster::free_ports;
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -104,11 +104,7 @@ fn g4_few_descriptors_many_partitions_and_many_connections() -> Result<()> {
     // Three times as many logs as there may be open files: all of them take records.
     for from in (0..PARTITIONS).step_by(250) {
         let request = produce_frame("many", from..from + 250)?;
-        let deadline = Instant::now() + PATIENCE;
-        while !produced(&mut attacker, &request)? {
-            ensure!(Instant::now() < deadline, "partitions from {from} take no records");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait::until(&format!("partitions from {from} take records"), || produced(&mut attacker, &request))?;
     }
     writer.goes_on("while more logs take records than there may be open files")?;
 

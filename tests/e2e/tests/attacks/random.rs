@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::cluster::PATIENCE;
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use ottla_model::Offset;
 use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -296,11 +295,7 @@ fn attack(seed: u64) -> Result<()> {
         println!("under attack: {}", client.latencies());
     }
     for address in &target.brokers {
-        let deadline = Instant::now() + PATIENCE;
-        while !serves_many(*address) {
-            ensure!(Instant::now() < deadline, "{address} has not given back its connections");
-            std::thread::sleep(BRIEF);
-        }
+        wait::until(&format!("{address} has given back its connections"), || Ok(serves_many(*address)))?;
     }
     for client in &good {
         client.goes_on("after the attack")?;

@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::clients;
 use ottla_e2e::cluster::PATIENCE;
+use ottla_e2e::{clients, wait};
 use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, TopicName};
+use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, FindCoordinatorRequest, TopicName};
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::FetchPartition;
@@ -44,6 +44,17 @@ pub fn frame<R: Request>(version: i16, request: &R) -> Result<Bytes> {
 pub fn call(stream: &mut TcpStream, frame: &[u8]) -> Result<Vec<u8>> {
     stream.write_all(frame)?;
     clients::read_frame(stream)
+}
+
+/// Asks until the answer says that the coordinator of a group (kind 0) or of a transactional id (1) is there.
+pub fn await_coordinator(address: SocketAddr, kind: i8) -> Result<()> {
+    let question = frame(2, &FindCoordinatorRequest::default().with_key(text("any")).with_key_type(kind))?;
+    wait::until_ok("a coordinator", || {
+        let response = call(&mut connect(address)?, &question)?;
+        let (_, response) = ottla_protocol::decode_response::<FindCoordinatorRequest>(2, response.into())?;
+        ensure!(response.error_code == 0, "{response:?}");
+        Ok(())
+    })
 }
 
 /// A connection that waits for slow answers.

@@ -2,10 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ottla_e2e::cluster::PATIENCE;
+use ottla_e2e::wait;
 use ottla_fuzz::mutation::Random;
 use ottla_model::ErrorCode;
 
@@ -36,14 +36,7 @@ fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>> {
 
 /// A session, as soon as the coordinator knows a leader: until then it closes connections, as ZooKeeper does.
 fn session(at: &str) -> Result<TcpStream> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match connect(at) {
-            Err(error) if Instant::now() > deadline => return Err(error.context("no session of ZooKeeper")),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            Ok(stream) => return Ok(stream),
-        }
-    }
+    wait::until_ok("a session of ZooKeeper", || connect(at))
 }
 
 fn connect(at: &str) -> Result<TcpStream> {

@@ -15,10 +15,10 @@ mod by_zookeeper;
 mod words;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ottla_e2e::cluster::{Cluster, ClusterOptions, PATIENCE};
+use ottla_e2e::wait;
 use ottla_fuzz::mutation::Random;
 use ottla_metadata::{Node, Path};
 use ottla_model::{BrokerId, ErrorCode, Revision};
@@ -64,19 +64,17 @@ impl Target {
 
     /// Brokers go on writing: the trees are compared where all three are at the same revision.
     fn check_trees(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        wait::until("the members reach one revision", || {
             let trees = self.members.iter().map(|member| self.tree(member)).collect::<Result<Vec<_>>>()?;
             let (first, others) = trees.split_first().context("three members")?;
-            if others.iter().all(|(revision, _)| *revision == first.0) {
-                for (_, nodes) in others {
-                    ensure!(*nodes == first.1, "two trees differ at {:?}: {:?}", first.0, difference(&first.1, nodes));
-                }
-                return Ok(());
+            if others.iter().any(|(revision, _)| *revision != first.0) {
+                return Ok(false);
             }
-            ensure!(Instant::now() < deadline, "the members do not reach one revision");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            for (_, nodes) in others {
+                ensure!(*nodes == first.1, "two trees differ at {:?}: {:?}", first.0, difference(&first.1, nodes));
+            }
+            Ok(true)
+        })
     }
 
     fn check_processes(&mut self) -> Result<()> {
@@ -132,11 +130,8 @@ fn random_admin_requests_leave_equal_trees_and_running_processes() -> Result<()>
     ensure!(!ottla_test_support::runs_at_least(25) || is_mixed, "{accepted} accepted, {refused} refused");
     // Brokers that were unregistered or resigned come back by themselves.
     target.cluster.wait_ready()?;
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = by_kafka::create_good_topic(target.cluster.broker_address(1)) {
-        ensure!(Instant::now() < deadline, "after all of it a topic cannot be created: {error:#}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let address = target.cluster.broker_address(1);
+    wait::until_ok("a topic is created after all of it", || by_kafka::create_good_topic(address))?;
     target.check_processes()?;
     target.check_trees()
 }

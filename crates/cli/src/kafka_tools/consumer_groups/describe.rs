@@ -271,11 +271,10 @@ fn state(group: &GroupDescription, verbose: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_model::{PartitionId, TopicName};
+    use crate::sample_partitions::at;
 
     #[test]
     fn shares_are_shown_as_kafka_does() {
-        let at = |topic, partition| TopicPartition::new(TopicName::new(topic).expect("valid"), PartitionId(partition));
         assert_eq!(shown(&[at("t1", 1), at("t1", 0), at("a", 10), at("a", 9)]), "a:9,10;t1:0,1");
         assert_eq!(shown(&[]), "-");
     }

@@ -12,12 +12,9 @@ use ottla_protocol::record_batch::{
 };
 
 use super::decoder::Parser;
+use super::findings::{BATCH_BYTES_MAX, Complaints, DumpError, base_offset, open};
 use super::text::Text;
-use super::{Complaints, DumpError, base_offset, open};
 
-/// No batch that a broker accepts is larger: `max.message.bytes` is 1 MiB by default. A damaged length must not claim
-/// the machine's memory.
-pub const BATCH_BYTES_MAX: usize = 256 * 1_024 * 1_024;
 /// The greatest size that a compressed batch may unpack to.
 const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 /// Kafka takes fewer bytes than this at the end of a file for no batch: base offset, length, leader epoch, magic.

@@ -2,9 +2,10 @@
 
 use ottla_protocol::record_batch::Record;
 
+use super::findings::DumpError;
 use super::group_records::Protocols;
 use super::text::Text;
-use super::{DumpError, group_records, transaction_records};
+use super::{group_records, transaction_records};
 use crate::kafka_tools::json::Json;
 
 /// Kafka's own classes of `org.apache.kafka.tools.api`.

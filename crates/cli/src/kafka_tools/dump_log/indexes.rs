@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use ottla_storage::{AbortedTransaction, Entry, OffsetEntry, TimeEntry, producer_snapshot};
 
 use super::batches::{header_at, max_timestamp_at, put_optional};
+use super::findings::{Complaints, DumpError, absolute, base_offset, open};
 use super::text::Text;
-use super::{Complaints, DumpError, absolute, base_offset, open};
 
 /// How indexes are looked at.
 pub struct IndexCheck {

@@ -3,21 +3,19 @@
 
 mod batches;
 mod decoder;
+mod findings;
 pub mod group_records;
 mod indexes;
 mod text;
 pub mod transaction_records;
 
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-
-use ottla_protocol::record_batch::{HeaderError, RecordsError, UnknownCompression};
 
 use self::batches::LogDump;
 pub use self::decoder::{Decoded, number};
 use self::decoder::{Decoder, Parser};
+use self::findings::{Complaints, DumpError};
 use self::indexes::IndexCheck;
 use self::text::Text;
 use super::options::{OptionSpec, Options, Takes, flag, maybe_value, refused, value};
@@ -46,34 +44,6 @@ pub(super) static SPECS: &[OptionSpec] = &[
 
 /// Kafka's default for `--max-message-size`.
 const MESSAGE_BYTES_MAX: i32 = 5 * 1_024 * 1_024;
-
-/// What ends the dump; the text is shown, and the exit code is 1.
-#[derive(Debug, thiserror::Error)]
-enum DumpError {
-    #[error("{0}: {1}")]
-    File(PathBuf, io::Error),
-    #[error("{0}: the name does not begin with an offset")]
-    Name(PathBuf),
-    #[error("Found record size {size} smaller than minimum record overhead (14) in file {file}.")]
-    TooSmall { size: i32, file: PathBuf },
-    #[error("{0}: the batch at byte {1}: {2}")]
-    Header(PathBuf, u64, HeaderError),
-    #[error("{0}: the batch at byte {1}: {2}")]
-    Compression(PathBuf, u64, UnknownCompression),
-    #[error("{0}: the batch at byte {1}: {2}")]
-    Records(PathBuf, u64, RecordsError),
-    #[error("{0}: the batch at byte {1} has {2} bytes, more than the {max} that are read", max = batches::BATCH_BYTES_MAX)]
-    TooLarge(PathBuf, u64, usize),
-    #[error("{0}: no batch of at most {1} bytes at byte {2}; see --max-message-size")]
-    NoBatch(PathBuf, i32, u64),
-    #[error("Failed to decode message at offset {0} using the specified decoder (message had a missing key)")]
-    NoKey(i64),
-    #[error("offset {offset}: {bytes} bytes are too few for {class}")]
-    TooShort { offset: i64, bytes: usize, class: &'static str },
-    /// An index that a broker would build again.
-    #[error("{0}")]
-    CorruptIndex(String),
-}
 
 struct Plan {
     files: Vec<PathBuf>,
@@ -153,58 +123,6 @@ fn dump(plan: &Plan, out: &mut Text<'_>) -> Result<Vec<String>, DumpError> {
         }
     }
     Ok(wrong.into_lines())
-}
-
-/// What was found to be wrong, in the order of the files; a pair of numbers for each fault.
-#[derive(Default)]
-struct Complaints {
-    /// A line for each snapshot that cannot be read.
-    snapshots: Vec<String>,
-    mismatches: Vec<(PathBuf, Vec<(i64, i64)>)>,
-    times: Vec<(PathBuf, Vec<(i64, i64)>)>,
-    disordered_times: Vec<(PathBuf, Vec<(i64, i64)>)>,
-    not_found: Vec<(PathBuf, Vec<(i64, i64)>)>,
-    /// One pair for each gap: 16 bytes a record at most.
-    gaps: Vec<(PathBuf, Vec<(i64, i64)>)>,
-}
-
-impl Complaints {
-    fn into_lines(self) -> Vec<String> {
-        let mut lines = self.snapshots;
-        let mut table = |found: Vec<(PathBuf, Vec<(i64, i64)>)>, title: &str, row: &dyn Fn(i64, i64) -> String| {
-            for (file, pairs) in found.into_iter().filter(|(_, pairs)| !pairs.is_empty()) {
-                lines.push(format!("{title}{}", absolute(&file).display()));
-                lines.extend(pairs.into_iter().map(|(first, second)| row(first, second)));
-            }
-        };
-        table(self.mismatches, "Mismatches in :", &|index, log| format!("  Index offset: {index}, log offset: {log}"));
-        table(self.times, "Found timestamp mismatch in :", &|index, log| {
-            format!("  Index timestamp: {index}, log timestamp: {log}")
-        });
-        table(self.disordered_times, "Found out of order timestamp in :", &|index, before| {
-            format!("  Index timestamp: {index}, Previously indexed timestamp: {before}")
-        });
-        table(self.not_found, "The following indexed offsets are not found in :", &|index, log| {
-            format!("Indexed offset: {index}, found log offset: {log}")
-        });
-        table(self.gaps, "Non-consecutive offsets in ", &|before, after| format!("  {before} is followed by {after}"));
-        lines
-    }
-}
-
-fn absolute(file: &Path) -> PathBuf {
-    std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf())
-}
-
-fn open(file: &Path) -> Result<File, DumpError> {
-    File::open(file).map_err(|error| DumpError::File(file.to_path_buf(), error))
-}
-
-/// The offset that a file's name begins with.
-fn base_offset(file: &Path) -> Result<i64, DumpError> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let digits = name.split('.').next().unwrap_or_default();
-    digits.parse().map_err(|_| DumpError::Name(file.to_path_buf()))
 }
 
 #[cfg(test)]

@@ -160,10 +160,7 @@ fn duplicates<'a, T: Ord + Clone + 'a>(items: impl IntoIterator<Item = &'a T>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition::new(TopicName::new(topic).expect("a name"), PartitionId(partition))
-    }
+    use crate::sample_partitions::at;
 
     fn parse(entries: &str) -> Result<Wanted, String> {
         Wanted::parse(&format!(r#"{{"version":1,"partitions":[{entries}]}}"#))

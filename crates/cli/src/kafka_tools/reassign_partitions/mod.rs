@@ -565,18 +565,9 @@ fn plural(count: usize) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{PartitionId, TopicName};
-
     use super::*;
     use crate::kafka_tools::planned;
-
-    fn at(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition::new(TopicName::new(topic).expect("a name"), PartitionId(partition))
-    }
-
-    fn ids(ids: &[i32]) -> Vec<BrokerId> {
-        ids.iter().copied().map(BrokerId).collect()
-    }
+    use crate::sample_partitions::{at, brokers};
 
     #[test]
     fn options_are_checked_as_kafkas_tool_does() {
@@ -615,17 +606,17 @@ mod tests {
     fn reassignments_are_told_as_kafkas_tool_does() {
         let one = |adding: &[i32], removing: &[i32]| Reassignment {
             at: at("t", 0),
-            replicas: ids(&[3, 4, 1]),
-            adding: ids(adding),
-            removing: ids(removing),
+            replicas: brokers(&[3, 4, 1]),
+            adding: brokers(adding),
+            removing: brokers(removing),
         };
         assert_eq!(listed(&one(&[3, 4], &[1])), "t-0: replicas: 3,4,1. adding: 3,4. removing: 1.");
         assert_eq!(listed(&one(&[], &[1])), "t-0: replicas: 3,4,1. removing: 1.");
-        let line = |progress| progress_line(&at("t", 0), &ids(&[1, 2]), &progress);
+        let line = |progress| progress_line(&at("t", 0), &brokers(&[1, 2]), &progress);
         assert_eq!(line(Progress::UnderWay), "Reassignment of partition t-0 is still in progress.");
-        assert_eq!(line(Progress::Done(ids(&[1, 2]))), "Reassignment of partition t-0 is completed.");
+        assert_eq!(line(Progress::Done(brokers(&[1, 2]))), "Reassignment of partition t-0 is completed.");
         assert_eq!(
-            line(Progress::Done(ids(&[2]))),
+            line(Progress::Done(brokers(&[2]))),
             "There is no active reassignment of partition t-0, but replica set is 2 rather than 1,2."
         );
         let refused = |partition, message: Option<&str>| ReassignmentRefused {
@@ -639,7 +630,11 @@ mod tests {
 
     #[test]
     fn proposals_keep_the_replication_factor_and_use_the_brokers() {
-        let current = BTreeMap::from([(at("t", 0), ids(&[1, 2])), (at("t", 1), ids(&[1, 2])), (at("u", 0), ids(&[1]))]);
+        let current = BTreeMap::from([
+            (at("t", 0), brokers(&[1, 2])),
+            (at("t", 1), brokers(&[1, 2])),
+            (at("u", 0), brokers(&[1])),
+        ]);
         let broker = |id| UsableBroker { id: BrokerId(id), rack: None, is_active: true };
         let brokers = [broker(3), broker(4)];
         let proposed = propose(&current, &brokers, &mut Seeded::new([7; 16])).expect("possible");

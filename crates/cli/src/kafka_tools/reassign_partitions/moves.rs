@@ -151,16 +151,11 @@ pub async fn execute(
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{PartitionId, TopicName};
-
     use super::*;
-
-    fn at() -> TopicPartition {
-        TopicPartition::new(TopicName::new("t").expect("a name"), PartitionId(0))
-    }
+    use crate::sample_partitions::at;
 
     fn directory(path: &str, is_future: Option<bool>) -> LogDir {
-        let replica = |is_future| LogDirReplica { at: at(), size_bytes: 1, offset_lag: 0, is_future };
+        let replica = |is_future| LogDirReplica { at: at("t", 0), size_bytes: 1, offset_lag: 0, is_future };
         let replicas = is_future.map(replica).into_iter().collect();
         LogDir { path: path.to_owned(), error: ErrorCode::None, replicas, total_bytes: -1, usable_bytes: -1 }
     }
@@ -168,9 +163,9 @@ mod tests {
     #[test]
     fn states_are_told_as_kafkas_tool_does() {
         let told = |directories: &[LogDir]| {
-            let replica = (BrokerId(2), at());
+            let replica = (BrokerId(2), at("t", 0));
             let wanted = BTreeMap::from([(replica.clone(), "/b".to_owned())]);
-            let states = BTreeMap::from([(replica, state(directories, &at(), "/b"))]);
+            let states = BTreeMap::from([(replica, state(directories, &at("t", 0), "/b"))]);
             lines(&states, &wanted).concat()
         };
         let (on_a, to_b) = (directory("/a", Some(false)), directory("/b", Some(true)));

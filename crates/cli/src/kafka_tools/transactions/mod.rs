@@ -377,14 +377,11 @@ fn lines<const COLUMNS: usize>(headers: [&str; COLUMNS], rows: Vec<[String; COLU
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample_partitions::at;
 
     fn command(line: &str) -> Result<Command, String> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         plan(&arguments).map(|(command, _)| command).map_err(|error| error.to_string())
-    }
-
-    fn at(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition::new(TopicName::new(topic).expect("a name"), PartitionId(partition))
     }
 
     #[test]

@@ -210,6 +210,7 @@ mod tests {
     use ottla_protocol::record_batch::{Record, TimestampType};
 
     use super::*;
+    use crate::sample_partitions::at;
 
     fn planned(line: &str) -> Result<Plan, String> {
         crate::kafka_tools::planned(SPECS, line, plan)
@@ -259,12 +260,11 @@ mod tests {
             shown(&record("t", &incoming(1, 9))),
             r#""name":"record_data","key":null,"value":"v","topic":"t","partition":1,"offset":9}"#
         );
-        let at = TopicPartition::new(TopicName::new("t").expect("a name"), PartitionId(0));
         assert_eq!(
-            shown(&share(ShareChange::Revoked, std::slice::from_ref(&at))),
+            shown(&share(ShareChange::Revoked, &[at("t", 0)])),
             r#""name":"partitions_revoked","partitions":[{"topic":"t","partition":0}]}"#
         );
-        let offsets = BTreeMap::from([(at, Offset(7))]);
+        let offsets = BTreeMap::from([(at("t", 0), Offset(7))]);
         assert_eq!(
             shown(&committed(&offsets, None)),
             r#""name":"offsets_committed","offsets":[{"topic":"t","partition":0,"offset":7}],"success":true}"#

@@ -62,8 +62,10 @@ fn code(error: ErrorCode) -> Code {
         | Error::ClusterAuthorizationFailed
         | Error::TopicDeletionDisabled => Code::PermissionDenied,
         Error::RequestTimedOut => Code::DeadlineExceeded,
-        Error::PolicyViolation => Code::ResourceExhausted,
-        Error::ElectionNotNeeded
+        // A limit of the cluster: the same call is refused again, by every coordinator, until something is deleted.
+        // RESOURCE_EXHAUSTED is left to what one coordinator lacks for the moment, so that clients may try again.
+        Error::PolicyViolation
+        | Error::ElectionNotNeeded
         | Error::PreferredLeaderNotAvailable
         | Error::EligibleLeadersNotAvailable
         | Error::NoReassignmentInProgress
@@ -88,6 +90,17 @@ mod tests {
         let status = of_kafka(ErrorCode::NotCoordinator, "");
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "NOT_COORDINATOR"));
     }
+
+    /// Clients repeat calls that end with RESOURCE_EXHAUSTED: a refusal by a limit of the cluster must not be one.
+    #[test]
+    fn no_refusal_of_the_quorum_asks_for_another_try_elsewhere() {
+        let status = of_kafka(ErrorCode::PolicyViolation, "too many topics");
+        assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "too many topics"));
+        for error in (-1..200).filter_map(ErrorCode::from_code) {
+            assert_ne!(code(error), Code::ResourceExhausted, "{error:?}");
+        }
+    }
+
     #[test]
     fn a_status_that_quotes_a_long_name_fits_into_headers() {
         let long = format!("no group {}", "漢".repeat(20_000));

@@ -10,7 +10,7 @@ use ottla_rpc::convert;
 use ottla_rpc::coordinators::channel;
 use tonic::{Request, Status};
 
-use super::partitions::{is_under_min_isr, is_under_replicated};
+use super::partition_counts::PartitionCounts;
 use super::{AdminService, READ_TIMEOUT, count};
 use crate::service::requests::stopping;
 
@@ -18,32 +18,6 @@ use crate::service::requests::stopping;
 const LAG_MAX: u64 = 1_000;
 /// Brokers that one line names.
 const NAMED_MAX: usize = 10;
-
-/// Figures that need a look at every partition.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PartitionCounts {
-    all: u32,
-    leaderless: u32,
-    under_replicated: u32,
-    under_min_isr: u32,
-    reassigning: u32,
-}
-
-impl PartitionCounts {
-    fn of(image: &Image) -> Self {
-        let mut counts = Self::default();
-        for topic in image.topics() {
-            for (_, state) in topic.partitions() {
-                counts.all += 1;
-                counts.leaderless += u32::from(!state.has_leader());
-                counts.under_replicated += u32::from(is_under_replicated(state));
-                counts.under_min_isr += u32::from(is_under_min_isr(image, topic, state));
-                counts.reassigning += u32::from(state.is_reassigning());
-            }
-        }
-        counts
-    }
-}
 
 impl AdminService {
     /// The partitions are gone through once for each revision, however many callers there are.

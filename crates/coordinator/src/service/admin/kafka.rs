@@ -14,7 +14,6 @@ use ottla_rpc::admin::{
     DescribeGroupResponse, DescribeLogDirsResponse, GroupLag, GroupMember, GroupSummary, ListGroupsRequest,
     ListGroupsResponse, LogDir, LogDirReplica, PartitionId,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Code, Status};
 
 use super::AdminService;
@@ -23,8 +22,6 @@ use super::paging::{Mask, Masked as _, Page, masked, page};
 
 masked!(GroupSummary: group, protocol_type, state, group_type);
 
-/// Calls that ask brokers at a time: each may hold an answer of [`ANSWER_BYTES_MAX`].
-const CALLS_MAX: usize = 4;
 /// The list of all groups, or of all replicas of a broker.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a broker may take.
@@ -35,25 +32,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOKUPS_MAX: usize = 16;
 /// Partitions of one group in one answer.
 const LAGS_MAX: usize = 10_000;
-
-/// The bound on calls of brokers.
-pub struct BrokerCalls(Semaphore);
-
-impl Default for BrokerCalls {
-    fn default() -> Self {
-        Self(Semaphore::new(CALLS_MAX))
-    }
-}
-
-impl BrokerCalls {
-    fn permit(&self) -> Result<SemaphorePermit<'_>, Status> {
-        let busy = |_| {
-            let text = format!("this coordinator asks brokers in {CALLS_MAX} calls already: try again");
-            status(Code::ResourceExhausted, "TOO_MANY_CALLS", text)
-        };
-        self.0.try_acquire().map_err(busy)
-    }
-}
 
 fn plaintext(broker: &BrokerRegistration) -> Option<String> {
     let is_plain = |endpoint: &&Endpoint| {
@@ -230,16 +208,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-
-    #[test]
-    fn calls_of_brokers_are_bounded() {
-        let calls = BrokerCalls::default();
-        let permits: Vec<_> = std::iter::from_fn(|| calls.permit().ok()).collect();
-        assert_eq!(permits.len(), CALLS_MAX);
-        assert_eq!(calls.permit().err().map(|status| status.code()), Some(Code::ResourceExhausted));
-        drop(permits);
-        assert!(calls.permit().is_ok());
-    }
 
     #[test]
     fn a_cluster_without_brokers_says_so() {

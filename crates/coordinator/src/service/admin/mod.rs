@@ -4,7 +4,9 @@
 //! - `topics`, `partitions`, `configs`, `brokers`, `quorum`, `tree`: the calls, by subject. `kafka`: those that brokers
 //!   answer.
 //! - `decisions`: changes, each decided once. `errors`: statuses with details. `paging`: pages and field masks.
+//!   `broker_calls`, `partition_counts`: what the service holds for them.
 
+mod broker_calls;
 mod brokers;
 mod configs;
 mod decisions;
@@ -12,6 +14,7 @@ mod errors;
 mod health;
 mod kafka;
 mod paging;
+mod partition_counts;
 mod partitions;
 mod quorum;
 mod topics;
@@ -41,8 +44,8 @@ use tonic::{Request, Response, Status};
 use super::caller;
 use super::requests::stopping;
 use crate::shared::Shared;
-use health::PartitionCounts;
-use kafka::BrokerCalls;
+use broker_calls::BrokerCalls;
+use partition_counts::PartitionCounts;
 
 /// Timeout of a linearizable read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,107 +89,107 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type Served<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Admin for AdminService {
-    async fn create_topic(&self, request: Request<CreateTopicRequest>) -> Answer<CreateTopicResponse> {
+    async fn create_topic(&self, request: Request<CreateTopicRequest>) -> Served<CreateTopicResponse> {
         self.create(request.into_inner()).await.map(Response::new)
     }
 
-    async fn delete_topic(&self, request: Request<DeleteTopicRequest>) -> Answer<DeleteTopicResponse> {
+    async fn delete_topic(&self, request: Request<DeleteTopicRequest>) -> Served<DeleteTopicResponse> {
         self.delete(request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_topics(&self, request: Request<ListTopicsRequest>) -> Answer<ListTopicsResponse> {
+    async fn list_topics(&self, request: Request<ListTopicsRequest>) -> Served<ListTopicsResponse> {
         self.list(request.into_inner()).map(Response::new)
     }
 
-    async fn describe_topic(&self, request: Request<DescribeTopicRequest>) -> Answer<DescribeTopicResponse> {
+    async fn describe_topic(&self, request: Request<DescribeTopicRequest>) -> Served<DescribeTopicResponse> {
         self.describe(&request.into_inner()).map(Response::new)
     }
 
-    async fn create_partitions(&self, request: Request<CreatePartitionsRequest>) -> Answer<CreatePartitionsResponse> {
+    async fn create_partitions(&self, request: Request<CreatePartitionsRequest>) -> Served<CreatePartitionsResponse> {
         self.add_partitions(request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_partitions(&self, request: Request<ListPartitionsRequest>) -> Answer<ListPartitionsResponse> {
+    async fn list_partitions(&self, request: Request<ListPartitionsRequest>) -> Served<ListPartitionsResponse> {
         self.list_partitions_of(request.into_inner()).map(Response::new)
     }
 
     async fn reassign_partitions(
         &self,
         request: Request<ReassignPartitionsRequest>,
-    ) -> Answer<ReassignPartitionsResponse> {
+    ) -> Served<ReassignPartitionsResponse> {
         self.reassign(request.into_inner()).await.map(Response::new)
     }
 
-    async fn elect_leaders(&self, request: Request<ElectLeadersRequest>) -> Answer<ElectLeadersResponse> {
+    async fn elect_leaders(&self, request: Request<ElectLeadersRequest>) -> Served<ElectLeadersResponse> {
         self.elect(request.into_inner()).await.map(Response::new)
     }
 
-    async fn describe_config(&self, request: Request<DescribeConfigRequest>) -> Answer<DescribeConfigResponse> {
+    async fn describe_config(&self, request: Request<DescribeConfigRequest>) -> Served<DescribeConfigResponse> {
         self.config(request.into_inner()).map(Response::new)
     }
 
-    async fn alter_config(&self, request: Request<AlterConfigRequest>) -> Answer<AlterConfigResponse> {
+    async fn alter_config(&self, request: Request<AlterConfigRequest>) -> Served<AlterConfigResponse> {
         self.alter(request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_brokers(&self, _: Request<ListBrokersRequest>) -> Answer<ListBrokersResponse> {
+    async fn list_brokers(&self, _: Request<ListBrokersRequest>) -> Served<ListBrokersResponse> {
         self.brokers().map(Response::new)
     }
 
-    async fn unregister_broker(&self, request: Request<UnregisterBrokerRequest>) -> Answer<UnregisterBrokerResponse> {
+    async fn unregister_broker(&self, request: Request<UnregisterBrokerRequest>) -> Served<UnregisterBrokerResponse> {
         self.unregister(request.into_inner()).await.map(Response::new)
     }
 
-    async fn describe_log_dirs(&self, request: Request<DescribeLogDirsRequest>) -> Answer<DescribeLogDirsResponse> {
+    async fn describe_log_dirs(&self, request: Request<DescribeLogDirsRequest>) -> Served<DescribeLogDirsResponse> {
         self.log_dirs(request.into_inner().broker).await.map(Response::new)
     }
 
-    async fn list_groups(&self, request: Request<ListGroupsRequest>) -> Answer<ListGroupsResponse> {
+    async fn list_groups(&self, request: Request<ListGroupsRequest>) -> Served<ListGroupsResponse> {
         self.groups(request.into_inner()).await.map(Response::new)
     }
 
-    async fn describe_group(&self, request: Request<DescribeGroupRequest>) -> Answer<DescribeGroupResponse> {
+    async fn describe_group(&self, request: Request<DescribeGroupRequest>) -> Served<DescribeGroupResponse> {
         self.group(&request.into_inner().group).await.map(Response::new)
     }
 
-    async fn quorum_status(&self, _: Request<QuorumStatusRequest>) -> Answer<QuorumStatusResponse> {
+    async fn quorum_status(&self, _: Request<QuorumStatusRequest>) -> Served<QuorumStatusResponse> {
         self.quorum().await.map(Response::new)
     }
 
-    async fn add_quorum_member(&self, request: Request<AddQuorumMemberRequest>) -> Answer<ChangeQuorumResponse> {
+    async fn add_quorum_member(&self, request: Request<AddQuorumMemberRequest>) -> Served<ChangeQuorumResponse> {
         self.add_member(request.into_inner()).await.map(Response::new)
     }
 
-    async fn remove_quorum_member(&self, request: Request<RemoveQuorumMemberRequest>) -> Answer<ChangeQuorumResponse> {
+    async fn remove_quorum_member(&self, request: Request<RemoveQuorumMemberRequest>) -> Served<ChangeQuorumResponse> {
         self.remove_member(request.into_inner()).await.map(Response::new)
     }
 
     async fn transfer_quorum_leadership(
         &self,
         request: Request<TransferQuorumLeadershipRequest>,
-    ) -> Answer<ChangeQuorumResponse> {
+    ) -> Served<ChangeQuorumResponse> {
         self.transfer_leadership(request.into_inner()).await.map(Response::new)
     }
 
-    async fn cluster_health(&self, _: Request<ClusterHealthRequest>) -> Answer<ClusterHealthResponse> {
+    async fn cluster_health(&self, _: Request<ClusterHealthRequest>) -> Served<ClusterHealthResponse> {
         self.health().await.map(Response::new)
     }
 
-    async fn get_node(&self, request: Request<GetNodeRequest>) -> Answer<GetNodeResponse> {
+    async fn get_node(&self, request: Request<GetNodeRequest>) -> Served<GetNodeResponse> {
         self.node(request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
+    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Served<ListNodesResponse> {
         self.nodes(request.into_inner()).await.map(Response::new)
     }
 
     type WatchNodesStream = tree::NodeEventStream;
 
-    async fn watch_nodes(&self, request: Request<WatchNodesRequest>) -> Answer<Self::WatchNodesStream> {
+    async fn watch_nodes(&self, request: Request<WatchNodesRequest>) -> Served<Self::WatchNodesStream> {
         let caller = caller(&request);
         self.watch(caller, request.into_inner()).await.map(Response::new)
     }

@@ -15,6 +15,7 @@ use super::AdminService;
 use super::decisions::partition_outcomes;
 use super::errors::invalid;
 use super::paging::{Mask, Masked as _, Page, masked, token};
+use super::partition_counts::{is_under_min_isr, is_under_replicated};
 use super::topics::no_topic;
 
 /// Partitions that one call looks at: some milliseconds. A page of a rare condition may be short, and the next one
@@ -44,16 +45,6 @@ pub fn shown(topic: &str, partition: PartitionId, state: &PartitionState) -> Par
         adding: ids(state.adding().iter().copied()),
         removing: ids(state.removing().iter().copied()),
     }
-}
-
-/// Whether a replica that is not being added is outside the ISR.
-pub fn is_under_replicated(state: &PartitionState) -> bool {
-    let established = state.replicas.iter().filter(|broker| !state.adding().contains(broker));
-    established.into_iter().any(|broker| !state.in_isr(*broker))
-}
-
-pub fn is_under_min_isr(image: &Image, topic: &TopicImage, state: &PartitionState) -> bool {
-    state.isr.len() < image.min_insync_replicas(topic, state)
 }
 
 fn meets(condition: PartitionCondition, image: &Image, topic: &TopicImage, state: &PartitionState) -> bool {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use ottla_model::{ErrorCode, GroupId, MemberId};
 
+use super::ConsumerGroup;
+use super::error::HeartbeatError;
 use super::heartbeat::unknown_member;
 use super::member::{LEFT_FOR_A_WHILE, Owned};
-use super::{ConsumerGroup, Refusal};
 use crate::answer::ConsumerHeartbeatAnswer;
 use crate::record::Record;
 use crate::request::ConsumerGroupHeartbeat;
@@ -19,7 +20,7 @@ impl ConsumerGroup {
         &mut self,
         cx: &mut Context<'_>,
         request: &ConsumerGroupHeartbeat,
-    ) -> Result<(Decision, ConsumerHeartbeatAnswer), Refusal> {
+    ) -> Result<(Decision, ConsumerHeartbeatAnswer), HeartbeatError> {
         let id = &request.member;
         let answer = ConsumerHeartbeatAnswer {
             error: ErrorCode::None,

@@ -2,10 +2,11 @@
 
 use ottla_model::{ErrorCode, InstanceId, MemberId};
 
+use super::ConsumerGroup;
+use super::error::HeartbeatError;
 use super::member::{JOINING, LEFT, LEFT_FOR_A_WHILE, Member, Owned};
 use super::reconcile::{Answered, Claimed, Voice, refuse_unknown_state};
 use super::validate::validate;
-use super::{ConsumerGroup, Refusal};
 use crate::answer::{ConsumerHeartbeatAnswer, GroupAnswer};
 use crate::effects::RequestId;
 use crate::record::{Record, TopicPartitions};
@@ -30,7 +31,7 @@ impl ConsumerGroup {
         let done = validate(&request, cx.config).and_then(|()| {
             if request.member_epoch != JOINING {
                 let what = if request.member_epoch < JOINING { "Group" } else { "Consumer group" };
-                return Err(Refusal::new(ErrorCode::GroupIdNotFound, format!("{what} {} not found.", cx.group)));
+                return Err(HeartbeatError::new(ErrorCode::GroupIdNotFound, format!("{what} {} not found.", cx.group)));
             }
             Self::default().founded(cx, &request)
         });
@@ -41,7 +42,7 @@ impl ConsumerGroup {
         &mut self,
         cx: &mut Context<'_>,
         request: &ConsumerGroupHeartbeat,
-    ) -> Result<(Decision, ConsumerHeartbeatAnswer), Refusal> {
+    ) -> Result<(Decision, ConsumerHeartbeatAnswer), HeartbeatError> {
         if matches!(request.member_epoch, LEFT | LEFT_FOR_A_WHILE) {
             return self.leave(cx, request);
         }
@@ -159,10 +160,10 @@ impl ConsumerGroup {
         self.heard(cx, id, claimed, voice, answered);
     }
 
-    pub(super) fn refuse_if_full(&self, cx: &Context<'_>, id: &MemberId) -> Result<(), Refusal> {
+    pub(super) fn refuse_if_full(&self, cx: &Context<'_>, id: &MemberId) -> Result<(), HeartbeatError> {
         let limit = usize::try_from(cx.config.consumer_max_size).unwrap_or(0);
         if self.members.len() >= limit && !self.members.contains_key(id) {
-            return Err(Refusal::new(
+            return Err(HeartbeatError::new(
                 ErrorCode::GroupMaxSizeReached,
                 format!("The consumer group has reached its maximum capacity of {limit} members."),
             ));
@@ -170,7 +171,13 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    fn admit_dynamic(&self, cx: &Context<'_>, id: &MemberId, epoch: i32, claimed: Claimed<'_>) -> Result<(), Refusal> {
+    fn admit_dynamic(
+        &self,
+        cx: &Context<'_>,
+        id: &MemberId,
+        epoch: i32,
+        claimed: Claimed<'_>,
+    ) -> Result<(), HeartbeatError> {
         match self.members.get(id) {
             Some(member) => {
                 check_epoch(member, epoch, claimed)?;
@@ -182,10 +189,10 @@ impl ConsumerGroup {
     }
 
     /// The member whose place a static member takes when it joins.
-    fn admit_static(&self, id: &MemberId, instance: &InstanceId) -> Result<Option<MemberId>, Refusal> {
+    fn admit_static(&self, id: &MemberId, instance: &InstanceId) -> Result<Option<MemberId>, HeartbeatError> {
         let Some((holder, member)) = self.static_member(instance) else { return Ok(None) };
         if !member.is_classic() && member.epoch != LEFT_FOR_A_WHILE {
-            return Err(Refusal::new(
+            return Err(HeartbeatError::new(
                 ErrorCode::UnreleasedInstanceId,
                 format!(
                     "Static member {id} with instance id {instance} cannot join the group because the instance id is owned by \
@@ -197,12 +204,12 @@ impl ConsumerGroup {
     }
 
     /// A static member that says that it is in the group.
-    pub(super) fn known_static(&self, id: &MemberId, instance: &InstanceId) -> Result<&Member, Refusal> {
+    pub(super) fn known_static(&self, id: &MemberId, instance: &InstanceId) -> Result<&Member, HeartbeatError> {
         let Some((holder, member)) = self.static_member(instance) else {
-            return Err(Refusal::new(ErrorCode::UnknownMemberId, format!("Instance id {instance} is unknown.")));
+            return Err(HeartbeatError::new(ErrorCode::UnknownMemberId, format!("Instance id {instance} is unknown.")));
         };
         if holder != id {
-            return Err(Refusal::new(
+            return Err(HeartbeatError::new(
                 ErrorCode::FencedInstanceId,
                 format!("Static member {id} with instance id {instance} was fenced by member {holder}."),
             ));
@@ -233,7 +240,7 @@ impl ConsumerGroup {
 /// A member that sends another epoch than its own is fenced, with two exceptions: the epoch before its own, when it may
 /// not have heard of its own yet, and epoch 0. A member that was fenced joins again under the same id, with nothing
 /// (KAFKA-19233).
-fn check_epoch(member: &Member, epoch: i32, claimed: Claimed<'_>) -> Result<(), Refusal> {
+fn check_epoch(member: &Member, epoch: i32, claimed: Claimed<'_>) -> Result<(), HeartbeatError> {
     let what = if epoch > member.epoch {
         "greater"
     } else if epoch == JOINING
@@ -244,7 +251,7 @@ fn check_epoch(member: &Member, epoch: i32, claimed: Claimed<'_>) -> Result<(), 
     } else {
         "smaller"
     };
-    Err(Refusal::new(
+    Err(HeartbeatError::new(
         ErrorCode::FencedMemberEpoch,
         format!(
             "The consumer group member has a {what} member epoch ({epoch}) than the one known by the group coordinator ({}). The \
@@ -263,8 +270,8 @@ fn owns_no_more(member: &Member, claimed: Claimed<'_>) -> bool {
     })
 }
 
-pub(super) fn unknown_member(cx: &Context<'_>, id: &MemberId) -> Refusal {
-    Refusal::new(ErrorCode::UnknownMemberId, format!("Member {id} is not a member of group {}.", cx.group))
+pub(super) fn unknown_member(cx: &Context<'_>, id: &MemberId) -> HeartbeatError {
+    HeartbeatError::new(ErrorCode::UnknownMemberId, format!("Member {id} is not a member of group {}.", cx.group))
 }
 
 /// No partition that is not of the whole as well.
@@ -285,7 +292,7 @@ fn named(owned: &Owned) -> Vec<(ottla_model::TopicId, Vec<ottla_model::Partition
     owned.iter().map(|(topic, partitions)| (*topic, partitions.keys().copied().collect())).collect()
 }
 
-pub(super) fn decided(id: RequestId, done: Result<(Decision, ConsumerHeartbeatAnswer), Refusal>) -> Decision {
+pub(super) fn decided(id: RequestId, done: Result<(Decision, ConsumerHeartbeatAnswer), HeartbeatError>) -> Decision {
     match done {
         Ok((mut decision, answer)) => {
             decision.after.push((id, GroupAnswer::ConsumerGroupHeartbeat(answer)));

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use ottla_model::{ErrorCode, MemberId, PartitionId, TopicId};
 
 use super::classic_members::{by_id, by_name};
+use super::error::HeartbeatError;
 use super::heartbeat::decided;
 use super::member::{JOINING, Member, Owned};
 use super::reconcile::partitions_of;
 use super::validate::validate;
-use super::{ConsumerGroup, Refusal, timestamp};
+use super::{ConsumerGroup, timestamp};
 use crate::answer::ConsumerHeartbeatAnswer;
 use crate::config::MigrationPolicy;
 use crate::effects::RequestId;
@@ -59,7 +60,7 @@ impl ConsumerGroup {
         mut self,
         cx: &mut Context<'_>,
         request: &ConsumerGroupHeartbeat,
-    ) -> Result<(Decision, ConsumerHeartbeatAnswer), Refusal> {
+    ) -> Result<(Decision, ConsumerHeartbeatAnswer), HeartbeatError> {
         let (mut decision, answer) = self.beat(cx, request)?;
         decision.fate = Fate::Become(Box::new(Group::Consumer(self)));
         Ok((decision, answer))
@@ -69,7 +70,7 @@ impl ConsumerGroup {
         classic: &mut ClassicGroup,
         cx: &mut Context<'_>,
         request: &ConsumerGroupHeartbeat,
-    ) -> Result<(Decision, ConsumerHeartbeatAnswer), Refusal> {
+    ) -> Result<(Decision, ConsumerHeartbeatAnswer), HeartbeatError> {
         let refused = |why: &str| {
             not_found(format!("Cannot upgrade classic group {} to consumer group because {why}.", cx.group))
         };
@@ -273,6 +274,6 @@ fn may_downgrade(cx: &Context<'_>, members: usize) -> bool {
         && members <= usize::try_from(cx.config.group_max_size).unwrap_or(0)
 }
 
-fn not_found(message: String) -> Refusal {
-    Refusal::new(ErrorCode::GroupIdNotFound, message)
+fn not_found(message: String) -> HeartbeatError {
+    HeartbeatError::new(ErrorCode::GroupIdNotFound, message)
 }

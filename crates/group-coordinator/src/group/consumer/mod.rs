@@ -16,6 +16,7 @@ mod apply;
 mod classic_members;
 mod commit;
 mod describe;
+mod error;
 mod fence;
 mod heartbeat;
 mod interval;
@@ -33,9 +34,7 @@ mod validate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ottla_model::{
-    ErrorCode, GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId, TopicName,
-};
+use ottla_model::{GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId, TopicName};
 
 use crate::answer::ListedGroup;
 use crate::assignor::Partitions;
@@ -106,19 +105,6 @@ struct Expression {
 impl Expression {
     fn matched(&self, topic: &str) -> bool {
         TopicName::new(topic).is_ok_and(|topic| self.topics.contains(&topic))
-    }
-}
-
-/// Why a request is refused.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Refusal {
-    error: ErrorCode,
-    message: String,
-}
-
-impl Refusal {
-    fn new(error: ErrorCode, message: impl Into<String>) -> Self {
-        Self { error, message: message.into() }
     }
 }
 

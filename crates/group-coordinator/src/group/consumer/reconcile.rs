@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use ottla_model::{ErrorCode, MemberId, MonotonicMs, PartitionId, TopicId};
 
+use super::ConsumerGroup;
+use super::error::HeartbeatError;
 use super::member::{Member, Owned};
-use super::{ConsumerGroup, Refusal};
 use crate::assignor::Partitions;
 use crate::record::MemberState;
 use crate::shard::Context;
@@ -77,9 +78,9 @@ fn claims_any(claimed: Claimed<'_>, of: &Owned) -> bool {
 }
 
 /// A member of a state that this release does not know can only begin anew, without partitions.
-pub(super) fn refuse_unknown_state(member: &Member, claimed: Claimed<'_>) -> Result<(), Refusal> {
+pub(super) fn refuse_unknown_state(member: &Member, claimed: Claimed<'_>) -> Result<(), HeartbeatError> {
     if member.state == MemberState::Unknown && !claimed.is_some_and(<[_]>::is_empty) {
-        return Err(Refusal::new(
+        return Err(HeartbeatError::new(
             ErrorCode::FencedMemberEpoch,
             "The consumer group member is in a unknown state. The member must abandon all its partitions and rejoin.",
         ));

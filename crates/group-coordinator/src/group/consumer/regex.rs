@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use ottla_model::{ErrorCode, TopicName};
 use regex::{Regex, RegexBuilder};
 
-use super::Refusal;
+use super::error::HeartbeatError;
 use crate::topics::{Topics, VisibleTopics};
 
 /// Of one compiled expression. Counted repetitions multiply: `(((a{99}){99}){99})` would take gigabytes.
@@ -69,7 +69,7 @@ impl RegexCache {
     }
 
     /// Refuses what is no expression, with Kafka's text.
-    pub(super) fn validate(&mut self, expression: &str) -> Result<(), Refusal> {
+    pub(super) fn validate(&mut self, expression: &str) -> Result<(), HeartbeatError> {
         match self.get(expression) {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -80,7 +80,7 @@ impl RegexCache {
                         error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
                     }
                 };
-                Err(Refusal::new(
+                Err(HeartbeatError::new(
                     ErrorCode::InvalidRegularExpression,
                     format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: {reason}."),
                 ))

@@ -2,13 +2,13 @@
 
 use ottla_model::ErrorCode;
 
-use super::Refusal;
+use super::error::HeartbeatError;
 use super::member::{JOINING, LEFT, LEFT_FOR_A_WHILE};
 use crate::config::GroupConfig;
 use crate::request::ConsumerGroupHeartbeat;
 
-pub(super) fn validate(request: &ConsumerGroupHeartbeat, config: &GroupConfig) -> Result<(), Refusal> {
-    let refuse = |message: &str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
+pub(super) fn validate(request: &ConsumerGroupHeartbeat, config: &GroupConfig) -> Result<(), HeartbeatError> {
+    let refuse = |message: &str| Err(HeartbeatError::new(ErrorCode::InvalidRequest, message));
     let epoch = request.member_epoch;
     // Members of version 0 are given an id when they join.
     let brings_id = request.fresh_id.is_empty() || epoch > JOINING || epoch == LEFT;
@@ -43,7 +43,7 @@ pub(super) fn validate(request: &ConsumerGroupHeartbeat, config: &GroupConfig) -
         return refuse("MemberEpoch is invalid.");
     }
     match &request.server_assignor {
-        Some(name) if !config.consumer_assignors.contains(name) => Err(Refusal::new(
+        Some(name) if !config.consumer_assignors.contains(name) => Err(HeartbeatError::new(
             ErrorCode::UnsupportedAssignor,
             format!(
                 "ServerAssignor {name} is not supported. Supported assignors: {}.",

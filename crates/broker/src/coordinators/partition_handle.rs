@@ -39,22 +39,22 @@ pub struct Shared<C: Coordinator> {
     pub load_buffer_bytes: usize,
     pub load_permits: LoadPermits,
     pub data: Handle,
-    pub timer: Timer<HostedPartition<C>>,
+    pub timer: Timer<PartitionHandle<C>>,
 }
 
-type Answer<C> = <<C as Coordinator>::Shard as CoordinatorShard>::Answer;
+type ShardAnswer<C> = <<C as Coordinator>::Shard as CoordinatorShard>::Answer;
 type Message<C> = <<C as Coordinator>::Shard as CoordinatorShard>::Message;
 type Request<C> = <<C as Coordinator>::Shard as CoordinatorShard>::Request;
 type Notice<C> = <<C as Coordinator>::Shard as CoordinatorShard>::Notice;
 type RecordError<C> = <<C as Coordinator>::Shard as CoordinatorShard>::RecordError;
-type Core<C> = CoordinatorPartition<<C as Coordinator>::Shard, Handler<Answer<C>>>;
-type CoreOutputs<C> = Outputs<<C as Coordinator>::Shard, Handler<Answer<C>>>;
+type Core<C> = CoordinatorPartition<<C as Coordinator>::Shard, Handler<ShardAnswer<C>>>;
+type CoreOutputs<C> = Outputs<<C as Coordinator>::Shard, Handler<ShardAnswer<C>>>;
 type CoreEnvironment<'a, 'v, C> = Environment<'a, 'v, <C as Coordinator>::Shard>;
 
 /// What leaves when the lock is free: answers, messages, then, on drop, the wake-ups of followers that fetch what was
 /// appended.
 struct Outbox<C: Coordinator> {
-    answers: Vec<(Handler<Answer<C>>, Answer<C>)>,
+    answers: Vec<(Handler<ShardAnswer<C>>, ShardAnswer<C>)>,
     messages: Vec<Message<C>>,
     wakes: Wakes,
 }
@@ -65,7 +65,7 @@ impl<C: Coordinator> Default for Outbox<C> {
     }
 }
 
-pub struct HostedPartition<C: Coordinator> {
+pub struct PartitionHandle<C: Coordinator> {
     shared: Arc<Shared<C>>,
     partition: Arc<Partition>,
     /// Something of the following is there for whoever gets the lock next.
@@ -81,13 +81,13 @@ pub struct HostedPartition<C: Coordinator> {
     last_states: Mutex<States<C>>,
 }
 
-impl<C: Coordinator> Watcher for HostedPartition<C> {
+impl<C: Coordinator> Watcher for PartitionHandle<C> {
     fn partition_changed(self: Arc<Self>) {
         self.notify();
     }
 }
 
-impl<C: Coordinator> Ticks for HostedPartition<C> {
+impl<C: Coordinator> Ticks for PartitionHandle<C> {
     fn number(&self) -> PartitionId {
         self.partition.id().partition
     }
@@ -99,7 +99,7 @@ impl<C: Coordinator> Ticks for HostedPartition<C> {
     }
 }
 
-impl<C: Coordinator> HostedPartition<C> {
+impl<C: Coordinator> PartitionHandle<C> {
     pub fn new(shared: Arc<Shared<C>>, partition: Arc<Partition>) -> Arc<Self> {
         let core = CoordinatorPartition::new(shared.coordinator.config(), BrokenRules::default());
         Arc::new(Self {
@@ -195,8 +195,8 @@ impl<C: Coordinator> HostedPartition<C> {
         if !self.leads() {
             return;
         }
-        let hosted = Arc::clone(self);
-        self.partition.directory().run(Urgency::Urgent, move || hosted.notice(notice));
+        let handle = Arc::clone(self);
+        self.partition.directory().run(Urgency::Urgent, move || handle.notice(notice));
     }
 
     /// Adds the number of groups or ids in each state. While a step holds the lock, perhaps until a disk answers, these
@@ -246,8 +246,8 @@ impl<C: Coordinator> HostedPartition<C> {
     fn poll_elsewhere(self: &Arc<Self>) {
         fence(Ordering::SeqCst);
         if self.has_work.load(Ordering::Relaxed) {
-            let hosted = Arc::clone(self);
-            self.shared.data.spawn(async move { hosted.poll() });
+            let handle = Arc::clone(self);
+            self.shared.data.spawn(async move { handle.poll() });
         }
     }
 
@@ -366,12 +366,12 @@ impl<C: Coordinator> HostedPartition<C> {
 
     /// Reads the log on a thread that may wait for the disk.
     fn start_loading(self: &Arc<Self>, epoch: LeaderEpoch) {
-        let (permits, hosted) = (self.shared.load_permits.of(self.partition.directory().path()), Arc::clone(self));
+        let (permits, handle) = (self.shared.load_permits.of(self.partition.directory().path()), Arc::clone(self));
         self.shared.data.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let loading = tokio::task::spawn_blocking(move || {
-                let result = hosted.read_log(epoch);
-                hosted.locked(|core, environment| ((), core.loaded(environment, epoch, result)));
+                let result = handle.read_log(epoch);
+                handle.locked(|core, environment| ((), core.loaded(environment, epoch, result)));
             });
             if let Err(error) = loading.await {
                 tracing::error!(%error, "the {} of a partition cannot be loaded", C::STATE);
@@ -441,9 +441,9 @@ impl<C: Coordinator> HostedPartition<C> {
     }
 }
 
-/// The partition's replica, as its state sees it. Locks: [`HostedPartition`], then [`Partition`].
+/// The partition's replica, as its state sees it. Locks: [`PartitionHandle`], then [`Partition`].
 struct ReplicaLog<'a, C: Coordinator> {
-    of: &'a HostedPartition<C>,
+    of: &'a PartitionHandle<C>,
     /// Of the step's request.
     guard: Option<&'a VerificationGuard>,
     wakes: &'a mut Wakes,

@@ -10,18 +10,18 @@ use ottla_replica_manager::partition::waiters::Watcher;
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 
-use super::hosted_partition::{HostedPartition, Shared};
 use super::load_permits::LoadPermits;
+use super::partition_handle::{PartitionHandle, Shared};
 use super::pending_answer::PendingAnswer;
 use super::timer::Timer;
 use super::{Coordinator, States};
 
-pub struct HostedPartitions<C: Coordinator> {
+pub struct PartitionHandles<C: Coordinator> {
     shared: Arc<Shared<C>>,
-    partitions: RwLock<BTreeMap<PartitionId, Arc<HostedPartition<C>>>>,
+    partitions: RwLock<BTreeMap<PartitionId, Arc<PartitionHandle<C>>>>,
 }
 
-impl<C: Coordinator> HostedPartitions<C> {
+impl<C: Coordinator> PartitionHandles<C> {
     /// None. The timer runs on `data`, where the partitions are. `load_buffer_bytes` of a log are read at a time while
     /// it is loaded.
     pub fn new(coordinator: C, load_buffer_bytes: usize, data: &Handle) -> Self {
@@ -36,11 +36,11 @@ impl<C: Coordinator> HostedPartitions<C> {
         &self.shared.coordinator
     }
 
-    pub fn get(&self, partition: PartitionId) -> Option<Arc<HostedPartition<C>>> {
+    pub fn get(&self, partition: PartitionId) -> Option<Arc<PartitionHandle<C>>> {
         self.partitions.read().get(&partition).cloned()
     }
 
-    pub fn all(&self) -> Vec<Arc<HostedPartition<C>>> {
+    pub fn all(&self) -> Vec<Arc<PartitionHandle<C>>> {
         self.partitions.read().values().cloned().collect()
     }
 
@@ -59,7 +59,7 @@ impl<C: Coordinator> HostedPartitions<C> {
 
     /// The coordinator has another configuration.
     pub fn config_changed(&self) {
-        self.all().iter().for_each(HostedPartition::config_changed);
+        self.all().iter().for_each(PartitionHandle::config_changed);
     }
 
     /// A replica of a partition was placed here: its state is loaded when this broker leads it.
@@ -67,11 +67,11 @@ impl<C: Coordinator> HostedPartitions<C> {
         if partition.topic.as_str() != C::TOPIC {
             return;
         }
-        let hosted = HostedPartition::new(Arc::clone(&self.shared), Arc::clone(partition));
-        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&hosted) as Arc<dyn Watcher>));
+        let handle = PartitionHandle::new(Arc::clone(&self.shared), Arc::clone(partition));
+        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&handle) as Arc<dyn Watcher>));
         partition.watch(watcher);
         // The partition of a deleted topic with the same number is closed by now, or will be.
-        self.partitions.write().insert(partition.id().partition, hosted);
+        self.partitions.write().insert(partition.id().partition, handle);
     }
 
     pub fn removed(&self, partition: &Arc<Partition>) {

@@ -1,0 +1,184 @@
+//! The requests of one connection that have no answer yet, in order: which answer leaves next, and which requests have to
+//! wait for those before them.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use ottla_protocol::Api;
+
+use crate::response::Response;
+
+type LaterResponse = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+enum Outcome {
+    Ready(Response),
+    Waiting(LaterResponse),
+}
+
+/// A request whose response has not been handed to the writer.
+struct Pending {
+    /// None: no API that is served.
+    api: Option<Api>,
+    arrived: Instant,
+    outcome: Outcome,
+}
+
+/// A request and its response, which leaves next.
+pub(super) struct Answered {
+    pub api: Option<Api>,
+    pub arrived: Instant,
+    pub response: Response,
+}
+
+#[derive(Default)]
+pub(super) struct PendingRequests {
+    requests: VecDeque<Pending>,
+    /// Memory of the ready responses in `requests`.
+    ready_bytes: usize,
+}
+
+impl PendingRequests {
+    pub fn push_ready(&mut self, api: Option<Api>, arrived: Instant, response: Response) {
+        self.ready_bytes += response.memory_bytes();
+        self.requests.push_back(Pending { api, arrived, outcome: Outcome::Ready(response) });
+    }
+
+    pub fn push_waiting(&mut self, api: Option<Api>, arrived: Instant, response: LaterResponse) {
+        self.requests.push_back(Pending { api, arrived, outcome: Outcome::Waiting(response) });
+    }
+
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// What the responses that are ready hold in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.ready_bytes
+    }
+
+    /// The oldest request, if its answer is complete. Only that one is polled: the others cannot leave before it.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Option<Answered> {
+        let front = self.requests.front_mut()?;
+        let response = match &mut front.outcome {
+            Outcome::Ready(response) => {
+                let response = std::mem::take(response);
+                self.ready_bytes = self.ready_bytes.saturating_sub(response.memory_bytes());
+                response
+            }
+            Outcome::Waiting(future) => match future.as_mut().poll(context) {
+                Poll::Ready(response) => response,
+                Poll::Pending => return None,
+            },
+        };
+        self.requests.pop_front().map(|Pending { api, arrived, .. }| Answered { api, arrived, response })
+    }
+
+    /// Whether the next request has to see the effects of writes that this connection asked for before and that are not
+    /// done.
+    pub fn holds_up(&self, next: Option<Api>) -> bool {
+        let mut unfinished = self.requests.iter().filter(|pending| matches!(pending.outcome, Outcome::Waiting(_)));
+        unfinished.any(|pending| pending.api.is_some_and(|earlier| waits_for(next, earlier)))
+    }
+}
+
+pub(super) fn api_of(frame: &BytesMut) -> Option<Api> {
+    frame.first_chunk().and_then(|key| Api::from_key(i16::from_be_bytes(*key)))
+}
+
+/// Whether a request must wait until an earlier request of its connection is done. Kafka handles one request of a
+/// connection at a time. Here only writes are waited for, and a Produce does not wait for a Produce: producers
+/// pipeline.
+fn waits_for(next: Option<Api>, earlier: Api) -> bool {
+    match (earlier, next) {
+        (_, Some(Api::ApiVersions)) | (Api::Produce, Some(Api::Produce)) => false,
+        _ => earlier.is_write(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// A commit is seen by the OffsetFetch behind it, an acknowledged append by ListOffsets; producers still pipeline.
+    #[test]
+    fn requests_wait_for_the_writes_of_their_own_connection() {
+        for (earlier, next) in [
+            (Api::OffsetCommit, Api::OffsetFetch),
+            (Api::Produce, Api::ListOffsets),
+            (Api::Produce, Api::Fetch),
+            (Api::DeleteRecords, Api::ListOffsets),
+            (Api::CreateTopics, Api::Metadata),
+            (Api::IncrementalAlterConfigs, Api::DescribeConfigs),
+            (Api::OffsetCommit, Api::Produce),
+            (Api::CreateAcls, Api::DescribeAcls),
+            (Api::DeleteAcls, Api::DescribeAcls),
+            (Api::AlterClientQuotas, Api::DescribeClientQuotas),
+            (Api::TxnOffsetCommit, Api::OffsetFetch),
+            (Api::EndTxn, Api::ListOffsets),
+            (Api::WriteTxnMarkers, Api::Fetch),
+            (Api::UpdateFeatures, Api::Metadata),
+            (Api::LeaveGroup, Api::DescribeGroups),
+        ] {
+            assert!(waits_for(Some(next), earlier), "{next:?} after {earlier:?}");
+        }
+        assert!(waits_for(None, Api::Produce), "what is not known here is refused in its turn");
+        for (earlier, next) in [
+            (Api::Produce, Api::Produce),
+            (Api::Fetch, Api::OffsetCommit),
+            (Api::JoinGroup, Api::Heartbeat),
+            (Api::ListOffsets, Api::Produce),
+            (Api::Produce, Api::ApiVersions),
+        ] {
+            assert!(!waits_for(Some(next), earlier), "{next:?} after {earlier:?}");
+        }
+    }
+
+    /// Writes that follow each other: every pair of the table, so that no new API is left out.
+    #[test]
+    fn whatever_follows_a_write_waits_for_it_but_the_next_produce() {
+        for &earlier in Api::ALL {
+            for &next in Api::ALL {
+                let overtakes = next == Api::ApiVersions || (earlier, next) == (Api::Produce, Api::Produce);
+                let expected = earlier.is_write() && !overtakes;
+                assert_eq!(waits_for(Some(next), earlier), expected, "{next} after {earlier}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_is_held_up_until_the_write_before_it_is_done() {
+        let mut pending = PendingRequests::default();
+        let (done, wait) = tokio::sync::oneshot::channel::<()>();
+        let response = Box::pin(async move {
+            let _ = wait.await;
+            Response::default()
+        });
+        pending.push_waiting(Some(Api::OffsetCommit), Instant::now(), response);
+        assert!(pending.holds_up(Some(Api::OffsetFetch)));
+        assert!(!pending.holds_up(Some(Api::ApiVersions)));
+        pending.push_ready(Some(Api::ApiVersions), Instant::now(), Response::bytes(vec![0; 100]));
+        assert!(pending.memory_bytes() >= 100);
+        done.send(()).expect("it waits");
+        let mut next = async || {
+            let answered = poll_fn(|context| match pending.poll_next(context) {
+                Some(answered) => Poll::Ready(answered),
+                None => Poll::Pending,
+            });
+            answered.await.api
+        };
+        assert_eq!(next().await, Some(Api::OffsetCommit), "in order");
+        assert_eq!(next().await, Some(Api::ApiVersions));
+        assert!(pending.is_empty() && pending.memory_bytes() == 0);
+        assert!(!pending.holds_up(Some(Api::OffsetFetch)));
+    }
+}

@@ -1,0 +1,99 @@
+//! What all connections of a broker share: the gate, the bounds, and what is counted.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use ottla_metrics::Watchdog;
+use ottla_resources::Ledger;
+use tokio::sync::watch;
+
+use crate::frame_budget::FrameBudget;
+use crate::handshakes::Handshakes;
+use crate::metrics::NetworkMetrics;
+use crate::response_memory::ResponseMemory;
+use crate::service::Service;
+
+/// What all connections of a broker share.
+pub struct ConnectionShared<S: Service> {
+    pub gate: Gate<S>,
+    pub metrics: Arc<NetworkMetrics>,
+    pub frame_bytes_max: usize,
+    /// `connections.max.idle.ms`; none: never.
+    pub idle_timeout: Option<Duration>,
+    /// TLS handshakes of all listeners.
+    pub handshakes: Arc<Handshakes>,
+    pub(super) budget: Arc<FrameBudget>,
+    pub(super) slow_turns: Watchdog,
+    /// Bytes of responses that wait for their clients to read them, of all connections.
+    pub(super) responses: Arc<ResponseMemory>,
+    draining: AtomicBool,
+    /// Requests whose answers have not left.
+    pub(super) pending: AtomicI64,
+}
+
+impl<S: Service> ConnectionShared<S> {
+    pub fn new(
+        identity: Arc<S::Identity>,
+        metrics: Arc<NetworkMetrics>,
+        frame_bytes_max: usize,
+        budget: FrameBudget,
+        responses: Arc<Ledger>,
+        idle_timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            gate: Gate::new(identity),
+            metrics,
+            frame_bytes_max,
+            idle_timeout,
+            handshakes: Arc::default(),
+            budget: Arc::new(budget),
+            slow_turns: Watchdog::default(),
+            responses: ResponseMemory::new(responses),
+            draining: AtomicBool::new(false),
+            pending: AtomicI64::new(0),
+        }
+    }
+
+    /// From now on connections answer what they have read, and read no more.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Requests, of all connections, whose answers have not left.
+    pub fn pending(&self) -> i64 {
+        self.pending.load(Ordering::Acquire)
+    }
+}
+
+/// Closed until the broker has registered and its image has reached the registration.
+pub struct Gate<S: Service> {
+    pub identity: Arc<S::Identity>,
+    service: watch::Sender<Option<Arc<S>>>,
+}
+
+impl<S: Service> Gate<S> {
+    fn new(identity: Arc<S::Identity>) -> Self {
+        Self { identity, service: watch::channel(None).0 }
+    }
+
+    pub fn open(&self, service: Arc<S>) {
+        self.service.send_replace(Some(service));
+    }
+
+    pub(super) fn service(&self) -> Option<Arc<S>> {
+        self.service.borrow().clone()
+    }
+
+    pub(super) fn opened(&self) -> impl Future<Output = ()> + Send + use<S> {
+        let mut service = self.service.subscribe();
+        async move {
+            let _ = service.wait_for(Option::is_some).await;
+        }
+    }
+}

@@ -256,8 +256,8 @@ fn formatter(options: &Options) -> Result<MessageFormatter, ToolError> {
         }
     }
     // Properties of the command line win over the options and the file.
-    properties.extend(options.pairs("property")?);
-    properties.extend(options.pairs("formatter-property")?);
+    properties.extend(options.pairs_or_empty("property"));
+    properties.extend(options.pairs_or_empty("formatter-property"));
     let class = options.get("formatter").unwrap_or("kafka.tools.DefaultMessageFormatter");
     let name = FORMATTER_PACKAGES.iter().find_map(|package| class.strip_prefix(package));
     match name {
@@ -293,6 +293,14 @@ fn group<'a>(
     options: &'a Options,
     property: &impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Option<GroupSettings>, ToolError> {
+    if let (Some(option), Some(other)) = (options.get("group"), property("group.id"))
+        && option != other
+    {
+        return Err(ToolError::Usage(format!(
+            "The group ids provided in different places (directly using '--group', via '--consumer-property', or via \
+             '--consumer.config') do not match. Detected group ids: '{option}', '{other}'"
+        )));
+    }
     let named = options.get("group").or_else(|| property("group.id"));
     if named.is_none() && options.has("partition") {
         return Ok(None);
@@ -425,6 +433,9 @@ mod tests {
         let grouped = |line: &str| planned(line).map(|plan| plan.settings.group.map(|group| group.group));
         assert_eq!(grouped("--topic t --bootstrap-server k --group g"), Ok(Some("g".into())));
         assert_eq!(grouped("--topic t --bootstrap-server k --consumer-property group.id=h"), Ok(Some("h".into())));
+        let both = "--topic t --bootstrap-server k --group g --consumer-property group.id=";
+        assert_eq!(grouped(&format!("{both}g")), Ok(Some("g".into())));
+        assert!(grouped(&format!("{both}h")).is_err_and(|text| text.contains("do not match")));
         assert!(grouped("--topic t --bootstrap-server k --group g --consumer-property session.timeout.ms=x").is_err());
         assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset 7"), Ok(From::At(7)));
         assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset earliest"), Ok(From::Beginning));

@@ -178,8 +178,8 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         let text = "Options --property and --reader-property cannot be specified together.";
         return Err(ToolError::Usage(text.to_owned()));
     }
-    reader.extend(options.pairs("property")?);
-    reader.extend(options.pairs("reader-property")?);
+    reader.extend(options.pairs_or_empty("property"));
+    reader.extend(options.pairs_or_empty("reader-property"));
     Ok(Plan {
         connecting: Connecting { retries_max, backoff, ..Connecting::to(bootstrap(options)?) },
         topic: options.required("topic")?.to_owned(),

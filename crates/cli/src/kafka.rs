@@ -112,6 +112,8 @@ pub struct PartitionDescription {
 #[derive(Clone, Debug, Default)]
 pub struct Connecting {
     pub bootstrap: String,
+    /// What brokers log, show among the members of groups, and find quotas by.
+    pub client_id: Option<String>,
     /// How many times a request is tried again at most.
     pub retries_max: Option<u32>,
     /// The first pause between two tries.
@@ -128,6 +130,9 @@ impl Connecting {
     fn client_config(self) -> ClientConfig {
         let mut config = ClientConfig::new(&self.bootstrap);
         config.connection.security = client_security::security();
+        if self.client_id.is_some() {
+            config.connection.client_id = self.client_id;
+        }
         config.retries_max = self.retries_max;
         if let Some(backoff) = self.backoff {
             config.backoff = backoff;

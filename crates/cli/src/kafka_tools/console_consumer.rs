@@ -14,7 +14,7 @@ use super::options::{OptionSpec, Options, Takes, flag, refused, value};
 use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool, warn_unused};
 use crate::consumer::{FETCH_BYTES, From, Incoming, Settings, Source, Topics};
 use crate::group_consumer::GroupSettings;
-use crate::kafka::Kafka;
+use crate::kafka::{Connecting, Kafka};
 use crate::{err, out, output};
 
 pub(super) static SPECS: &[OptionSpec] = &[
@@ -24,12 +24,12 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-property",
         "String: consumer_prop",
-        "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
+        "auto.offset.reset, client.id, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
     ),
     value(
         "consumer-property",
         "String: consumer_prop",
-        "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
+        "auto.offset.reset, client.id, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
     ),
     value("consumer.config", "String: config file", "The older name of --command-config."),
     refused("enable-systest-events", Takes::Nothing, "there is no log of events"),
@@ -73,6 +73,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
 const PROPERTIES: &[&str] = &[
     "auto.commit.interval.ms",
     "auto.offset.reset",
+    "client.id",
     "enable.auto.commit",
     "group.id",
     "group.instance.id",
@@ -83,6 +84,8 @@ const PROPERTIES: &[&str] = &[
     "session.timeout.ms",
 ];
 
+/// That of Kafka's tool: it is seen among the members of groups, and documents set quotas for it.
+const CLIENT_ID: &str = "console-consumer";
 const LOGGER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 
 /// How messages are printed.
@@ -108,7 +111,7 @@ impl MessageFormatter {
 }
 
 struct Plan {
-    bootstrap: String,
+    connecting: Connecting,
     topics: Topics,
     settings: Settings,
     formatter: MessageFormatter,
@@ -200,7 +203,10 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     warn_unused(&properties, PROPERTIES, "org.apache.kafka.clients.consumer.ConsumerConfig");
     let formatter = formatter(options)?;
     Ok(Plan {
-        bootstrap: bootstrap(options)?.to_owned(),
+        connecting: Connecting {
+            client_id: Some(property("client.id").unwrap_or(CLIENT_ID).to_owned()),
+            ..Connecting::to(bootstrap(options)?)
+        },
         topics,
         settings: Settings {
             partition,
@@ -326,7 +332,7 @@ fn group<'a>(
 }
 
 async fn consume(plan: Plan, printed: &mut u64) -> Result<ExitCode, ToolError> {
-    let kafka = Kafka::connect(&plan.bootstrap).await?;
+    let kafka = Kafka::connect_with(plan.connecting.clone()).await?;
     let mut source = Source::open(&kafka, plan.topics.clone(), plan.settings.clone()).await?;
     let read = tokio::select! {
         read = print(&plan, &mut source, printed) => read,

@@ -15,6 +15,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a tool waits for brokers that a new topic needs and that have not registered yet. Scripts rely on the
 /// seconds that a tool of Java takes to start: they create topics as soon as one broker of a new cluster answers.
 pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(3);
+/// How often the line of a tool that waits may name another reason: where standard error is a file, each is a new line.
+const REASON_PERIOD: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
 pub const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long brokers may take over an admin request; Kafka's tools allow as much.
@@ -57,6 +59,12 @@ impl From<ClientError> for KafkaError {
             other => Self::Failed(other),
         }
     }
+}
+
+/// Whether a text can be `host:port` at all.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 pub struct NewTopic {
@@ -104,6 +112,8 @@ pub struct PartitionDescription {
 #[derive(Clone, Debug, Default)]
 pub struct Connecting {
     pub bootstrap: String,
+    /// What brokers log, show among the members of groups, and find quotas by.
+    pub client_id: Option<String>,
     /// How many times a request is tried again at most.
     pub retries_max: Option<u32>,
     /// The first pause between two tries.
@@ -120,6 +130,9 @@ impl Connecting {
     fn client_config(self) -> ClientConfig {
         let mut config = ClientConfig::new(&self.bootstrap);
         config.connection.security = client_security::security();
+        if self.client_id.is_some() {
+            config.connection.client_id = self.client_id;
+        }
         config.retries_max = self.retries_max;
         if let Some(backoff) = self.backoff {
             config.backoff = backoff;
@@ -148,7 +161,14 @@ impl Kafka {
     pub async fn connect_with(how: Connecting) -> Result<Self, KafkaError> {
         let bootstrap = how.bootstrap.clone();
         let mut progress = Progress::new(Duration::from_secs(1));
-        let client = Client::new(how.client_config());
+        let config = how.client_config();
+        if let Some(address) = config.bootstrap.iter().find(|address| !is_address(address)) {
+            // Kafka's words. Waiting would not make it an address.
+            let message = format!("Invalid url in bootstrap.servers: {address}");
+            return Err(KafkaError::refused(ErrorCode::InvalidConfig, &message));
+        }
+        let client = Client::new(config);
+        let (mut line, mut told_at) = (String::new(), Instant::now());
         loop {
             let error = match client.metadata(Some(&[])).await {
                 Ok(_) => {
@@ -161,7 +181,11 @@ impl Kafka {
                 progress.clear();
                 return Err(error.into());
             }
-            progress.show(&format!("waiting for {bootstrap}"));
+            if line.is_empty() || told_at.elapsed() > REASON_PERIOD {
+                line = format!("waiting up to {} s for {bootstrap}: {error}", CONNECT_PATIENCE.as_secs());
+                told_at = Instant::now();
+            }
+            progress.show(&line);
             tokio::time::sleep(CONNECT_PAUSE).await;
         }
     }

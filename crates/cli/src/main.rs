@@ -26,6 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::ErrorKind;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -65,7 +66,13 @@ fn run() -> anyhow::Result<ExitCode> {
         runtime.shutdown_background();
         return code.ok_or_else(|| anyhow::anyhow!("{called} is not the name of a tool"));
     }
-    let arguments = commands::Arguments::parse();
+    let arguments = match commands::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp && output::page(&error.render().ansi().to_string()) => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => error.exit(),
+    };
     if let Some(ended) = arguments.run_services() {
         return ended.map(|()| ExitCode::SUCCESS);
     }

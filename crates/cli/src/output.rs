@@ -1,13 +1,38 @@
 //! The output of the tools. If the reader is gone (`| head`), the program ends quietly instead of with a panic.
 
 use std::fmt::Arguments;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::{Command, Stdio};
 
 use crate::calendar::civil;
 
 /// Writes a line to standard output; see [`crate::out!`].
 pub fn line(text: Arguments<'_>) {
     ended(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// A text up to this length is shown without a pager: every terminal has as many lines.
+const SCREEN_LINES: usize = 24;
+/// What a shell ends with if it does not find the program.
+const NOT_FOUND: i32 = 127;
+
+/// Shows a long text through PAGER, else `less`, where a person reads it. Whether it did: without a terminal or a pager
+/// the caller writes the text itself.
+pub fn page(text: &str) -> bool {
+    let is_read = io::stdin().is_terminal() && io::stdout().is_terminal();
+    is_read && text.lines().count() >= SCREEN_LINES && paged(text).unwrap_or(false)
+}
+
+fn paged(text: &str) -> io::Result<bool> {
+    let own = std::env::var("PAGER").ok().filter(|pager| !pager.trim().is_empty());
+    // Less ends by itself if the text fits the screen, and leaves it there.
+    let pager = own.as_deref().unwrap_or("less -FRX");
+    let mut child = Command::new("sh").args(["-c", pager]).stdin(Stdio::piped()).spawn()?;
+    if let Some(mut to_pager) = child.stdin.take() {
+        // Who leaves the pager early closes the pipe: no error.
+        let _ = to_pager.write_all(text.as_bytes());
+    }
+    Ok(child.wait()?.code() != Some(NOT_FOUND))
 }
 
 /// Writes bytes to standard output as they are.

@@ -1,5 +1,7 @@
 //! Configurations of topics, brokers, groups and subscriptions to clients' metrics: the current values, and changes.
 
+use std::time::{Duration, Instant};
+
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest};
@@ -23,6 +25,10 @@ pub enum ConfigResource {
     Group(String),
     ClientMetrics(String),
 }
+
+/// How far the image of a broker may be behind a topic that was just created. After that the topic does not exist:
+/// Kafka's client asks once, and nobody who misspelt a name waits for the whole retry timeout.
+const NEW_TOPIC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Kafka's `ConfigResource.Type` of a [`ConfigResource::ClientMetrics`].
 pub const CONFIG_CLIENT_METRICS: i8 = 16;
@@ -95,7 +101,8 @@ impl Client {
                 }
             }
         };
-        let configs = self.retry(None, |_| true, attempt).await?;
+        let may_appear = until_topic_must_exist();
+        let configs = self.retry(None, may_appear, attempt).await?;
         let entries = configs.into_iter().map(|config| ConfigEntry {
             name: config.name.to_string(),
             value: config.value.map(|value| value.to_string()),
@@ -143,7 +150,8 @@ impl Client {
             }
         };
         // Setting the same value again is harmless, but a retry must not undo a later change by another client.
-        self.retry(None, |error| error.outcome() != Outcome::Unknown, attempt).await
+        let may_appear = until_topic_must_exist();
+        self.retry(None, |error| error.outcome() != Outcome::Unknown && may_appear(error), attempt).await
     }
 
     /// The names of the resources of a kind that have, or could have, configurations. A broker whose version of the
@@ -170,4 +178,10 @@ impl Client {
             None => self.admin_link().await,
         }
     }
+}
+
+/// Whether an error may pass: that a topic does not exist, only for [`NEW_TOPIC_PATIENCE`] from now on.
+fn until_topic_must_exist() -> impl Fn(&ClientError) -> bool {
+    let began = Instant::now();
+    move |error| error.code() != Some(ErrorCode::UnknownTopicOrPartition) || began.elapsed() < NEW_TOPIC_PATIENCE
 }

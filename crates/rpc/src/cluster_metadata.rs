@@ -66,7 +66,9 @@ pub fn check_secret(secret: Option<&ClusterSecret>, metadata: &MetadataMap) -> R
     match shown {
         Some(shown) if secret.matches(&shown) => Ok(()),
         Some(_) => Err(Status::unauthenticated("cluster.secret is another one here")),
-        None => Err(Status::unauthenticated("this call needs the cluster's secret (cluster.secret)")),
+        None => Err(Status::unauthenticated(
+            "this call needs the cluster's secret (cluster.secret; of ottla: --cluster-secret-file FILE)",
+        )),
     }
 }
 

@@ -103,6 +103,11 @@ pub async fn broker(command: BrokerCommand) -> Result<()> {
         }
         BrokerCommand::Undrain { broker, at } => {
             let kafka = Kafka::connect(&at.addresses().await?).await?;
+            // The broker itself takes the change: without it the client would only wait for it.
+            ensure!(
+                is_live(kafka.client(), BrokerId(broker)).await?,
+                "broker {broker} does not run: start it, then ottla broker undrain {broker}"
+            );
             let change = [ConfigChange::Delete { name: CORDON.to_owned() }];
             kafka.client().alter_configs(&ConfigResource::Broker(BrokerId(broker)), &change).await?;
             out!("broker {broker} gets new replicas again");

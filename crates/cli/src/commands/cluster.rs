@@ -144,23 +144,41 @@ async fn await_leader(coordinators: &Coordinators) -> Result<()> {
 async fn members(coordinators: &Coordinators) -> Result<()> {
     let status = quorum::status(&coordinators.addresses().await?, quorum::TIMEOUT).await?;
     out!("cluster {}  term {}  committed revision {}", status.cluster_id, status.term, status.committed_revision);
+    let leader = status.members.iter().find(|member| member.coordinator_id == status.leader_id);
+    let now = leader.map(|leader| leader.heard_at_ms);
     for member in &status.members {
         let role = match member.coordinator_id == status.leader_id {
             true => "  quorum leader",
             false if member.learner => "  learner",
             false => "",
         };
+        let silence = silence(now, member.heard_at_ms).map_or_else(String::new, |silence| format!("  {silence}"));
         // Only the leader knows how far the others are.
         let matched = match member.matched_revision {
             0 => String::new(),
             revision => format!("  has revision {revision}"),
         };
-        out!("{}  {}{matched}{role}", member.coordinator_id, member.address);
+        out!("{}  {}{matched}{role}{silence}", member.coordinator_id, member.address);
     }
     if status.leader_id == 0 {
         bail!("there is no quorum leader (asked coordinator {})", status.coordinator_id);
     }
     Ok(())
+}
+
+/// Longer than some heartbeats, each of which a coordinator answers.
+const SILENT_MAX_MS: i64 = 2_000;
+
+/// That a coordinator was not heard of, by the leader's clock; `now` is when the leader last heard of itself. The
+/// revision that a dead coordinator had looks well as long as nothing changes.
+fn silence(now: Option<i64>, heard_at_ms: i64) -> Option<String> {
+    // Another coordinator than the leader does not know.
+    let now = now.filter(|now| *now > 0)?;
+    match now - heard_at_ms {
+        silent if silent <= SILENT_MAX_MS => None,
+        silent if heard_at_ms > 0 => Some(format!("silent for {} s", silent / 1_000)),
+        _ => Some("silent".to_owned()),
+    }
 }
 
 #[derive(Subcommand)]
@@ -229,8 +247,14 @@ fn broker_table(listed: &ListBrokersResponse) -> Table {
 
 fn voter_table(health: &ClusterHealthResponse) -> Table {
     let mut table = Table::new(&["coordinator", "role", "address", "lag"]);
+    let leader = health.quorum.iter().find(|voter| voter.coordinator_id == health.quorum_leader_id);
+    let now = leader.map(|leader| leader.heard_at_ms);
     for voter in &health.quorum {
-        let role = if voter.coordinator_id == health.quorum_leader_id { "quorum leader" } else { "follower" };
+        let role = match silence(now, voter.heard_at_ms) {
+            _ if voter.coordinator_id == health.quorum_leader_id => "quorum leader".to_owned(),
+            None => "follower".to_owned(),
+            Some(silence) => silence,
+        };
         table.push([voter.coordinator_id.into(), role.into(), voter.address.as_str().into(), voter.lag.into()]);
     }
     table

@@ -128,6 +128,6 @@ async fn alter(of: &Resource, changes: Vec<ConfigChange>, at: &Bootstrap) -> Res
     let resource = of.to_resource()?;
     let kafka = Kafka::connect(&at.addresses().await?).await?;
     kafka.client().alter_configs(&resource, &changes).await?;
-    out!("changed {} values", changes.len());
+    out!("changed {} {}", changes.len(), if changes.len() == 1 { "value" } else { "values" });
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::io::BufRead as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ottla_rpc::AdminClient;
 use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest, Node};
+use ottla_rpc::{AdminClient, CallError};
 
 use super::usage;
 use crate::quorum::{self, TIMEOUT};
@@ -53,6 +53,11 @@ pub async fn run(is_zookeepers: bool, arguments: &[String]) -> ExitCode {
         Err(error) => return told(Err(error)),
     };
     out!("Connecting to {connect}\n");
+    if let Err(error) = tree.connected().await {
+        return told(Err(error));
+    }
+    // What ZooKeeper's shell shows of its session; scripts count these lines.
+    out!("WATCHER::\n\nWatchedEvent state:SyncConnected type:None path:null");
     if !command.is_empty() {
         return told(tree.answer(&command).await);
     }
@@ -88,6 +93,15 @@ struct Tree {
 }
 
 impl Tree {
+    /// Waits until a coordinator answers, whatever it says.
+    async fn connected(&self) -> anyhow::Result<()> {
+        let request = GetNodeRequest { path: "/".to_owned(), linearizable: true };
+        match self.client.get_node(request, self.timeout).await {
+            Ok(_) | Err(CallError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn answer(&self, words: &[&str]) -> anyhow::Result<String> {
         let [command, options @ .., path] = words else { anyhow::bail!("{COMMANDS}, with a path") };
         let has = |option: &str| options.contains(&option);
@@ -115,21 +129,32 @@ impl Tree {
             false => None,
         };
         let listed = names.map(|names| format!("[{}]", names.join(", ")));
-        let content = node.as_ref().filter(|_| *command == "get").map(|node| node.json.clone());
+        let content = node.as_ref().filter(|_| *command == "get").map(|node| match node.json.as_str() {
+            // As ZooKeeper's shell shows a node without data.
+            "" => "null".to_owned(),
+            json => json.to_owned(),
+        });
         let stat = node.as_ref().filter(|_| *command == "stat" || has("-s")).map(stat);
         Ok([listed, content, stat].into_iter().flatten().collect::<Vec<_>>().join("\n"))
     }
 
     async fn names(&self, path: &str, recursive: bool) -> anyhow::Result<Vec<String>> {
         let request = ListNodesRequest { path: path.to_owned(), recursive, linearizable: true };
-        Ok(self.client.list_nodes(request, self.timeout).await?.names)
+        let listed = self.client.list_nodes(request, self.timeout).await;
+        Ok(listed.map_err(|error| failed(path, error))?.names)
     }
 
     async fn node(&self, path: &str) -> anyhow::Result<Node> {
         let request = GetNodeRequest { path: path.to_owned(), linearizable: true };
-        let node = self.client.get_node(request, self.timeout).await?.node;
+        let found = self.client.get_node(request, self.timeout).await;
+        let node = found.map_err(|error| failed(path, error))?.node;
         node.ok_or_else(|| anyhow::anyhow!("Node does not exist: {path}"))
     }
+}
+
+/// In ZooKeeper's words, where a node is not there.
+fn failed(path: &str, error: CallError) -> anyhow::Error {
+    if error.is_not_found() { anyhow::anyhow!("Node does not exist: {path}") } else { error.into() }
 }
 
 fn stat(node: &Node) -> String {

@@ -149,7 +149,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
         Err(error) => return refuse_options(&error.into(), SPECS),
     };
     if options.has("help") {
-        out!("{}", super::options::usage(SPECS).trim_end());
+        super::tell(super::options::usage(SPECS).trim_end());
         return ExitCode::SUCCESS;
     }
     if options.has("version") {

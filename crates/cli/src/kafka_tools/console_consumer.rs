@@ -14,7 +14,7 @@ use super::options::{OptionSpec, Options, Takes, flag, refused, value};
 use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool, warn_unused};
 use crate::consumer::{FETCH_BYTES, From, Incoming, Settings, Source, Topics};
 use crate::group_consumer::GroupSettings;
-use crate::kafka::Kafka;
+use crate::kafka::{Connecting, Kafka};
 use crate::{err, out, output};
 
 pub(super) static SPECS: &[OptionSpec] = &[
@@ -24,12 +24,12 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-property",
         "String: consumer_prop",
-        "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
+        "auto.offset.reset, client.id, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
     ),
     value(
         "consumer-property",
         "String: consumer_prop",
-        "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
+        "auto.offset.reset, client.id, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
     ),
     value("consumer.config", "String: config file", "The older name of --command-config."),
     refused("enable-systest-events", Takes::Nothing, "there is no log of events"),
@@ -73,6 +73,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
 const PROPERTIES: &[&str] = &[
     "auto.commit.interval.ms",
     "auto.offset.reset",
+    "client.id",
     "enable.auto.commit",
     "group.id",
     "group.instance.id",
@@ -83,6 +84,8 @@ const PROPERTIES: &[&str] = &[
     "session.timeout.ms",
 ];
 
+/// That of Kafka's tool: it is seen among the members of groups, and documents set quotas for it.
+const CLIENT_ID: &str = "console-consumer";
 const LOGGER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 
 /// How messages are printed.
@@ -108,7 +111,7 @@ impl MessageFormatter {
 }
 
 struct Plan {
-    bootstrap: String,
+    connecting: Connecting,
     topics: Topics,
     settings: Settings,
     formatter: MessageFormatter,
@@ -200,7 +203,10 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     warn_unused(&properties, PROPERTIES, "org.apache.kafka.clients.consumer.ConsumerConfig");
     let formatter = formatter(options)?;
     Ok(Plan {
-        bootstrap: bootstrap(options)?.to_owned(),
+        connecting: Connecting {
+            client_id: Some(property("client.id").unwrap_or(CLIENT_ID).to_owned()),
+            ..Connecting::to(bootstrap(options)?)
+        },
         topics,
         settings: Settings {
             partition,
@@ -256,8 +262,8 @@ fn formatter(options: &Options) -> Result<MessageFormatter, ToolError> {
         }
     }
     // Properties of the command line win over the options and the file.
-    properties.extend(options.pairs("property")?);
-    properties.extend(options.pairs("formatter-property")?);
+    properties.extend(options.pairs_or_empty("property"));
+    properties.extend(options.pairs_or_empty("formatter-property"));
     let class = options.get("formatter").unwrap_or("kafka.tools.DefaultMessageFormatter");
     let name = FORMATTER_PACKAGES.iter().find_map(|package| class.strip_prefix(package));
     match name {
@@ -293,6 +299,14 @@ fn group<'a>(
     options: &'a Options,
     property: &impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Option<GroupSettings>, ToolError> {
+    if let (Some(option), Some(other)) = (options.get("group"), property("group.id"))
+        && option != other
+    {
+        return Err(ToolError::Usage(format!(
+            "The group ids provided in different places (directly using '--group', via '--consumer-property', or via \
+             '--consumer.config') do not match. Detected group ids: '{option}', '{other}'"
+        )));
+    }
     let named = options.get("group").or_else(|| property("group.id"));
     if named.is_none() && options.has("partition") {
         return Ok(None);
@@ -318,7 +332,7 @@ fn group<'a>(
 }
 
 async fn consume(plan: Plan, printed: &mut u64) -> Result<ExitCode, ToolError> {
-    let kafka = Kafka::connect(&plan.bootstrap).await?;
+    let kafka = Kafka::connect_with(plan.connecting.clone()).await?;
     let mut source = Source::open(&kafka, plan.topics.clone(), plan.settings.clone()).await?;
     let read = tokio::select! {
         read = print(&plan, &mut source, printed) => read,
@@ -425,6 +439,9 @@ mod tests {
         let grouped = |line: &str| planned(line).map(|plan| plan.settings.group.map(|group| group.group));
         assert_eq!(grouped("--topic t --bootstrap-server k --group g"), Ok(Some("g".into())));
         assert_eq!(grouped("--topic t --bootstrap-server k --consumer-property group.id=h"), Ok(Some("h".into())));
+        let both = "--topic t --bootstrap-server k --group g --consumer-property group.id=";
+        assert_eq!(grouped(&format!("{both}g")), Ok(Some("g".into())));
+        assert!(grouped(&format!("{both}h")).is_err_and(|text| text.contains("do not match")));
         assert!(grouped("--topic t --bootstrap-server k --group g --consumer-property session.timeout.ms=x").is_err());
         assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset 7"), Ok(From::At(7)));
         assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset earliest"), Ok(From::Beginning));

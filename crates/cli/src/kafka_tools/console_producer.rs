@@ -17,6 +17,7 @@ use crate::{err, lines, out};
 const PROPERTIES: &[&str] = &[
     "acks",
     "batch.size",
+    "client.id",
     "compression.type",
     "linger.ms",
     "max.block.ms",
@@ -25,7 +26,7 @@ const PROPERTIES: &[&str] = &[
     "retry.backoff.ms",
     "security.protocol",
 ];
-const PROPERTIES_HELP: &str = "acks, batch.size, compression.type, linger.ms, max.block.ms, request.timeout.ms, retries and retry.backoff.ms are used.";
+const PROPERTIES_HELP: &str = "acks, batch.size, client.id, compression.type, linger.ms, max.block.ms, request.timeout.ms, retries and retry.backoff.ms are used.";
 
 pub(super) static SPECS: &[OptionSpec] = &[
     value("batch-size", "Integer: size", "The most bytes of records in one batch of a partition."),
@@ -75,6 +76,8 @@ pub(super) static SPECS: &[OptionSpec] = &[
 /// Kafka's reader of lines, by its names of two releases.
 const LINE_READERS: &[&str] =
     &["kafka.tools.ConsoleProducer$LineMessageReader", "org.apache.kafka.tools.LineMessageReader"];
+/// That of Kafka's tool: documents set quotas for it.
+const CLIENT_ID: &str = "console-producer";
 /// Kafka's default of `max.block.ms`.
 const MAX_BLOCK: Duration = Duration::from_secs(60);
 const LOGGER: &str = "org.apache.kafka.clients.producer.internals.ErrorLoggingCallback";
@@ -178,10 +181,15 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         let text = "Options --property and --reader-property cannot be specified together.";
         return Err(ToolError::Usage(text.to_owned()));
     }
-    reader.extend(options.pairs("property")?);
-    reader.extend(options.pairs("reader-property")?);
+    reader.extend(options.pairs_or_empty("property"));
+    reader.extend(options.pairs_or_empty("reader-property"));
     Ok(Plan {
-        connecting: Connecting { retries_max, backoff, ..Connecting::to(bootstrap(options)?) },
+        connecting: Connecting {
+            client_id: Some(property("client.id").unwrap_or(CLIENT_ID).to_owned()),
+            retries_max,
+            backoff,
+            ..Connecting::to(bootstrap(options)?)
+        },
         topic: options.required("topic")?.to_owned(),
         settings,
         max_block,

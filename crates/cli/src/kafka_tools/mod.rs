@@ -45,7 +45,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::client_security;
 use crate::kafka::KafkaError;
-use crate::output::log_time;
+use crate::output::{self, log_time};
 use crate::{err, out};
 use options::{OptionSpec, Options, OptionsError};
 
@@ -150,7 +150,7 @@ where
         Err(error) => return refuse_options(&error.into(), specs),
     };
     if options.has("help") {
-        out!("{}", options::usage(specs).trim_end());
+        tell(options::usage(specs).trim_end());
         return ExitCode::SUCCESS;
     }
     if options.has("version") {
@@ -162,6 +162,13 @@ where
     match planned {
         Ok(plan) => execute(plan).await,
         Err(error) => refuse_options(&error, specs),
+    }
+}
+
+/// Answers `--help`.
+pub fn tell(help: &str) {
+    if !output::page(help) {
+        out!("{help}");
     }
 }
 

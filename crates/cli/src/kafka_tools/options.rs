@@ -162,6 +162,15 @@ impl Options {
             })
             .collect()
     }
+
+    /// As `pairs`; an entry without `=` has an empty value, as readers and formatters of Kafka take it.
+    pub fn pairs_or_empty(&self, name: &str) -> Vec<(String, String)> {
+        let pair = |text: &String| {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            (key.trim().to_owned(), value.to_owned())
+        };
+        self.all(name).iter().map(pair).collect()
+    }
 }
 
 fn find(specs: &'static [OptionSpec], name: &str) -> Result<&'static OptionSpec, OptionsError> {

@@ -83,7 +83,7 @@ enum Command {
 pub async fn run(arguments: &[String]) -> ExitCode {
     let (command, options) = match plan(arguments) {
         Ok((Command::Help, _)) => {
-            out!("{USAGE}\n\n{}", usage(SPECS).trim_end());
+            super::tell(&format!("{USAGE}\n\n{}", usage(SPECS).trim_end()));
             return ExitCode::SUCCESS;
         }
         Ok((Command::Version, _)) => {

@@ -16,6 +16,9 @@ use crate::service::requests::stopping;
 
 /// Revisions that a coordinator may lack without being behind: those of some heartbeats.
 const LAG_MAX: u64 = 1_000;
+/// How long a coordinator may be silent: it answers each of the leader's heartbeats. Its lag does not tell: in a quorum
+/// without changes, a dead coordinator lacks nothing.
+const SILENT_MAX_MS: i64 = 2_000;
 /// Brokers that one line names.
 const NAMED_MAX: usize = 10;
 
@@ -103,6 +106,12 @@ fn judged(
         let text = plural(count(fenced.len()), "broker is down", "brokers are down");
         degraded.push(format!("{text}: {}{more}", named.join(", ")));
     }
+    // By the leader's clock alone, which is that of the times: the leader has heard of itself now.
+    let now = quorum.iter().find(|voter| progress.is_some_and(|progress| progress.leader.0 == voter.coordinator_id));
+    let now = now.map(|leader| leader.heard_at_ms);
+    for voter in quorum.iter().filter(|voter| now.is_some_and(|now| now - voter.heard_at_ms > SILENT_MAX_MS)) {
+        degraded.push(format!("coordinator {} does not answer", voter.coordinator_id));
+    }
     for voter in quorum.iter().filter(|voter| voter.lag > LAG_MAX) {
         degraded.push(format!("coordinator {} lacks {} revisions", voter.coordinator_id, voter.lag));
     }
@@ -164,10 +173,21 @@ mod tests {
             &image,
             Revision(9),
             PartitionCounts::default(),
-            Some(&QuorumProgress { committed: Revision(5_000), voters, ..progress }),
+            Some(&QuorumProgress { committed: Revision(5_000), voters, ..progress.clone() }),
         );
         assert_eq!(behind.problems, ["no broker lives", "coordinator 1 lacks 5000 revisions"]);
         assert_eq!(behind.quorum.iter().map(|voter| voter.coordinator_id).collect::<Vec<_>>(), [1]);
+        let heard = |id, ms| {
+            let mut voter = member(id, true);
+            voter.progress.heard_at = TimestampMs(ms);
+            voter
+        };
+        let voters = vec![heard(1, 7_000), heard(2, 10_000), heard(3, 8_000), heard(4, -1)];
+        let counts_of_none = PartitionCounts::default();
+        let progress = QuorumProgress { committed: Revision(0), voters, ..progress };
+        let silent = super::judged(&image, Revision(9), counts_of_none, Some(&progress));
+        let expected = ["no broker lives", "coordinator 1 does not answer", "coordinator 4 does not answer"];
+        assert_eq!(silent.problems, expected);
         let lost = super::judged(&image, Revision(9), counts, None);
         assert!(lost.problems[0].contains("no quorum leader"), "{:?}", lost.problems);
     }

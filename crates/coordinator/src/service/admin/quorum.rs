@@ -1,7 +1,7 @@
 //! The members of the quorum: who they are, and changes of them.
 
 use ottla_metadata::controller::ChangeQuorum;
-use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_model::{CoordinatorId, IncarnationId, TimestampMs};
 use ottla_rpc::admin::{
     AddQuorumMemberRequest, ChangeQuorumResponse, QuorumMember, QuorumStatusResponse, RemoveQuorumMemberRequest,
     TransferQuorumLeadershipRequest,
@@ -17,6 +17,11 @@ impl AdminService {
         let formed = self.shared.require_formed()?;
         let status = formed.driver.status().await.map_err(|_| stopping())?;
         let matched = |id| status.peers.iter().find(|peer| peer.id == id).map_or(0, |peer| peer.matched.0);
+        let progress = formed.driver.progress().await.map_err(|_| stopping())?;
+        let heard_at = |id| {
+            let voter = progress.iter().flat_map(|progress| &progress.voters).find(|voter| voter.id == id);
+            voter.map_or(TimestampMs::NONE, |voter| voter.progress.heard_at)
+        };
         let known = formed.members();
         let members = known.by_id.iter().map(|(&id, member)| QuorumMember {
             coordinator_id: id.0,
@@ -24,6 +29,7 @@ impl AdminService {
             matched_revision: matched(id),
             learner: !member.is_voter,
             disk_id: member.disk.map(|disk| disk.to_string()).unwrap_or_default(),
+            heard_at_ms: heard_at(id).0,
         });
         let cluster_id = formed.view.get().image.cluster_id().map(ToString::to_string);
         Ok(QuorumStatusResponse {

@@ -11,6 +11,7 @@ use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::FetchRequest as Fetch;
 use ottla_protocol::{Api, decode_response, encode_request};
+use ottla_test_requests::{Ask, Names, authorized_operations};
 
 use super::harness::*;
 use crate::authorization::{Checked, requirements};
@@ -48,254 +49,22 @@ fn allow(cluster: &Cluster, resource_type: ResourceType, name: &str, operations:
     set_rules(cluster, &ResourcePattern::literal(resource_type, name), operations);
 }
 
-/// The error codes of a request that asks for something of each thing that the API is about.
-#[expect(clippy::too_many_lines, reason = "one arm for each API")]
-fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
-    let id = uuid::Uuid::from_bytes(topic.0);
-    let (t, g) = (topic_name("t"), GroupId(text("g")));
-    let x = TransactionalId(text("x"));
-    match api {
-        Api::ApiVersions | Api::SaslHandshake | Api::SaslAuthenticate => vec![],
-        Api::Produce => {
-            let batch = batch(&["a"]);
-            vec![broker.produce(TopicRef::Id(topic), 0, &batch, 1, NEVER_MS).error.code()]
-        }
-        Api::Fetch => {
-            let fetched = broker.fetch(&fetch_of(topic, vec![wanted(0, 0)]));
-            vec![only(&fetched).error.code()]
-        }
-        Api::ListOffsets => {
-            use list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-            let asked = ListOffsetsTopic::default()
-                .with_name(t)
-                .with_partitions(vec![ListOffsetsPartition::default().with_timestamp(-1)]);
-            let response = answer(broker, 7, &ListOffsetsRequest::default().with_topics(vec![asked]));
-            vec![response.topics[0].partitions[0].error_code]
-        }
-        Api::Metadata => {
-            use metadata_request::MetadataRequestTopic;
-            let asked = MetadataRequestTopic::default().with_name(Some(t));
-            let response = answer(broker, 12, &MetadataRequest::default().with_topics(Some(vec![asked])));
-            vec![response.topics[0].error_code]
-        }
-        Api::OffsetCommit => {
-            use offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-            let asked = OffsetCommitRequestTopic::default()
-                .with_name(t)
-                .with_partitions(vec![OffsetCommitRequestPartition::default()]);
-            let request = OffsetCommitRequest::default().with_group_id(g).with_topics(vec![asked]);
-            vec![answer(broker, 8, &request).topics[0].partitions[0].error_code]
-        }
-        Api::OffsetFetch => {
-            use offset_fetch_request::OffsetFetchRequestGroup;
-            let asked = OffsetFetchRequestGroup::default().with_group_id(g).with_topics(None);
-            vec![answer(broker, 8, &OffsetFetchRequest::default().with_groups(vec![asked])).groups[0].error_code]
-        }
-        Api::FindCoordinator => (0..=1)
-            .map(|kind| {
-                let request =
-                    FindCoordinatorRequest::default().with_key_type(kind).with_coordinator_keys(vec![text("k")]);
-                answer(broker, 4, &request).coordinators[0].error_code
-            })
-            .collect(),
-        Api::JoinGroup => vec![answer(broker, 5, &JoinGroupRequest::default().with_group_id(g)).error_code],
-        Api::Heartbeat => vec![answer(broker, 4, &HeartbeatRequest::default().with_group_id(g)).error_code],
-        Api::LeaveGroup => vec![answer(broker, 4, &LeaveGroupRequest::default().with_group_id(g)).error_code],
-        Api::SyncGroup => vec![answer(broker, 4, &SyncGroupRequest::default().with_group_id(g)).error_code],
-        Api::DescribeGroups => {
-            let request = DescribeGroupsRequest::default().with_groups(vec![g]);
-            vec![answer(broker, 5, &request).groups[0].error_code]
-        }
-        Api::ConsumerGroupDescribe => {
-            let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![g]);
-            vec![answer(broker, 0, &request).groups[0].error_code]
-        }
-        Api::ConsumerGroupHeartbeat => {
-            let request = ConsumerGroupHeartbeatRequest::default().with_group_id(g).with_member_id(text("m"));
-            vec![answer(broker, 0, &request).error_code]
-        }
-        // What may not be seen is left out.
-        Api::ListGroups => vec![answer(broker, 4, &ListGroupsRequest::default()).error_code],
-        Api::ListTransactions => vec![answer(broker, 0, &ListTransactionsRequest::default()).error_code],
-        Api::CreateTopics => {
-            use create_topics_request::CreatableTopic;
-            let asked = CreatableTopic::default().with_name(topic_name("new")).with_num_partitions(1);
-            vec![answer(broker, 5, &CreateTopicsRequest::default().with_topics(vec![asked])).topics[0].error_code]
-        }
-        Api::DeleteTopics => {
-            use delete_topics_request::DeleteTopicState;
-            let by_name = DeleteTopicState::default().with_name(Some(t));
-            let by_id = DeleteTopicState::default().with_name(None).with_topic_id(id);
-            let request = DeleteTopicsRequest::default().with_topics(vec![by_name, by_id]).with_timeout_ms(1_000);
-            answer(broker, 6, &request).responses.iter().map(|one| one.error_code).collect()
-        }
-        Api::DeleteRecords => {
-            use delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
-            let partitions = vec![DeleteRecordsPartition::default()];
-            let asked = DeleteRecordsTopic::default().with_name(t).with_partitions(partitions);
-            let response = answer(broker, 2, &DeleteRecordsRequest::default().with_topics(vec![asked]));
-            vec![response.topics[0].partitions[0].error_code]
-        }
-        Api::CreatePartitions => {
-            use create_partitions_request::CreatePartitionsTopic;
-            let asked = CreatePartitionsTopic::default().with_name(t).with_count(9);
-            vec![answer(broker, 2, &CreatePartitionsRequest::default().with_topics(vec![asked])).results[0].error_code]
-        }
-        Api::InitProducerId => [None, Some(x)]
-            .into_iter()
-            .map(|id| answer(broker, 4, &InitProducerIdRequest::default().with_transactional_id(id)).error_code)
-            .collect(),
-        Api::OffsetForLeaderEpoch => {
-            use offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
-            let partitions = vec![OffsetForLeaderPartition::default()];
-            let asked = OffsetForLeaderTopic::default().with_topic(t).with_partitions(partitions);
-            let response = answer(broker, 3, &OffsetForLeaderEpochRequest::default().with_topics(vec![asked]));
-            vec![response.topics[0].partitions[0].error_code]
-        }
-        Api::AddPartitionsToTxn => {
-            use add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-            let asked = AddPartitionsToTxnTopic::default().with_name(t).with_partitions(vec![0]);
-            let request = AddPartitionsToTxnRequest::default()
-                .with_v3_and_below_transactional_id(x)
-                .with_v3_and_below_topics(vec![asked]);
-            let of_client = &answer(broker, 3, &request).results_by_topic_v3_and_below[0];
-            let of_leader = answer(broker, 4, &AddPartitionsToTxnRequest::default());
-            vec![of_client.results_by_partition[0].partition_error_code, of_leader.error_code]
-        }
-        Api::AddOffsetsToTxn => {
-            vec![answer(broker, 3, &AddOffsetsToTxnRequest::default().with_transactional_id(x)).error_code]
-        }
-        Api::EndTxn => vec![answer(broker, 3, &EndTxnRequest::default().with_transactional_id(x)).error_code],
-        Api::WriteTxnMarkers => {
-            use write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
-            let asked = WritableTxnMarkerTopic::default().with_name(t).with_partition_indexes(vec![0]);
-            let marker = WritableTxnMarker::default().with_topics(vec![asked]);
-            let response = answer(broker, 1, &WriteTxnMarkersRequest::default().with_markers(vec![marker]));
-            vec![response.markers[0].topics[0].partitions[0].error_code]
-        }
-        Api::TxnOffsetCommit => {
-            use txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
-            let partitions = vec![TxnOffsetCommitRequestPartition::default()];
-            let asked = TxnOffsetCommitRequestTopic::default().with_name(t).with_partitions(partitions);
-            let request = TxnOffsetCommitRequest::default().with_transactional_id(x).with_topics(vec![asked]);
-            vec![answer(broker, 3, &request).topics[0].partitions[0].error_code]
-        }
-        Api::DescribeAcls => vec![answer(broker, 3, &DescribeAclsRequest::default()).error_code],
-        Api::CreateAcls => {
-            let request = CreateAclsRequest::default().with_creations(vec![Default::default()]);
-            vec![answer(broker, 3, &request).results[0].error_code]
-        }
-        Api::DeleteAcls => {
-            let request = DeleteAclsRequest::default().with_filters(vec![Default::default()]);
-            vec![answer(broker, 3, &request).filter_results[0].error_code]
-        }
-        Api::DescribeConfigs => {
-            use describe_configs_request::DescribeConfigsResource;
-            let asked = [(2, "t"), (4, "1"), (32, "g")].map(|(kind, name)| {
-                DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(name))
-            });
-            let response = answer(broker, 4, &DescribeConfigsRequest::default().with_resources(asked.to_vec()));
-            response.results.iter().map(|result| result.error_code).collect()
-        }
-        Api::AlterConfigs => {
-            use alter_configs_request::AlterConfigsResource;
-            let asked = [(2, "t"), (4, "1"), (32, "g")].map(|(kind, name)| {
-                AlterConfigsResource::default().with_resource_type(kind).with_resource_name(text(name))
-            });
-            let response = answer(broker, 2, &AlterConfigsRequest::default().with_resources(asked.to_vec()));
-            response.responses.iter().map(|result| result.error_code).collect()
-        }
-        Api::IncrementalAlterConfigs => {
-            use incremental_alter_configs_request::AlterConfigsResource;
-            let asked = [(2, "t"), (4, "1"), (8, "1"), (32, "g")].map(|(kind, name)| {
-                AlterConfigsResource::default().with_resource_type(kind).with_resource_name(text(name))
-            });
-            let request = IncrementalAlterConfigsRequest::default().with_resources(asked.to_vec());
-            answer(broker, 1, &request).responses.iter().map(|result| result.error_code).collect()
-        }
-        Api::AlterReplicaLogDirs => {
-            use alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
-            let asked = AlterReplicaLogDirTopic::default().with_name(t).with_partitions(vec![0]);
-            let directory = AlterReplicaLogDir::default().with_path(text("/tmp")).with_topics(vec![asked]);
-            let response = answer(broker, 2, &AlterReplicaLogDirsRequest::default().with_dirs(vec![directory]));
-            vec![response.results[0].partitions[0].error_code]
-        }
-        Api::DescribeLogDirs => vec![answer(broker, 3, &DescribeLogDirsRequest::default()).error_code],
-        Api::DeleteGroups => {
-            let request = DeleteGroupsRequest::default().with_groups_names(vec![g]);
-            vec![answer(broker, 2, &request).results[0].error_code]
-        }
-        Api::ElectLeaders => vec![answer(broker, 2, &ElectLeadersRequest::default()).error_code],
-        Api::AlterPartitionReassignments => {
-            vec![answer(broker, 0, &AlterPartitionReassignmentsRequest::default()).error_code]
-        }
-        Api::ListPartitionReassignments => {
-            vec![answer(broker, 0, &ListPartitionReassignmentsRequest::default()).error_code]
-        }
-        Api::OffsetDelete => vec![answer(broker, 0, &OffsetDeleteRequest::default().with_group_id(g)).error_code],
-        Api::DescribeClientQuotas => vec![answer(broker, 1, &DescribeClientQuotasRequest::default()).error_code],
-        Api::AlterClientQuotas => {
-            let request = AlterClientQuotasRequest::default().with_entries(vec![Default::default()]);
-            vec![answer(broker, 1, &request).entries[0].error_code]
-        }
-        Api::DescribeUserScramCredentials => {
-            vec![answer(broker, 0, &DescribeUserScramCredentialsRequest::default()).error_code]
-        }
-        Api::AlterUserScramCredentials => {
-            use alter_user_scram_credentials_request::ScramCredentialDeletion;
-            let deletion = ScramCredentialDeletion::default().with_name(text("alice")).with_mechanism(1);
-            let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![deletion]);
-            vec![answer(broker, 0, &request).results[0].error_code]
-        }
-        Api::CreateDelegationToken => vec![answer(broker, 3, &CreateDelegationTokenRequest::default()).error_code],
-        Api::RenewDelegationToken => vec![answer(broker, 2, &RenewDelegationTokenRequest::default()).error_code],
-        Api::ExpireDelegationToken => vec![answer(broker, 2, &ExpireDelegationTokenRequest::default()).error_code],
-        Api::DescribeDelegationToken => {
-            vec![answer(broker, 3, &DescribeDelegationTokenRequest::default()).error_code]
-        }
-        Api::DescribeQuorum => vec![answer(broker, 1, &DescribeQuorumRequest::default()).error_code],
-        Api::UpdateFeatures => vec![answer(broker, 1, &UpdateFeaturesRequest::default()).error_code],
-        // The operations on the cluster are none.
-        Api::DescribeCluster => {
-            let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
-            let response = answer(broker, 0, &request);
-            assert_eq!(response.cluster_authorized_operations, 0);
-            vec![response.error_code]
-        }
-        Api::DescribeProducers => {
-            use describe_producers_request::TopicRequest;
-            let asked = TopicRequest::default().with_name(t).with_partition_indexes(vec![0]);
-            let response = answer(broker, 0, &DescribeProducersRequest::default().with_topics(vec![asked]));
-            vec![response.topics[0].partitions[0].error_code]
-        }
-        Api::AddRaftVoter => vec![answer(broker, 0, &AddRaftVoterRequest::default()).error_code],
-        Api::RemoveRaftVoter => vec![answer(broker, 0, &RemoveRaftVoterRequest::default()).error_code],
-        Api::UnregisterBroker => {
-            vec![answer(broker, 0, &UnregisterBrokerRequest::default().with_broker_id(BrokerId(7))).error_code]
-        }
-        Api::DescribeTransactions => {
-            let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![x]);
-            vec![answer(broker, 0, &request).transaction_states[0].error_code]
-        }
-        Api::GetTelemetrySubscriptions => {
-            vec![answer(broker, 0, &GetTelemetrySubscriptionsRequest::default()).error_code]
-        }
-        Api::PushTelemetry => {
-            let subscribed = answer(broker, 0, &GetTelemetrySubscriptionsRequest::default());
-            let request = PushTelemetryRequest::default()
-                .with_client_instance_id(subscribed.client_instance_id)
-                .with_subscription_id(subscribed.subscription_id);
-            vec![answer(broker, 0, &request).error_code]
-        }
-        Api::ListConfigResources => vec![answer(broker, 1, &ListConfigResourcesRequest::default()).error_code],
-        Api::DescribeTopicPartitions => {
-            use describe_topic_partitions_request::TopicRequest;
-            let asked = TopicRequest::default().with_name(t);
-            let request =
-                DescribeTopicPartitionsRequest::default().with_topics(vec![asked]).with_response_partition_limit(10);
-            vec![answer(broker, 0, &request).topics[0].error_code]
-        }
+/// Sends requests to the harness's broker.
+struct Asking<'a>(&'a TestBroker);
+
+impl Ask for Asking<'_> {
+    fn ask<R: Request>(&mut self, version: i16, request: &R) -> anyhow::Result<R::Response> {
+        Ok(answer(self.0, version, request))
     }
+}
+
+fn names(topic: TopicId) -> Names {
+    let topic_id = uuid::Uuid::from_bytes(topic.0);
+    Names { topic: "t", topic_id, new_topic: "new", group: "g", transactional_id: "x" }
+}
+
+fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
+    ottla_test_requests::errors(&mut Asking(broker), api, &names(topic)).expect("responses")
 }
 
 const DENIALS: [ErrorCode; 4] = [
@@ -328,6 +97,8 @@ fn every_api_is_checked() {
             assert!(!codes.is_empty() && codes.iter().all(is_denial), "{api:?}: {codes:?}");
         }
     }
+    let operations = authorized_operations(&mut Asking(&broker), &names(topic)).expect("responses");
+    assert_eq!(operations[0], 0, "none on the cluster");
     for resource_type in ResourceType::ALL {
         let name = if *resource_type == ResourceType::Cluster { "kafka-cluster" } else { "*" };
         allow(&cluster, *resource_type, name, &[Operation::All]);

@@ -291,8 +291,8 @@ impl World {
         self.log_start = self.log.log_start_offset();
     }
 
-    /// After a power loss, or the end of a process that could neither finish an append nor take it back: the log may end
-    /// with an append that returned an error.
+    /// After a power loss, or the end of a process that could neither finish an append nor take it back: the log may
+    /// end with an append that returned an error.
     fn adopt_unknown(&mut self) {
         let from = self.log.log_start_offset();
         let bytes = read_all(&self.log, from, Offset::MAX, 1 << 20);

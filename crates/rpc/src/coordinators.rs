@@ -279,8 +279,8 @@ pub fn describe(status: &Status) -> String {
 }
 
 /// Answers that the same question would bring again, from every coordinator. RESOURCE_EXHAUSTED is none: a coordinator
-/// sends it when its own memory for arriving messages, its watches or its calls of brokers are used up, and the next one
-/// may have room, or this one in a moment.
+/// sends it when its own memory for arriving messages, its watches or its calls of brokers are used up, and the next
+/// one may have room, or this one in a moment.
 fn is_final(code: Code) -> bool {
     matches!(
         code,

@@ -244,9 +244,11 @@ impl World {
         self.env.kill();
         self.recovery_point_checkpoint = Offset::ZERO;
         self.reopen(false).unwrap();
+        self.adopt_unknown();
         self.adopt_prefix(Offset::ZERO);
         // The truncation is durable only from here on.
         self.log.flush(TICK).unwrap();
+        self.unknown.clear();
     }
 
     fn reopen(&mut self, clean_shutdown: bool) -> Result<(), OpenError> {
@@ -289,7 +291,8 @@ impl World {
         self.log_start = self.log.log_start_offset();
     }
 
-    /// After a power loss: the log may end with an append that returned an error.
+    /// After a power loss, or the end of a process that could neither finish an append nor take it back: the log may
+    /// end with an append that returned an error.
     fn adopt_unknown(&mut self) {
         let from = self.log.log_start_offset();
         let bytes = read_all(&self.log, from, Offset::MAX, 1 << 20);
@@ -307,7 +310,6 @@ impl World {
             self.batches.retain(|batch| batch.header.base_offset < Offset(first));
             self.note(rest);
         }
-        self.unknown.clear();
     }
 
     fn lose_power(&mut self) {
@@ -320,6 +322,7 @@ impl World {
             Ok(()) => {
                 self.adopt_unknown();
                 self.adopt_prefix(flushed);
+                self.unknown.clear();
             }
             Err(error)
                 if matches!(error, OpenError::CorruptMiddle { .. }) && unsynced_segments
@@ -379,7 +382,10 @@ impl World {
                 self.heal();
                 self.env.kill();
                 self.reopen(false).unwrap();
-                self.adopt_prefix(self.log_end());
+                let end = self.log_end();
+                // Nothing is forgotten: the cut of a failed append may not be durable yet.
+                self.adopt_unknown();
+                self.adopt_prefix(end);
             }
             Operation::LosePower => {
                 self.heal();

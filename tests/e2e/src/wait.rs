@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long a state may take before the test fails. Reached only where something is wrong: machines are shared, and their
-/// disks too.
+/// How long a state may take before the test fails. Reached only where something is wrong: machines are shared, and
+/// their disks too.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The pause between two looks: short at first, because most states come at once; then longer, because a look may cost a
-/// whole process.
+/// The pause between two looks: short at first, because most states come at once; then longer, because a look may cost
+/// a whole process.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 

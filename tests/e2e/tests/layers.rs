@@ -361,8 +361,8 @@ fn file_of(mut path: Vec<String>, imports: &BTreeMap<Vec<String>, Vec<Import>>, 
     file
 }
 
-/// What each file imports of its own crate. A parent that only hands on names of its parts does not import them: whoever
-/// uses such a name imports the part.
+/// What each file imports of its own crate. A parent that only hands on names of its parts does not import them:
+/// whoever uses such a name imports the part.
 fn graph(known: &Modules) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let imports: BTreeMap<_, _> =
         known.iter().map(|(module, source)| (module.clone(), imports_of(module, source, known))).collect();

@@ -99,8 +99,8 @@ pub fn requirements(api: Api) -> &'static [Checked] {
 mod tests {
     use super::*;
 
-    /// Two tables know what an API changes, and both are written by hand: that of the APIs, by which later requests of a
-    /// connection wait, and this one. An API that is new to either is compared here.
+    /// Two tables know what an API changes, and both are written by hand: that of the APIs, by which later requests of
+    /// a connection wait, and this one. An API that is new to either is compared here.
     #[test]
     fn requests_wait_for_every_api_that_needs_the_right_to_change_something() {
         let changes = |operation: Operation| {

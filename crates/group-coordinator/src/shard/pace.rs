@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// What one piece of the sweep, or of a round of deletions, looks at: groups, and offsets. A piece takes about a millisecond.
+/// What one piece of the sweep, or of a round of deletions, looks at: groups, and offsets. A piece takes about a
+/// millisecond.
 pub(super) const GROUPS_PER_PIECE: usize = 256;
 pub(super) const OFFSETS_PER_PIECE: usize = 10_000;
 

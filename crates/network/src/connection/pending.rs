@@ -1,5 +1,5 @@
-//! The requests of one connection that have no answer yet, in order: which answer leaves next, and which requests have to
-//! wait for those before them.
+//! The requests of one connection that have no answer yet, in order: which answer leaves next, and which requests have
+//! to wait for those before them.
 
 use std::collections::VecDeque;
 use std::future::Future;

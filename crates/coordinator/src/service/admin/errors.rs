@@ -12,8 +12,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 const DOMAIN: &str = "ottla";
 
 /// A status whose `ErrorInfo` has this reason. The text may quote a client's input: it is cut at
-/// [`limits::MAX_ERROR_TEXT_BYTES`], because a status travels in HTTP/2 headers, twice, and a client that gets more than
-/// 16 KiB of headers ends the stream with INTERNAL.
+/// [`limits::MAX_ERROR_TEXT_BYTES`], because a status travels in HTTP/2 headers, twice, and a client that gets more
+/// than 16 KiB of headers ends the stream with INTERNAL.
 pub fn status(code: Code, reason: &str, text: impl Into<String>) -> Status {
     let text = limits::cut(text.into(), limits::MAX_ERROR_TEXT_BYTES);
     Status::with_error_details(code, text, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))

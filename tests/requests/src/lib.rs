@@ -133,7 +133,8 @@ pub fn errors(ask: &mut impl Ask, api: Api, names: &Names) -> Result<Vec<i16>> {
         Api::CreatePartitions => {
             use create_partitions_request::CreatePartitionsTopic;
             let asked = CreatePartitionsTopic::default().with_name(t).with_count(9);
-            vec![ask.ask(2, &CreatePartitionsRequest::default().with_topics(vec![asked]))?.results[0].error_code]
+            let request = CreatePartitionsRequest::default().with_topics(vec![asked]).with_timeout_ms(10_000);
+            vec![ask.ask(2, &request)?.results[0].error_code]
         }
         Api::InitProducerId => {
             let mut codes = Vec::new();
@@ -152,14 +153,24 @@ pub fn errors(ask: &mut impl Ask, api: Api, names: &Names) -> Result<Vec<i16>> {
             vec![response.topics[0].partitions[0].error_code]
         }
         Api::AddPartitionsToTxn => {
-            use add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+            use add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
             let asked = AddPartitionsToTxnTopic::default().with_name(t).with_partitions(vec![0]);
             let request = AddPartitionsToTxnRequest::default()
                 .with_v3_and_below_transactional_id(x)
-                .with_v3_and_below_topics(vec![asked]);
+                .with_v3_and_below_topics(vec![asked.clone()]);
             let of_client = &ask.ask(3, &request)?.results_by_topic_v3_and_below[0];
-            let of_leader = ask.ask(4, &AddPartitionsToTxnRequest::default())?;
-            vec![of_client.results_by_partition[0].partition_error_code, of_leader.error_code]
+            let of_client = of_client.results_by_partition[0].partition_error_code;
+            // Kafka never answers a leader that asks for no transaction.
+            let transaction = AddPartitionsToTxnTransaction::default()
+                .with_transactional_id(TransactionalId(text(names.transactional_id)))
+                .with_verify_only(true)
+                .with_topics(vec![asked]);
+            let of_leader = ask.ask(4, &AddPartitionsToTxnRequest::default().with_transactions(vec![transaction]))?;
+            let of_partition = of_leader
+                .results_by_transaction
+                .first()
+                .map_or(0, |one| one.topic_results[0].results_by_partition[0].partition_error_code);
+            vec![of_client, of_leader.error_code, of_partition]
         }
         Api::AddOffsetsToTxn => {
             vec![ask.ask(3, &AddOffsetsToTxnRequest::default().with_transactional_id(x))?.error_code]
@@ -177,7 +188,12 @@ pub fn errors(ask: &mut impl Ask, api: Api, names: &Names) -> Result<Vec<i16>> {
             let partitions = vec![TxnOffsetCommitRequestPartition::default()];
             let asked = TxnOffsetCommitRequestTopic::default().with_name(t).with_partitions(partitions);
             let request = TxnOffsetCommitRequest::default().with_transactional_id(x).with_topics(vec![asked]);
-            vec![ask.ask(3, &request)?.topics[0].partitions[0].error_code]
+            let of_group = request.clone().with_group_id(g);
+            let mut codes = Vec::new();
+            for request in [request, of_group] {
+                codes.push(ask.ask(3, &request)?.topics[0].partitions[0].error_code);
+            }
+            codes
         }
         Api::DescribeAcls => {
             let any = DescribeAclsRequest::default()

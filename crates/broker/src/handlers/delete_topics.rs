@@ -49,6 +49,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let patience = Patience::of_request(request.timeout_ms);
     let (mut responses, topics) = sort_out(asked);
     let topics = allowed(&broker.access(context), &broker.metadata.peek(), topics, &mut responses);
+    let topics = without_both(&broker.metadata.peek(), topics, &mut responses);
     let (topics, wait) = charge(&broker, context, &header, topics, &mut responses);
     let version = header.api_version;
     let by_id = resolved(&broker.metadata.peek(), &topics);
@@ -78,6 +79,25 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Response::encode_or_close::<DeleteTopicsRequest>(&header, &response)
     });
     throttled(answer, Api::DeleteTopics, version, wait)
+}
+
+/// Without the topics that are named both by name and by id. As in Kafka one answer tells of both, and only to those who
+/// may delete the topic: it shows which id the name has.
+fn without_both(image: &Image, topics: Vec<TopicRef>, responses: &mut Vec<DeletableTopicResult>) -> Vec<TopicRef> {
+    let text = "The provided topic name maps to an ID that was already supplied.";
+    let refusal = Refusal::new(ErrorCode::InvalidRequest, text);
+    let id_of = |topic: &TopicRef| match topic {
+        TopicRef::Name(name) => image.topic(name).map(|found| TopicRef::Id(found.id)),
+        TopicRef::Id(_) => None,
+    };
+    let both: BTreeSet<TopicRef> = topics.iter().filter_map(id_of).filter(|id| topics.contains(id)).collect();
+    for topic in &topics {
+        if let (TopicRef::Name(name), Some(TopicRef::Id(id))) = (topic, id_of(topic).filter(|id| both.contains(id))) {
+            responses.push(result(Some(name), id, Some(&refusal)));
+        }
+    }
+    let is_both = |topic: &TopicRef| both.contains(topic) || id_of(topic).is_some_and(|id| both.contains(&id));
+    topics.into_iter().filter(|topic| !is_both(topic)).collect()
 }
 
 /// The topics by their ids, where this broker knows them. A request that names a topic is tried again when the quorum
@@ -258,5 +278,18 @@ mod tests {
         assert_eq!(topics, [TopicRef::Name("b".into()), TopicRef::Id(id)]);
         assert_eq!(responses.len(), 3);
         assert!(responses.iter().all(|response| response.error_code == ErrorCode::InvalidRequest.code()));
+    }
+
+    #[test]
+    fn a_topic_named_both_ways_is_refused_once_and_stays() {
+        let image = crate::request::test_image::image();
+        let (name, found) = image.topics().next().map(|topic| (topic.name.to_string(), topic.id)).unwrap();
+        let other = TopicRef::Name("other".into());
+        let asked = vec![TopicRef::Id(found), other.clone(), TopicRef::Name(name.clone())];
+        let mut responses = Vec::new();
+        assert_eq!(without_both(&image, asked, &mut responses), [other]);
+        let told: Vec<_> =
+            responses.iter().map(|one| (one.name.as_ref().map(|name| name.as_str()), one.error_code)).collect();
+        assert_eq!(told, [(Some(name.as_str()), ErrorCode::InvalidRequest.code())]);
     }
 }

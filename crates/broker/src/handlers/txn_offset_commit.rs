@@ -76,6 +76,9 @@ async fn commit(
     if denied.iter().all(|denied| *denied) && !denied.is_empty() {
         return fail(ErrorCode::TopicAuthorizationFailed);
     }
+    if request.group_id.is_empty() {
+        return fail(ErrorCode::InvalidGroupId);
+    }
     let begun = Instant::now();
     let guard = loop {
         match verify(broker, version, request).await {

@@ -186,7 +186,11 @@ impl Controller {
         let mut room = PARTITIONS_PER_TRANSACTION;
         let names = Repeated::of(request.topics.iter().filter_map(TopicRef::name));
         let ids = Repeated::of(request.topics.iter().filter_map(TopicRef::id));
-        let mut gone = BTreeSet::new();
+        // By name and by id in one request: who asks is mistaken about one of them, and nothing is deleted.
+        let by_name = request.topics.iter().filter_map(|topic| self.ledger.ahead().topic(topic.name()?));
+        let by_name: BTreeSet<TopicId> = by_name.map(|topic| topic.id).collect();
+        let both: BTreeSet<TopicId> =
+            request.topics.iter().filter_map(TopicRef::id).filter(|id| by_name.contains(id)).collect();
         let mut outcomes = Vec::with_capacity(request.topics.len());
         if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST {
             let topics = request.topics.iter().map(|topic| refused_unread(topic.name().unwrap_or_default())).collect();
@@ -211,8 +215,7 @@ impl Controller {
                 (TopicRef::Id(_), None) => {
                     refused(ErrorCode::UnknownTopicId, "This server does not host this topic ID.")
                 }
-                // By name and by id in one request.
-                (_, Some(found)) if !gone.insert(found.id) => refused(
+                (_, Some(found)) if both.contains(&found.id) => refused(
                     ErrorCode::InvalidRequest,
                     "The provided topic name maps to an ID that was already supplied.",
                 ),

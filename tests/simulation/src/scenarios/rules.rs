@@ -307,7 +307,16 @@ fn votes_and_acknowledgements_before_the_disk_has_them_are_noticed() {
 fn an_emptied_disk_that_votes_again_is_noticed() {
     let rules = NodeRules { emptied_disk_votes: true, ..NodeRules::default() };
     let kinds = [Kind::DiskLossOfCoordinator, Kind::KillCoordinator, Kind::CutLink, Kind::PauseCoordinator];
-    hunt(node(rules), &kinds, (20, 1_500), 1_000, &["both lead term", "is another on coordinator"]);
+    let votes_again = "votes with an empty disk in the place of one that had a vote";
+    hunt(node(rules), &kinds, (20, 1_500), 1_000, &[votes_again, "both lead term", "is another on coordinator"]);
+}
+
+/// A fourth coordinator ended because one of the first three had an empty disk and the list of the first three.
+#[test]
+fn another_list_on_an_empty_disk_that_ends_a_coordinator_is_noticed() {
+    let rules = NodeRules { other_list_is_final: true, ..NodeRules::default() };
+    let kinds = [Kind::DiskLossOfCoordinator, Kind::GrowQuorum, Kind::ShrinkQuorum, Kind::PauseCoordinator];
+    hunt(node(rules), &kinds, (100, 3_000), 1_000, &["ends itself, though the quorum counts on it"]);
 }
 
 #[test]

@@ -19,13 +19,12 @@ impl World {
         let life = self.life(node) + 1;
         self.lives.insert(node, life);
         self.trace.line(self.now, format_args!("{node} starts, life {life}"));
-        let mut out = Outbox::default();
+        let (mut out, mut observed) = (Outbox::default(), Vec::new());
         match node {
             NodeId::Coordinator(id) => {
-                if let Some(coordinator) = self.coordinators.get_mut(&id)
-                    && let Err(error) = coordinator.start()
-                {
-                    return Err(Violation(format!("c{id} cannot start: {error}")));
+                if let Some(coordinator) = self.coordinators.get_mut(&id) {
+                    let started = coordinator.start(self.now, &mut out);
+                    observed = started.map_err(|error| Violation(format!("c{id} cannot start: {error}")))?;
                 }
             }
             NodeId::Broker(id) => {
@@ -45,7 +44,7 @@ impl World {
             // it is so.
             self.note_power_loss(id);
         }
-        self.finish_turn(node, out, Vec::new())
+        self.finish_turn(node, out, observed)
     }
 
     /// `kill -9`. The other ends of its connections notice.
@@ -323,6 +322,7 @@ impl World {
         self.late_bounds_until = SimTime(0);
         self.network.set_weather(crate::network::Weather::CALM);
         self.turn_off_retired();
+        self.renew_lists();
         let nodes: Vec<_> = self.all_servers().collect();
         for node in nodes {
             self.thaw(node);

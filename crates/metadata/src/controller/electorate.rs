@@ -11,8 +11,10 @@ use crate::topic_config::{self, Value};
 const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
 
 /// The brokers of an image as candidates for one topic's partitions.
-pub(super) struct TopicElectorate<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct TopicElectorate<'a> {
     pub image: &'a Image,
+    /// Which revisions the brokers have heard of.
     pub liveness: &'a Liveness,
     pub topic: &'a TopicImage,
     pub rules: BrokenRules,

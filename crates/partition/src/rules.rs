@@ -30,4 +30,6 @@ pub struct BrokenRules {
     /// Broken: a batch that begins a transaction is appended without the word of the transaction coordinator (KIP-890),
     /// where the question would only verify.
     pub no_verification: bool,
+    /// Broken: the copy of a log in another directory takes the log's place before it holds the same.
+    pub moves_before_caught_up: bool,
 }

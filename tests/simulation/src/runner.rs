@@ -416,6 +416,17 @@ impl Run<'_> {
                 let ms = self.random.between(STALL_MS.0, STALL_MS.1);
                 self.world.stall_disk(id, directory, ms);
             }
+            Kind::MoveReplica => {
+                let id = self.an_important_broker();
+                let directory = self.a_disk(id);
+                let held: Vec<_> = match self.world.brokers.get(&id) {
+                    Some(broker) => broker.replicas().map(|(partition, _)| *partition).collect(),
+                    None => Vec::new(),
+                };
+                if let Some(partition) = self.random.pick(&held).copied() {
+                    self.world.move_replica(id, partition, directory)?;
+                }
+            }
             Kind::ReplaceDisk => {
                 let id = self.an_important_broker();
                 if !self.plan.keeps_promise || self.world.may_lose_power(id) {

@@ -6,12 +6,14 @@
 //! - [`process`]: its turns, and what steps of replicas lead to. [`hosting`]: what the image means for its replicas.
 //! - [`replica`]: one partition's replica, and what its log holds.
 //! - [`serving`]: what clients and followers ask.
+//! - [`moving`]: replicas that move from one log directory to another.
 //! - [`stall`]: what waits for a disk that does not answer.
 //! - [`fetching`]: what a follower does. [`sessions`]: the fetch sessions that followers have here.
 
 mod disk;
 mod fetching;
 mod hosting;
+mod moving;
 mod process;
 pub mod replica;
 mod serving;
@@ -235,16 +237,16 @@ impl BrokerNode {
     /// Whether a directory that can be used now held records of the partition when the last process ended: its log must
     /// be there.
     pub fn must_hold(&self, partition: TopicIdPartition) -> bool {
+        self.last_content(partition).is_some_and(|content| content.end() > content.start())
+    }
+
+    /// What the log held when the former process ended, if its directory can be used now: another one of its name in
+    /// another directory must not take its place.
+    pub fn last_content(&self, partition: TopicIdPartition) -> Option<&Content> {
         let is_usable =
             |number: usize| self.process.as_ref().is_some_and(|process| !process.is_directory_failed(number));
         let held = self.last_contents.get(&partition).filter(|_| !self.has_forgotten(partition));
-        held.is_some_and(|(number, content)| is_usable(*number) && content.end() > content.start())
-    }
-
-    /// What a log in this directory held when the former process ended.
-    pub fn last_content(&self, partition: TopicIdPartition, directory: usize) -> Option<&Content> {
-        let held = self.last_contents.get(&partition).filter(|_| !self.has_forgotten(partition));
-        held.filter(|(held, _)| *held == directory).map(|(_, content)| content)
+        held.filter(|(held, _)| is_usable(*held)).map(|(_, content)| content)
     }
 
     /// Whether the replica that the former process had has ended in this one.
@@ -261,6 +263,14 @@ impl BrokerNode {
     pub fn set_disk_faults(&mut self, directory: usize, faults: Faults) {
         if let Some(disk) = self.disks.get(directory) {
             disk.set_faults(faults);
+        }
+    }
+
+    /// A replica is to move to a directory of this broker.
+    pub fn move_replica(&mut self, at: SimTime, partition: TopicIdPartition, directory: usize, out: &mut Outbox) {
+        let wall = self.clock.wall(at);
+        if let Some(process) = &mut self.process {
+            process.begin_move(partition, directory, wall, out);
         }
     }
 

@@ -165,6 +165,14 @@ fn a_replaced_directory_that_is_claimed_at_once_is_noticed() {
 }
 
 #[test]
+fn a_move_that_ends_before_the_copy_has_caught_up_is_noticed() {
+    let rules = BrokenRules { moves_before_caught_up: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::MoveReplica], GAP_MS, (100, 1_000));
+    hunt_in(partition(rules), two_disks, &plan, 60, &["has moved"]);
+}
+
+#[test]
 fn an_io_error_that_counts_as_lack_of_room_is_noticed() {
     let log_dirs = LogDirRules { failed_disk_counts_as_full: true, ..LogDirRules::default() };
     let rules = BrokenRules { log_dirs, ..BrokenRules::default() };

@@ -200,8 +200,7 @@ impl World {
             },
             Fact::Opened { partition, content } => {
                 let replica = Replica { broker: BrokerId(id), life, content };
-                let directory = broker.replica(*partition).map_or(0, |replica| replica.directory);
-                self.invariants.opened(*partition, replica, broker.last_content(*partition, directory))
+                self.invariants.opened(*partition, replica, broker.last_content(*partition))
             }
             Fact::Began { partition } if broker.must_hold(*partition) => Err(Violation(format!(
                 "b{id} begins an empty log of partition {}, though a disk of it holds one",

@@ -242,6 +242,15 @@ impl World {
         }
     }
 
+    /// A broker is asked to move a replica to one of its log directories.
+    pub fn move_replica(&mut self, id: i32, partition: TopicIdPartition, directory: usize) -> Result<(), Violation> {
+        let (now, mut out) = (self.now, Outbox::default());
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.move_replica(now, partition, directory, &mut out);
+        }
+        self.finish_turn(NodeId::Broker(id), out, Vec::new())
+    }
+
     pub fn freeze_clock(&mut self, node: NodeId, ms: u64) {
         self.trace.line(self.now, format_args!("the clock of {node} stands still for {ms} ms"));
         let now = self.now;

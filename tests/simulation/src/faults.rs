@@ -36,6 +36,8 @@ pub enum Kind {
     StallDirectory,
     /// A replica moves from one log directory of its broker to another.
     MoveReplica,
+    /// A broker comes back with two logs of one partition in two directories: somebody copied one.
+    CopyLog,
     /// A broker comes back with an empty disk, or with one of several.
     ReplaceDisk,
     /// A broker comes back from a loss of power with a log in which a byte is another.
@@ -84,6 +86,7 @@ impl Kind {
         Self::FillDisk,
         Self::StallDirectory,
         Self::MoveReplica,
+        Self::CopyLog,
         Self::ReplaceDisk,
         Self::FlipByte,
         Self::FenceBroker,
@@ -111,6 +114,7 @@ impl Kind {
             Self::DiskErrors | Self::ElectPreferred => 3,
             Self::DrainBroker | Self::Rebalance | Self::MoveReplica => 3,
             Self::GrowQuorum | Self::ShrinkQuorum | Self::ReplaceCoordinator | Self::TransferQuorum => 3,
+            Self::CopyLog => 2,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }

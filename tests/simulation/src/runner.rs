@@ -204,6 +204,7 @@ impl Run<'_> {
         while self.world.now < end {
             self.world.run_for_ms(CALM_LOOK_MS)?;
             self.world.check_stalled()?;
+            self.world.restart_undecided();
         }
         Ok(())
     }
@@ -426,6 +427,12 @@ impl Run<'_> {
                 if let Some(partition) = self.random.pick(&held).copied() {
                     self.world.move_replica(id, partition, directory)?;
                 }
+            }
+            Kind::CopyLog => {
+                let id = self.an_important_broker();
+                let is_old = self.random.percent(60);
+                self.world.copy_log(id, is_old);
+                self.world.start_after(NodeId::Broker(id), outage);
             }
             Kind::ReplaceDisk => {
                 let id = self.an_important_broker();

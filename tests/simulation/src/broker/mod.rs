@@ -34,7 +34,7 @@ use ottla_partition::BrokenRules;
 use ottla_protocol::record_batch::{Batches, HEADER_BYTES};
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_storage::LogConfig;
-use ottla_storage::env::{Env as _, Faults, FaultyEnv};
+use ottla_storage::env::{Env as _, Faults, FaultyEnv, File as _, OpenMode};
 
 use crate::clock::{HostClock, SimTime};
 use crate::content::Content;
@@ -310,6 +310,11 @@ impl BrokerNode {
         self.process.as_ref().is_some_and(|process| process.could_not_open || has_failed(process))
     }
 
+    /// Whether it has several logs of a partition, one of which could not be opened: the next start decides.
+    pub fn is_undecided(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.placement.undecided().next().is_some())
+    }
+
     /// The registration up to which the process knows that nothing was lost.
     pub fn whole_since(&self) -> BrokerEpoch {
         self.process.as_ref().map_or(BrokerEpoch::NONE, |process| process.last_run.whole_since)
@@ -333,12 +338,57 @@ impl BrokerNode {
         Some(format!("{} at {position}, in the batch at {}", path.display(), batch.header.base_offset))
     }
 
+    /// Somebody copies a log into another directory while no process runs. `is_old`: an old copy, which lacks the end.
+    /// Says what.
+    pub fn copy_log(&mut self, is_old: bool) -> Option<String> {
+        let held: Vec<_> = self.last_contents.iter().map(|(id, (directory, _))| (*id, *directory)).collect();
+        let (_, from) = self.random.pick(&held).copied()?;
+        let others: Vec<_> = (0..self.disks.len()).filter(|number| *number != from).collect();
+        let to = self.random.pick(&others).copied()?;
+        let (source, target) = (self.disks.get(from)?.clone(), self.disks.get(to)?.clone());
+        let logs = source.without_faults(|| source.list(data())).ok()?;
+        let logs: Vec<_> = logs.into_iter().filter(|entry| entry.is_directory && is_live(&entry.name)).collect();
+        let name = self.random.pick(&logs)?.name.clone();
+        let is_copied = source.without_faults(|| target.without_faults(|| copy_log(&source, &target, &name, is_old)));
+        let kind = if is_old { "an old copy" } else { "a copy" };
+        is_copied.ok()?.then(|| format!("{kind} of {name} in directory {from} is in directory {to} too"))
+    }
+
     /// DeleteRecords, on the partition's leader: its log starts so far on the way to the high watermark from now on.
     pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64, out: &mut Outbox) {
         if let Some(process) = &mut self.process {
             process.delete_records(partition, percent, out);
         }
     }
+}
+
+/// Whether the directory of this name is of a partition, and neither a copy of a move nor set aside.
+fn is_live(name: &str) -> bool {
+    !["-delete", "-stray", "-future"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// Copies the directory of a log from one disk to another. False if there is one of its name already.
+fn copy_log(source: &FaultyEnv, target: &FaultyEnv, name: &str, is_old: bool) -> std::io::Result<bool> {
+    let directory = data().join(name);
+    if target.exists(&directory)? || !source.exists(&directory)? {
+        return Ok(false);
+    }
+    target.create_directory(&directory)?;
+    let files = source.list(&directory)?;
+    let last_segment = files.iter().rev().find(|file| file.name.ends_with(".log")).map(|file| file.name.clone());
+    for file in files.iter().filter(|file| !file.is_directory) {
+        let path = directory.join(&file.name);
+        let mut content = source.read_file(&path)?;
+        if is_old && Some(&file.name) == last_segment.as_ref() {
+            content.truncate(content.len() / 2);
+        }
+        let copy = target.open(&path, OpenMode::Truncate)?;
+        copy.write_all_at(&content, 0)?;
+        copy.sync_all()?;
+    }
+    target.sync_directory(&directory)?;
+    target.sync_directory(data())?;
+    Ok(true)
 }
 
 /// The segments of every log on a disk, with what they hold.

@@ -173,6 +173,22 @@ fn a_move_that_ends_before_the_copy_has_caught_up_is_noticed() {
 }
 
 #[test]
+fn an_old_copy_of_a_log_that_is_found_first_and_wins_is_noticed() {
+    let rules = BrokenRules { first_found_wins: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::CopyLog, Kind::MoveReplica], GAP_MS, (100, 1_000));
+    hunt_in(partition(rules), two_disks, &plan, 100, &["was killed and lost records"]);
+}
+
+#[test]
+fn an_old_copy_that_wins_over_a_log_without_room_is_noticed() {
+    let rules = BrokenRules { unreadable_log_gives_way: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::CopyLog, Kind::FillDisk, Kind::KillBroker], GAP_MS, (100, 4_000));
+    hunt_in(partition(rules), two_disks, &plan, 300, &["was killed and lost records"]);
+}
+
+#[test]
 fn an_io_error_that_counts_as_lack_of_room_is_noticed() {
     let log_dirs = LogDirRules { failed_disk_counts_as_full: true, ..LogDirRules::default() };
     let rules = BrokenRules { log_dirs, ..BrokenRules::default() };

@@ -180,6 +180,13 @@ impl World {
         self.trace.line(self.now, format_args!("a byte of b{id} changes: {flipped:?}"));
     }
 
+    /// A broker ends, and a log of it is copied into another of its directories before it is back.
+    pub fn copy_log(&mut self, id: i32, is_old: bool) {
+        self.kill(NodeId::Broker(id));
+        let copied = self.brokers.get_mut(&id).and_then(|broker| broker.copy_log(is_old));
+        self.trace.line(self.now, format_args!("b{id}: {copied:?}"));
+    }
+
     pub fn start_after(&mut self, node: NodeId, ms: u64) {
         self.schedule(self.now.plus_ms(ms), Event::Start(node));
     }
@@ -298,6 +305,16 @@ impl World {
         let now = self.now;
         if let Some(broker) = self.brokers.get_mut(&id) {
             broker.begin_shutdown(now);
+        }
+    }
+
+    /// People read that a broker has several logs of a partition and could not open one, and start it again.
+    pub fn restart_undecided(&mut self) {
+        let undecided: Vec<_> =
+            self.brokers.iter().filter(|(_, broker)| broker.is_undecided()).map(|(id, _)| *id).collect();
+        for id in undecided {
+            self.kill(NodeId::Broker(id));
+            self.start_after(NodeId::Broker(id), 10);
         }
     }
 

@@ -470,8 +470,8 @@ fn a_higher_min_isr_feeds_the_elr_once_the_leader_knows_it() {
     }
 }
 
-/// A leader loses its power unnoticed, its own configuration changes, its follower ends: the follower must stay eligible,
-/// since it alone has what was acknowledged.
+/// A leader loses its power unnoticed, its own configuration changes, its follower ends: the follower must stay
+/// eligible, since it alone has what was acknowledged.
 #[test]
 fn another_configuration_leaves_it_known_which_min_isr_the_leader_has() {
     let broker = ConfigEntity::broker(BrokerId(1));

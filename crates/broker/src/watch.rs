@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ottla_metadata::{Delta, Image};
+use ottla_metadata::{Delta, Image, watch};
 use ottla_metrics::{RateLimit, Watchdog};
-use ottla_model::{BrokerId, Revision};
+use ottla_model::BrokerId;
 use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_rpc::{CallError, ClusterClient, WatchStream, WatchUpdate};
@@ -100,7 +100,7 @@ impl Watcher {
         let mut image = self.metadata.current();
         let mut steps = Vec::with_capacity(batch.len());
         for update in batch {
-            let (next, delta) = step(&image, update);
+            let Some((next, delta)) = step(&image, update) else { continue };
             if !delta.undecodable.is_empty() {
                 tracing::error!(
                     paths = ?delta.undecodable,
@@ -137,35 +137,12 @@ impl Watcher {
     }
 }
 
-/// The image after an update, and what it changed.
-fn step(image: &Image, update: WatchUpdate) -> (Image, Delta) {
+/// The image after an update, and what it changed; none if it is not newer.
+fn step(image: &Image, update: WatchUpdate) -> Option<(Image, Delta)> {
     match update {
-        WatchUpdate::Changes { revision, changes } => image.apply(revision, &changes),
+        WatchUpdate::Changes { revision, changes } => watch::follow_changes(image, revision, &changes),
         WatchUpdate::Snapshot { revision, nodes } => {
-            if revision < image.revision() {
-                return (image.clone(), Delta::default());
-            }
-            let (next, delta) = Image::from_nodes(revision, nodes.iter().map(|(path, node)| (path, node)));
-            if image.revision() == Revision::default() {
-                return (next, delta);
-            }
-            let delta = Delta::between(image, &next);
-            (next, delta)
+            watch::follow_snapshot(image, revision, nodes.iter().map(|(path, node)| (path, node)))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_snapshot_never_takes_the_image_back() {
-        let (image, _) = Image::empty().apply(Revision(9), &[]);
-        let (same, delta) = step(&image, WatchUpdate::Snapshot { revision: Revision(8), nodes: Vec::new() });
-        assert_eq!(same.revision(), Revision(9));
-        assert!(delta.is_empty());
-        let (newer, _) = step(&image, WatchUpdate::Changes { revision: Revision(10), changes: Vec::new() });
-        assert_eq!(newer.revision(), Revision(10));
     }
 }

@@ -4,9 +4,9 @@ use ottla_consensus::membership::MembershipError;
 use ottla_consensus::{MemberError, StoreError};
 use ottla_model::CoordinatorId;
 use ottla_quorum_node::NodeError;
+use ottla_quorum_node::identity::Conflict;
 use ottla_rpc::CallError;
 
-use crate::identify::Conflict;
 use crate::rocksdb_store::{DiskError, OpenError};
 
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,6 @@ mod identify;
 mod listener;
 mod member;
 pub mod offline;
-mod opinions;
 mod pages;
 mod peers;
 pub mod probe;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_consensus::Outgoing;
 use ottla_quorum_node::Event;
+use ottla_quorum_node::identity::Conflict;
 use ottla_rpc::coordinators::{channel, describe};
 use ottla_rpc::quorum::RaftFrame;
 use tokio::sync::mpsc;
@@ -20,7 +21,7 @@ use tonic::{Code, Status};
 
 use crate::driver::{DriverHandle, Peer};
 use crate::error::CoordinatorError;
-use crate::identify::{self, Conflict};
+use crate::identify;
 use crate::shared::Shared;
 
 /// Larger messages are cut into frames of this size, so that a snapshot does not hold up a heartbeat's connection for
@@ -65,14 +66,10 @@ pub async fn run(
                 }
                 describe(&status)
             }
-            // This disk is the wrong one: nothing that waits will change it.
-            End::Conflict(
-                conflict @ (Conflict::LostDisk { .. } | Conflict::DuplicateId { .. } | Conflict::Removed { .. }),
-            ) => {
+            End::Conflict(conflict) if conflict.ends_this_one() => {
                 let _ = fatal.send(conflict.into()).await;
                 return Ok(());
             }
-            // The other member is misconfigured, or both are: the quorum continues without it, and logs the conflict.
             End::Conflict(conflict) => {
                 pause = REFUSED_PAUSE;
                 conflict.to_string()
@@ -113,7 +110,7 @@ async fn connect(
         Ok(found) => found,
         Err(status) => return End::Broken(status),
     };
-    if let Err(conflict) = identify::check(shared, &peer.address, peer.id, &found) {
+    if let Err(conflict) = shared.check_identity(&peer.address, peer.id, &found) {
         return End::Conflict(conflict);
     }
     if found.is_empty {

@@ -7,10 +7,13 @@ use bytes::Bytes;
 use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
 use ottla_model::{Chroot, ClusterSecret, CoordinatorId, IncarnationId};
-use ottla_quorum_node::{MemberInfo, Members};
+use ottla_quorum_node::first_start::{FirstStart, Step};
+use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
+use ottla_quorum_node::opinions::Opinions;
+use ottla_quorum_node::{BrokenRules, Members};
 use ottla_resources::{Ledger, Share, Usage};
 use ottla_rpc::cluster_metadata::{self, ClusterChannel, ClusterMetadata};
-use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
+use ottla_rpc::quorum::{IdentifyResponse, Voter as WireVoter};
 use ottla_rpc::{LeaderHint, NotLeader};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -20,8 +23,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
 use crate::driver::{CurrentView, DriverHandle};
-use crate::identify::Identified;
-use crate::opinions::{Opinion, Opinions};
+use crate::identify;
 use crate::rocksdb_store::Identity;
 
 /// Bound of the addresses in one broker's list; further ones are ignored.
@@ -173,12 +175,21 @@ impl Shared {
         *self.voters.lock() = voters;
     }
 
+    /// What this coordinator knows of itself and of its quorum now.
+    pub fn own_identity(&self) -> OwnIdentity {
+        OwnIdentity {
+            id: self.id,
+            disk: self.disk,
+            cluster_id: self.cluster_id(),
+            listed: self.voters.lock().clone(),
+            members: self.formed().map(Formed::members),
+            broken_rules: BrokenRules::default(),
+        }
+    }
+
     /// The members; before the quorum is formed, the list that was configured or agreed on.
     pub fn voters(&self) -> BTreeMap<CoordinatorId, String> {
-        match self.formed() {
-            Some(formed) => formed.members().by_id.iter().map(|(id, member)| (*id, member.address.clone())).collect(),
-            None => self.voters.lock().clone(),
-        }
+        self.own_identity().voters()
     }
 
     /// A broker sent addresses of coordinators. They are dropped if this coordinator does not wait for them, or while
@@ -205,24 +216,6 @@ impl Shared {
         self.watches.usage()
     }
 
-    /// The disk that `id` is known to have voted with.
-    pub fn known_disk(&self, id: CoordinatorId) -> Option<IncarnationId> {
-        if id == self.id {
-            return Some(self.disk);
-        }
-        self.formed()?.members().get(id)?.disk
-    }
-
-    /// The disk that messages to `id` are for: also that of one that another member vouches for.
-    pub fn expected_disk(&self, id: CoordinatorId) -> Option<IncarnationId> {
-        self.known_disk(id).or_else(|| Some(self.formed()?.members().vouched.get(&id)?.disk))
-    }
-
-    /// Of the last change of the members while the quorum ran; 0: none that this coordinator knows of.
-    pub fn members_revision(&self) -> u64 {
-        self.formed().map_or(0, |formed| formed.members().revision.0)
-    }
-
     pub fn leads(&self) -> bool {
         self.formed().is_some_and(|formed| formed.role.borrow().role == Role::Leader)
     }
@@ -242,18 +235,18 @@ impl Shared {
         known.or_else(|| self.configured_cluster_id.clone())
     }
 
-    /// The id of this cluster and that of the coordinator that was found, if it belongs to another one.
-    pub fn other_cluster(&self, found: &Identified) -> Option<(String, String)> {
-        let (ours, theirs) = (self.cluster_id()?, found.cluster_id.clone()?);
-        (ours != theirs).then_some((ours, theirs))
+    /// Whether the coordinator that answered as `found` can be in one quorum with this one.
+    pub fn check_identity(&self, address: &str, expected: CoordinatorId, found: &Identified) -> Result<(), Conflict> {
+        self.own_identity().check(&mut self.opinions.lock(), address, expected, found)
     }
 
-    /// Records what a member says of this disk. Returns whether the members agree that it is not the one that voted.
-    pub fn record_opinion(&self, member: CoordinatorId, opinion: Opinion) -> bool {
-        let known_revision = self.members_revision();
-        let mut opinions = self.opinions.lock();
-        opinions.record(member, opinion);
-        opinions.is_disk_lost(self.id, known_revision)
+    /// The answers of a round of a first start.
+    pub fn first_start_round(
+        &self,
+        start: &mut FirstStart,
+        answers: impl IntoIterator<Item = Result<Identified, String>>,
+    ) -> Result<Step, Conflict> {
+        start.round(&self.own_identity(), &mut self.opinions.lock(), answers)
     }
 
     /// A Raft stream to `peer` is being opened: its first frame shows this token.
@@ -285,29 +278,8 @@ impl Shared {
 
     /// The response to `asker`, whose disk is `asker_disk`.
     pub fn identify(&self, asker: CoordinatorId, asker_disk: &[u8], stream_token: &[u8]) -> IdentifyResponse {
-        let members = self.formed().map(Formed::members).unwrap_or_default();
-        let shown = IncarnationId::from_slice(asker_disk).unwrap_or_default();
-        let known = self.known_disk(asker);
-        let recognition = match known {
-            None if members.was_removed(asker, shown) => Recognition::Removed,
-            None => Recognition::Unspecified,
-            Some(known) if known.as_bytes() == asker_disk => Recognition::SameDisk,
-            Some(_) => Recognition::OtherDisk,
-        };
-        IdentifyResponse {
-            coordinator_id: self.id.0,
-            disk_id: self.disk.0.to_vec().into(),
-            empty: self.formed().is_none(),
-            cluster_id: self.cluster_id().unwrap_or_default(),
-            voters: match self.formed() {
-                Some(_) => wire_members(&members),
-                None => wire_voters(&self.voters()),
-            },
-            asker: recognition.into(),
-            members_revision: members.revision.0,
-            known_disk_id: known.map(|disk| disk.0.to_vec().into()).unwrap_or_default(),
-            stream_confirmed: self.has_stream(asker, stream_token),
-        }
+        let answer = self.own_identity().answer(asker, IncarnationId::from_slice(asker_disk));
+        identify::response(answer, self.has_stream(asker, stream_token))
     }
 }
 
@@ -318,15 +290,6 @@ pub fn wire_voters(voters: &BTreeMap<CoordinatorId, String>) -> Vec<WireVoter> {
         disk_id: Bytes::new(),
     };
     voters.iter().map(voter).collect()
-}
-
-fn wire_members(members: &Members) -> Vec<WireVoter> {
-    let member = |(id, member): (&CoordinatorId, &MemberInfo)| WireVoter {
-        coordinator_id: id.0,
-        address: member.address.clone(),
-        disk_id: member.disk.map(|disk| Bytes::copy_from_slice(disk.as_bytes())).unwrap_or_default(),
-    };
-    members.by_id.iter().map(member).collect()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod quota_config;
 pub mod topic_config;
 pub mod transaction;
 pub mod tree;
+pub mod watch;
 
 pub use controller::{Answer, Controller, ControllerConfig, Effects, EntryId, Input, Now, Request, RequestId};
 pub use delta::{BrokerChange, Delta, PartitionChange};

@@ -37,11 +37,22 @@ pub fn choose_log(found: &[LogFacts], topic_id: TopicId, absent: AbsentLog, rule
     let rank = |log: &LogFacts| (log.topic_id.is_some(), log.reach);
     let mut chosen: Option<(usize, &LogFacts)> = None;
     for (place, log) in found.iter().enumerate().filter(|(_, log)| rules.longest_log_wins || is_of_topic(log)) {
-        if chosen.is_none_or(|(_, known)| rank(log) > rank(known)) {
+        if chosen.is_none_or(|(_, known)| rank(log) > rank(known) && !rules.first_found_wins) {
             chosen = Some((place, log));
         }
     }
     chosen.map(|(place, _)| place).filter(|place| found.get(*place).is_some_and(is_of_topic))
+}
+
+/// Of several logs of one partition, the index of one that cannot be opened now, though nothing says that it is damaged
+/// (its disk is full, or refused): it may reach further than the others, so that it cannot be said yet which is the
+/// partition's (scenario 51).
+pub fn undecided(found: &[LogFacts], topic_id: TopicId, rules: BrokenRules) -> Option<usize> {
+    let is_of_topic = |log: &&LogFacts| log.topic_id == Some(topic_id);
+    if rules.unreadable_log_gives_way || found.iter().filter(is_of_topic).count() < 2 {
+        return None;
+    }
+    found.iter().position(|log| is_of_topic(&log) && log.reach.is_none() && !log.is_damaged)
 }
 
 /// Why there may be no log.
@@ -229,6 +240,18 @@ mod tests {
         assert_eq!(choose_log(&twins, TopicId([2; 16]), AbsentLog::NeverMade, broken), None);
         let copies = [log(2, Some((3, 50))), log(2, Some((4, 40))), log(2, None)];
         assert_eq!(choose_log(&copies, TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default()), Some(1));
+    }
+
+    /// An old copy was taken, and led, while the disk of the newer log was full.
+    #[test]
+    fn scenario_51_a_log_that_cannot_be_opened_now_may_reach_further_than_its_copy() {
+        let (topic, rules) = (TopicId([2; 16]), BrokenRules::default());
+        let unreadable = LogFacts { is_damaged: false, ..log(2, None) };
+        assert_eq!(undecided(&[log(2, Some((3, 50))), unreadable], topic, rules), Some(1));
+        assert_eq!(undecided(&[unreadable, unreadable], topic, rules), Some(0));
+        assert_eq!(undecided(&[unreadable], topic, rules), None, "there is no other");
+        assert_eq!(undecided(&[unreadable, log(1, Some((3, 50)))], topic, rules), None, "of another topic");
+        assert_eq!(undecided(&[log(2, None), log(2, Some((3, 50)))], topic, rules), None, "it is damaged");
     }
 
     /// Which of two equal copies it is matters little; that it is the same one at each start does.

@@ -14,6 +14,7 @@
 //! - [`placement`]: which replicas a broker has, and in which order they come and go;
 //! - [`found`]: the logs that were found at the start; [`opening`]: how a replica gets its log;
 //! - [`hosting`]: the decision about a log that was found at the start, and about a replica without one;
+//! - [`moving`]: how a replica gets from one log directory to another;
 //! - [`resignation`]: when a replica asks the quorum to remove it from ISR and ELR;
 //! - [`upkeep`]: what is done about a log directory whose disk fails, fills or does not answer.
 
@@ -24,6 +25,7 @@ pub mod found;
 pub mod hosting;
 pub mod isr_changes;
 pub mod leading;
+pub mod moving;
 pub mod opening;
 pub mod placement;
 pub mod replica;

@@ -16,7 +16,7 @@ use ottla_model::{BrokerEpoch, BrokerId, Offset, TopicId, TopicIdPartition, Topi
 use ottla_storage::{Env, LogDir, LogDirs};
 
 use crate::found::FoundLog;
-use crate::hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
+use crate::hosting::{AbsentLog, Hosting, LogFacts, choose_log, host, undecided};
 use crate::resignation::Impairment;
 use crate::rules::BrokenRules;
 
@@ -128,6 +128,8 @@ pub fn directory_for_new_log(directories: impl Iterator<Item = DirectoryUse>) ->
 struct Unopened<L> {
     found: Option<L>,
     absent: AbsentLog,
+    /// Other logs of the partition: which one is taken is decided at the next start, when all can be opened.
+    others: Vec<L>,
 }
 
 impl<L: Found> Unopened<L> {
@@ -292,6 +294,12 @@ impl<L: Found> Replicas<L> {
         placed: &mut Vec<Placement<L>>,
     ) {
         let name = TopicPartition::new(topic.clone(), id.partition);
+        if let Some(unopened) = self.claim_undecided(&name, id.topic_id, local.rules) {
+            self.hosted.insert(id, Some(unopened));
+            let log = Place::Offline(AbsentLog::NeverMade);
+            placed.push(Placement::Place { id, topic: topic.clone(), state: state.clone(), log });
+            return;
+        }
         let (found, others) = self.claim(&name, id.topic_id, absent, local.rules);
         // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
         placed.extend(others.into_iter().map(Placement::SetAside));
@@ -300,7 +308,7 @@ impl<L: Found> Replicas<L> {
         let log = match (decision, found) {
             (Hosting::Take, Some(found)) => Place::Found(found),
             (Hosting::StayOffline, found) => {
-                unopened = Some(Unopened { found, absent });
+                unopened = Some(Unopened { found, absent, others: Vec::new() });
                 Place::Offline(absent)
             }
             (Hosting::Take | Hosting::StartOver, found) => {
@@ -310,6 +318,21 @@ impl<L: Found> Replicas<L> {
         };
         self.hosted.insert(id, unopened);
         placed.push(Placement::Place { id, topic: topic.clone(), state: state.clone(), log });
+    }
+
+    /// The logs of a partition of which it cannot be said yet which one is taken.
+    fn claim_undecided(&mut self, name: &TopicPartition, topic_id: TopicId, rules: BrokenRules) -> Option<Unopened<L>> {
+        let facts: Vec<_> = self.found.get(name)?.iter().map(L::facts).collect();
+        let place = undecided(&facts, topic_id, rules)?;
+        let mut others = self.found.remove(name)?;
+        let found = Some(others.swap_remove(place));
+        Some(Unopened { found, absent: AbsentLog::NeverMade, others })
+    }
+
+    /// The replicas that have several logs, one of which cannot be opened now: the next start decides.
+    pub fn undecided(&self) -> impl Iterator<Item = TopicIdPartition> {
+        let unopened = self.hosted.iter().filter_map(|(id, unopened)| Some((id, unopened.as_ref()?)));
+        unopened.filter(|(_, unopened)| !unopened.others.is_empty()).map(|(id, _)| *id)
     }
 
     /// The log of a partition of the topic with this id, and the others of its name.
@@ -356,8 +379,9 @@ impl<L: Found> Replicas<L> {
 
     /// Replicas whose logs await room, and what was found of them.
     pub fn awaiting_room(&self) -> impl Iterator<Item = (TopicIdPartition, &L)> {
-        let found = self.hosted.iter().filter_map(|(id, unopened)| Some((*id, unopened.as_ref()?.found.as_ref()?)));
-        found.filter(|(_, found)| found.awaits_room())
+        let unopened = self.hosted.iter().filter_map(|(id, unopened)| Some((*id, unopened.as_ref()?)));
+        let alone = unopened.filter(|(_, unopened)| unopened.others.is_empty());
+        alone.filter_map(|(id, unopened)| Some((id, unopened.found.as_ref()?))).filter(|(_, found)| found.awaits_room())
     }
 
     /// A log that awaited room was opened again, or refused again. Returns it if it is the replica's log from now on.

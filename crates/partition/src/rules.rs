@@ -30,4 +30,10 @@ pub struct BrokenRules {
     /// Broken: a batch that begins a transaction is appended without the word of the transaction coordinator (KIP-890),
     /// where the question would only verify.
     pub no_verification: bool,
+    /// Broken: of several logs of a partition the first that is found wins, also if another one reaches further.
+    pub first_found_wins: bool,
+    /// Broken: of several logs of a partition one that can be opened wins over one that cannot be opened now.
+    pub unreadable_log_gives_way: bool,
+    /// Broken: the copy of a log in another directory takes the log's place before it holds the same.
+    pub moves_before_caught_up: bool,
 }

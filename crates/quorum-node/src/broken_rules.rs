@@ -16,4 +16,8 @@ pub struct BrokenRules {
     pub answers_before_commit: bool,
     /// A learner becomes a voter before it has the log.
     pub promotes_without_log: bool,
+    /// The word of one member that a disk is the wrong one ends a coordinator, also if that member lags.
+    pub one_member_is_believed: bool,
+    /// At a first start another list on an empty disk ends a coordinator while others are silent.
+    pub other_list_is_final: bool,
 }

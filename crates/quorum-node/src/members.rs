@@ -86,6 +86,11 @@ impl Members {
         self.by_id.iter().filter(|(_, member)| member.is_voter).map(|(id, _)| *id)
     }
 
+    /// Whether the quorum's state has not come yet: these are the members that told this one to join.
+    pub fn is_hearsay(&self) -> bool {
+        self.voters().next().is_none()
+    }
+
     /// Whether this disk belonged to the quorum, and does no more.
     pub fn was_removed(&self, id: CoordinatorId, disk: IncarnationId) -> bool {
         !self.by_id.contains_key(&id) && self.removed.get(&id) == Some(&disk)

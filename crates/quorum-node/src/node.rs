@@ -281,16 +281,22 @@ impl<S: QuorumStore> Node<S> {
         Ok(())
     }
 
+    /// Whether messages of this coordinator, with this disk, are listened to.
+    pub fn check_sender(&self, sender: CoordinatorId, disk: IncarnationId) -> Result<(), SenderError> {
+        if self.config.broken_rules.emptied_disk_votes {
+            return Ok(());
+        }
+        let vouched = self.members.vouched.get(&sender).map(|vouched| vouched.disk);
+        disks::check_sender(&self.members, self.member.id(), sender, disk, vouched)
+    }
+
     fn check_message(
         &mut self,
         sender: CoordinatorId,
         disk: IncarnationId,
         message: &Bytes,
     ) -> Result<Incoming, Refused> {
-        if !self.config.broken_rules.emptied_disk_votes {
-            let vouched = self.members.vouched.get(&sender).map(|vouched| vouched.disk);
-            disks::check_sender(&self.members, self.member.id(), sender, disk, vouched)?;
-        }
+        self.check_sender(sender, disk)?;
         let incoming = Incoming::parse(message)?;
         if incoming.from() != sender {
             return Err(Refused::OtherSender(incoming.from()));

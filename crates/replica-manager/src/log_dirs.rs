@@ -97,7 +97,8 @@ impl LogDir {
     }
 }
 
-fn unique() -> [u8; 16] {
+/// Distinguishes a renamed directory from earlier ones.
+pub fn unique() -> [u8; 16] {
     *uuid::Uuid::new_v4().as_bytes()
 }
 

@@ -77,7 +77,7 @@ impl TopicSettings {
             may_have_gaps: config.compact,
         };
         Self {
-            min_insync_replicas: size(config.min_insync_replicas).max(1),
+            min_insync_replicas: config.min_isr(),
             log: Arc::new(log),
             leader_throttled: ThrottledReplicas::parse(&config.leader_throttled_replicas),
             follower_throttled: ThrottledReplicas::parse(&config.follower_throttled_replicas),

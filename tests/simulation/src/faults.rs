@@ -34,6 +34,10 @@ pub enum Kind {
     FillDisk,
     /// A log directory's disk does not answer; longer than other faults last.
     StallDirectory,
+    /// A replica moves from one log directory of its broker to another.
+    MoveReplica,
+    /// A broker comes back with two logs of one partition in two directories: somebody copied one.
+    CopyLog,
     /// A broker comes back with an empty disk, or with one of several.
     ReplaceDisk,
     /// A broker comes back from a loss of power with a log in which a byte is another.
@@ -81,6 +85,8 @@ impl Kind {
         Self::FailDirectory,
         Self::FillDisk,
         Self::StallDirectory,
+        Self::MoveReplica,
+        Self::CopyLog,
         Self::ReplaceDisk,
         Self::FlipByte,
         Self::FenceBroker,
@@ -106,8 +112,9 @@ impl Kind {
             Self::FenceBroker | Self::CancelReassignment => 4,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds => 3,
             Self::DiskErrors | Self::ElectPreferred => 3,
-            Self::DrainBroker | Self::Rebalance => 3,
+            Self::DrainBroker | Self::Rebalance | Self::MoveReplica => 3,
             Self::GrowQuorum | Self::ShrinkQuorum | Self::ReplaceCoordinator | Self::TransferQuorum => 3,
+            Self::CopyLog => 2,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }

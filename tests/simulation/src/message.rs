@@ -8,6 +8,7 @@ use ottla_metadata::{Answer, Node, NodeChange, Path, Request};
 use ottla_model::{
     BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, Offset, ProducerId, Revision, TopicIdPartition,
 };
+use ottla_quorum_node::identity::Identified;
 use ottla_replica_fetcher::BoundsQuestion;
 use ottla_replication::{EndMarker, EpochEnd, FetchPosition};
 
@@ -23,6 +24,19 @@ pub enum Message {
     Raft {
         disk: IncarnationId,
         bytes: Bytes,
+    },
+    /// The receiver ended the stream of the sender's messages.
+    RaftRefused,
+    Identify {
+        call: CallId,
+        asker: CoordinatorId,
+        disk: IncarnationId,
+        /// The addresses that the asker knows.
+        listed: Vec<String>,
+    },
+    IdentifyAnswer {
+        call: CallId,
+        identity: Box<Identified>,
     },
 
     // To a coordinator.
@@ -181,6 +195,8 @@ impl Message {
             // On one connection for each follower and leader.
             _ if matches!((from, to), (NodeId::Broker(_), NodeId::Broker(_))) => Delivery::Ordered,
             Self::Raft { .. }
+            | Self::Identify { .. }
+            | Self::IdentifyAnswer { .. }
             | Self::Cluster { .. }
             | Self::ClusterAnswer { .. }
             | Self::Produce { .. }
@@ -195,6 +211,7 @@ impl Message {
             | Self::BeatAnswer { .. }
             | Self::Watch { .. }
             | Self::WatchEvent { .. }
+            | Self::RaftRefused
             | Self::ConnectionLost => Delivery::Ordered,
         }
     }
@@ -202,6 +219,9 @@ impl Message {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Raft { .. } => "raft",
+            Self::RaftRefused => "raft-refused",
+            Self::Identify { .. } => "identify",
+            Self::IdentifyAnswer { .. } => "identify-answer",
             Self::Cluster { request, .. } => match request.name() {
                 "Register" => "register",
                 "AlterPartitions" => "alter-partitions",

@@ -204,6 +204,7 @@ impl Run<'_> {
         while self.world.now < end {
             self.world.run_for_ms(CALM_LOOK_MS)?;
             self.world.check_stalled()?;
+            self.world.restart_undecided();
         }
         Ok(())
     }
@@ -415,6 +416,23 @@ impl Run<'_> {
                 let directory = self.a_disk(id);
                 let ms = self.random.between(STALL_MS.0, STALL_MS.1);
                 self.world.stall_disk(id, directory, ms);
+            }
+            Kind::MoveReplica => {
+                let id = self.an_important_broker();
+                let directory = self.a_disk(id);
+                let held: Vec<_> = match self.world.brokers.get(&id) {
+                    Some(broker) => broker.replicas().map(|(partition, _)| *partition).collect(),
+                    None => Vec::new(),
+                };
+                if let Some(partition) = self.random.pick(&held).copied() {
+                    self.world.move_replica(id, partition, directory)?;
+                }
+            }
+            Kind::CopyLog => {
+                let id = self.an_important_broker();
+                let is_old = self.random.percent(60);
+                self.world.copy_log(id, is_old);
+                self.world.start_after(NodeId::Broker(id), outage);
             }
             Kind::ReplaceDisk => {
                 let id = self.an_important_broker();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_quorum_node::identity::{names, vouched};
 use ottla_quorum_node::{Event, Members, disks};
 use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_server::Quorum;
@@ -56,7 +57,7 @@ impl QuorumService {
             return;
         }
         if !ours.is_empty() && !listed.is_empty() && !ours.keys().eq(listed.keys()) {
-            let (ours, theirs) = (identify::names(&ours), identify::names(listed));
+            let (ours, theirs) = (names(&ours), names(listed));
             tracing::warn!(
                 "coordinator {asker} has the list of servers {theirs}, this one {ours}: all must have the same"
             );
@@ -71,8 +72,12 @@ impl QuorumService {
         let members = formed.members();
         let mut address = members.address(id).map(str::to_owned);
         let mut vouched = None;
-        if address.is_none() && id != self.shared.id && !members.was_removed(id, disk) {
-            (address, vouched) = self.ask_of(&members, id).await;
+        if address.is_none()
+            && id != self.shared.id
+            && !members.was_removed(id, disk)
+            && let Some(by_others) = self.ask_of(&members, id).await
+        {
+            (address, vouched) = (Some(by_others.0), by_others.1);
         }
         disks::check_sender(&members, self.shared.id, id, disk, vouched).map_err(|error| {
             tracing::warn!("refused: {error}");
@@ -87,16 +92,11 @@ impl QuorumService {
     }
 
     /// The address and the disk that the other members know of a coordinator.
-    async fn ask_of(&self, members: &Members, id: CoordinatorId) -> (Option<String>, Option<IncarnationId>) {
+    async fn ask_of(&self, members: &Members, id: CoordinatorId) -> Option<(String, Option<IncarnationId>)> {
         let others = members.by_id.iter().filter(|(other, _)| **other != self.shared.id);
         let channels = others.filter_map(|(_, member)| channel(&member.address).ok());
         let answers = join_all(channels.map(|channel| identify::identify(&self.shared, channel))).await;
-        let known = answers.into_iter().flatten().filter(|found| !found.is_empty && found.id != id);
-        let newest = known.max_by_key(|found| found.members_revision);
-        match newest.filter(|found| found.members_revision > members.revision.0) {
-            Some(found) => (found.voters.get(&id).cloned(), found.disks.get(&id).copied()),
-            None => (None, None),
-        }
+        vouched(members, id, answers.into_iter().flatten())
     }
 }
 

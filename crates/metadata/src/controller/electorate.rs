@@ -12,8 +12,10 @@ use crate::topic_config::{self, Value};
 const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
 
 /// The brokers of an image as candidates for one topic's partitions.
-pub(super) struct TopicElectorate<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct TopicElectorate<'a> {
     pub image: &'a Image,
+    /// Which revisions the brokers have heard of.
     pub liveness: &'a Liveness,
     pub topic: &'a TopicImage,
     pub rules: BrokenRules,
@@ -145,6 +147,10 @@ mod tests {
 
     /// Broker 1, registered at revision 1, and a topic.
     fn image(ready: bool) -> Image {
+        Image::from_tree(&tree(ready))
+    }
+
+    fn tree(ready: bool) -> Tree {
         let broker = BrokerRegistration {
             id: BrokerId(1),
             epoch: BrokerEpoch::NONE,
@@ -166,7 +172,7 @@ mod tests {
         ];
         let mut tree = Tree::new();
         tree.apply(Revision(1), &Transaction { changes }).expect("applies");
-        Image::from_tree(&tree)
+        tree
     }
 
     fn state(isr: &[(i32, i64)]) -> PartitionState {
@@ -202,6 +208,25 @@ mod tests {
         assert_eq!(acceptable(&[(1, 1), (2, 9)]), Some(BrokerEpoch(1)));
         assert_eq!(acceptable(&[(1, 0)]), Some(BrokerEpoch(1)));
         assert_eq!(acceptable(&[(1, 0), (2, 9)]), None);
+    }
+
+    /// Seed 2367: a broker was drained, and a coordinator that had started since held its min.insync.replicas for
+    /// unknown. A follower that ended was not remembered as eligible.
+    #[test]
+    fn scenario_52_a_configuration_that_never_had_min_insync_replicas_is_known_after_a_snapshot_too() {
+        let path = ConfigEntity::broker(BrokerId(1)).path();
+        let entries = |text: &str| nodes::config::encode(&[(text.to_owned(), "2".to_owned())].into());
+        let knows = |changes: Vec<Change>| {
+            let mut tree = tree(true);
+            for (revision, change) in (2..).map(Revision).zip(changes) {
+                tree.apply(revision, &Transaction { changes: vec![change] }).expect("applies");
+            }
+            let state = state(&[(1, 1)]);
+            with(&Image::from_tree(&tree), |electorate| electorate.knows_min_insync_replicas(BrokerId(1), &state))
+        };
+        let drained = Change::Create { path: path.clone(), payload: entries("cordoned.log.dirs") };
+        assert!(knows(vec![drained]));
+        assert!(!knows(vec![Change::Create { path, payload: entries(MIN_INSYNC_REPLICAS) }]));
     }
 
     #[test]

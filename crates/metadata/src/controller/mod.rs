@@ -46,7 +46,7 @@ use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Revision, Times
 pub use api::*;
 pub use bootstrap::first_transaction;
 use draft::Draft;
-use electorate::TopicElectorate;
+pub use electorate::TopicElectorate;
 use ledger::Ledger;
 pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
 use registration::Registrations;

@@ -102,8 +102,10 @@ fn apply_node(
                     Some(old) if value(old).as_ref() == entries.get(MIN_INSYNC_REPLICAS) => {
                         old.min_insync_replicas_modified
                     }
-                    // Never set, unless a snapshot passed over it.
-                    None if !is_snapshot && !entries.contains_key(MIN_INSYNC_REPLICAS) => Revision(0),
+                    // Never set, unless a snapshot passed over it: a node that was never changed did not have it.
+                    None if (!is_snapshot || node.version == 0) && !entries.contains_key(MIN_INSYNC_REPLICAS) => {
+                        Revision(0)
+                    }
                     _ => modified,
                 };
                 next.configs.insert(entity, Arc::new(ConfigImage { entries, modified, min_insync_replicas_modified }));

@@ -36,7 +36,7 @@ pub use crate::nodes::config::{ConfigEntity, ConfigKind};
 pub use crate::nodes::coordinator::{CoordinatorNode, Standing};
 
 /// How many replicas must have a record before it counts as written (acks=all).
-pub(crate) const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
 /// A set of configuration entries and when it was last written.
 #[derive(Clone, Eq, Debug, Default)]

@@ -129,6 +129,11 @@ impl Layers<'_> {
 }
 
 impl TopicConfig {
+    /// `min.insync.replicas` as a number of replicas: at least 1.
+    pub fn min_isr(&self) -> usize {
+        usize::try_from(self.min_insync_replicas).unwrap_or(0).max(1)
+    }
+
     /// The configuration of a topic with these overrides on a broker with these defaults, both by the topic's names.
     pub fn resolve(overrides: &BTreeMap<String, String>, broker_defaults: &BTreeMap<String, String>) -> Self {
         let layers = Layers([overrides, broker_defaults]);

@@ -218,6 +218,13 @@ impl ReplicaManager {
             }
             Place::New => work.created.push(partition.clone()),
             Place::Offline(_) => {
+                if self.replicas.lock().undecided().any(|undecided| undecided == id) {
+                    tracing::error!(
+                        partition = partition.name(),
+                        "several log directories hold a log of this partition, and one of the logs cannot be opened now: \
+                         make room, and start the broker again"
+                    );
+                }
                 partition.log_failed();
                 self.context.storage_failed.notify_one();
             }

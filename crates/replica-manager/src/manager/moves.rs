@@ -1,4 +1,5 @@
-//! Replicas on their way from one log directory to another (AlterReplicaLogDirs).
+//! Replicas on their way from one log directory to another (AlterReplicaLogDirs). [`ottla_partition::moving`] decides
+//! what is copied, and when the copy takes the log's place.
 //!
 //! A copy grows in the other directory under a name that ends in `-future`, chunk by chunk, without the partition's
 //! lock. When what is missing is small, the rest is copied under the lock, the copy is closed (which syncs it) and gets
@@ -16,27 +17,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use ottla_model::{ErrorCode, LeaderEpoch, Offset, TopicIdPartition};
-use ottla_replication::epoch_history::Divergence;
+use ottla_model::{ErrorCode, Offset, TopicIdPartition};
+use ottla_partition::BrokenRules;
+use ottla_partition::moving::{self, CHUNK_BYTES, FutureReplica as Copy, Next};
 use ottla_storage::slice::RecordSlice;
-use ottla_storage::{
-    AppendError, ColdRead, DirectoryError, DiskFault, OpenError, OpenOptions, Read, ReadError, RealEnv,
-};
+use ottla_storage::{ColdRead, DirectoryError, DiskFault, OpenError, Read, RealEnv};
 use parking_lot::Mutex;
 
 use super::ReplicaManager;
 use crate::clock;
-use crate::log_dirs::Log;
-use crate::log_dirs::LogDir;
+use crate::log_dirs::{LogDir, unique};
 use crate::log_io::Urgency;
 use crate::partition::Partition;
 
-/// Bytes that are copied at once, and at most under the partition's lock at the end.
-const CHUNK_BYTES: usize = 1 << 20;
 /// How long a move waits before it looks again at a disk without room, or at a log that is not open.
 const PAUSE: Duration = Duration::from_millis(500);
-/// No batch is of a later epoch.
-const ANY_EPOCH: LeaderEpoch = LeaderEpoch(i32::MAX);
 
 /// The moves that have not ended.
 #[derive(Default)]
@@ -71,40 +66,29 @@ enum MoveError {
     /// It was called off, the partition went, or the broker stops.
     #[error("called off")]
     CalledOff,
-    #[error("{0}")]
-    Directory(#[from] DirectoryError),
-    #[error("{0}")]
-    Open(#[from] OpenError),
-    #[error("{0}")]
-    Append(#[from] AppendError),
-    #[error("{0}")]
-    Read(#[from] ReadError),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Failed(#[from] moving::MoveError),
+}
+
+impl From<DirectoryError> for MoveError {
+    fn from(error: DirectoryError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<OpenError> for MoveError {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 impl MoveError {
     fn fault(&self) -> DiskFault {
-        let cause = match self {
-            Self::Io(error)
-            | Self::Append(AppendError::Io(error))
-            | Self::Read(ReadError::Io(error))
-            | Self::Open(OpenError::Io { error, .. }) => Some(error),
-            Self::Directory(error) => error.io(),
-            _ => None,
-        };
-        DiskFault::of(cause)
+        match self {
+            Self::CalledOff => DiskFault::Failed,
+            Self::Failed(error) => error.fault(),
+        }
     }
-}
-
-/// What a look at the log under the partition's lock leads to.
-enum Next {
-    Copy(Read<RealEnv>),
-    /// The log was cut: the copy ends here.
-    CutTo(Offset),
-    /// The log starts here by now.
-    StartAt(Offset),
-    CaughtUp,
 }
 
 impl ReplicaManager {
@@ -115,7 +99,7 @@ impl ReplicaManager {
     /// work.
     pub fn move_replica(self: &Arc<Self>, partition: &Arc<Partition>, path: &Path) -> Result<(), ErrorCode> {
         let to = self.log_dirs.find(path).ok_or(ErrorCode::LogDirNotFound)?;
-        if to.health().is_unusable() || partition.directory().health().is_failed() {
+        if !moving::may_move(partition.directory().health(), to.health()) {
             return Err(ErrorCode::KafkaStorageError);
         }
         let mut state = self.moves.0.lock();
@@ -206,20 +190,21 @@ impl ReplicaManager {
         let partition = &one.partition;
         let (name, topic_id) = (partition.topic_partition(), partition.id().topic_id);
         let config = partition.settings().log.clone();
-        let mut copy = Log::create(RealEnv, path.to_owned(), name, topic_id, config, clock::wall())?;
+        let (path, rules) = (path.to_owned(), BrokenRules::default());
+        let mut copy = Copy::create(RealEnv, path, (name, topic_id), config, clock::wall(), rules)?;
         loop {
             let is_off = one.cancelled.load(Ordering::Acquire) || partition.is_closed() || self.is_stopping();
             if is_off || one.to.health().is_failed() {
                 return Err(MoveError::CalledOff);
             }
-            let Some(next) = partition.with_log(|log| next(log, &copy)) else { return Err(MoveError::CalledOff) };
+            let Some(next) = partition.with_log(|log| copy.next(log)) else { return Err(MoveError::CalledOff) };
             let done = match next? {
-                Next::StartAt(offset) => copy.truncate_fully_and_start_at(offset, None).map_err(MoveError::from),
-                Next::CutTo(offset) => copy.truncate_to(offset, clock::wall()).map(|_| ()).map_err(MoveError::from),
+                Next::StartAt(offset) => copy.start_at(offset).map_err(MoveError::from),
+                Next::CutTo(offset) => copy.cut_to(offset, clock::wall()).map_err(MoveError::from),
                 Next::Copy(Read::Done(slice)) => self.copy(&slice, &mut copy),
                 // Without the partition's lock.
                 Next::Copy(Read::Cold(cold)) => self.copy_cold(cold, partition, &mut copy),
-                Next::CaughtUp => match self.replace(one, &mut copy, path)? {
+                Next::CaughtUp => match self.replace(one, &mut copy)? {
                     true => return Ok(()),
                     false => Ok(()),
                 },
@@ -235,25 +220,25 @@ impl ReplicaManager {
                 }
                 Err(error) => return Err(error),
             }
-            one.end.store(copy.log_end_offset().0, Ordering::Release);
+            one.end.store(copy.end().0, Ordering::Release);
             one.size_bytes.store(i64::try_from(copy.size_bytes()).unwrap_or(i64::MAX), Ordering::Release);
         }
     }
 
-    fn copy(&self, slice: &RecordSlice, copy: &mut Log) -> Result<(), MoveError> {
-        let bytes = match slice.read() {
-            // Cut under the slice: the next look says how far.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-            read => read?,
-        };
-        copy.append_as_follower(&bytes, ANY_EPOCH, clock::wall())?;
-        self.keep_pace(bytes.len());
+    fn copy(&self, slice: &RecordSlice, copy: &mut Copy<RealEnv>) -> Result<(), MoveError> {
+        let bytes = copy.append(slice, clock::wall())?;
+        self.keep_pace(bytes);
         Ok(())
     }
 
-    fn copy_cold(&self, mut cold: ColdRead<RealEnv>, of: &Partition, copy: &mut Log) -> Result<(), MoveError> {
+    fn copy_cold(
+        &self,
+        mut cold: ColdRead<RealEnv>,
+        of: &Partition,
+        copy: &mut Copy<RealEnv>,
+    ) -> Result<(), MoveError> {
         loop {
-            let from = match (cold.run()?, cold.next_offset()) {
+            let from = match (cold.run().map_err(moving::MoveError::from)?, cold.next_offset()) {
                 // Nothing: the log was cut meanwhile, and the next look says how far.
                 (Some(slice), _) if !slice.is_empty() => return self.copy(&slice, copy),
                 (Some(_), _) | (None, None) => return Ok(()),
@@ -265,7 +250,7 @@ impl ReplicaManager {
                 None => return Ok(()),
                 Some(Ok(Read::Done(slice))) => return self.copy(&slice, copy),
                 Some(Ok(Read::Cold(next))) => cold = next,
-                Some(Err(error)) => return Err(error.into()),
+                Some(Err(error)) => return Err(moving::MoveError::from(error).into()),
             }
         }
     }
@@ -284,45 +269,16 @@ impl ReplicaManager {
 
     /// The last step, under the partition's lock. Says whether it was the last: more may have come than can be copied
     /// under a lock.
-    fn replace(&self, one: &Move, copy: &mut Log, path: &Path) -> Result<bool, MoveError> {
+    fn replace(&self, one: &Move, copy: &mut Copy<RealEnv>) -> Result<bool, MoveError> {
         let partition = &one.partition;
         let (name, from) = (partition.topic_partition(), partition.directory());
         let high_watermark = partition.high_watermark();
-        let replaced = partition.replace_log(&one.to, |log| {
-            match next(log, copy)? {
-                Next::CaughtUp => {}
-                // What was appended last: it is in memory.
-                Next::Copy(Read::Done(slice))
-                    if (log.log_end_offset().0 - copy.log_end_offset().0) <= i64::from(u16::MAX) =>
-                {
-                    self.copy(&slice, copy)?;
-                    if copy.log_end_offset() != log.log_end_offset() {
-                        return Ok(None);
-                    }
-                }
-                _ => return Ok(None),
+        let replaced = partition.replace_log(&one.to, |log| -> Result<_, MoveError> {
+            if !copy.catch_up(log, clock::wall())? {
+                return Ok(None);
             }
-            copy.close(clock::monotonic())?;
-            let live_path = one.to.make_live(path, &name)?;
-            let options = OpenOptions {
-                clean_shutdown: true,
-                recovery_point: copy.log_end_offset(),
-                log_start: log.log_start_offset(),
-                high_watermark,
-                now: clock::wall(),
-                progress: None,
-            };
-            let opened = Log::open(RealEnv, live_path, name.clone(), partition.settings().log.clone(), options);
-            let opened = match opened {
-                Ok(opened) => opened.log,
-                Err(error) => {
-                    // The old log is the partition's as before.
-                    one.to.mark_deleted(std::slice::from_ref(&name))?;
-                    return Err(error.into());
-                }
-            };
-            log.abandon();
-            Ok(Some(Box::new(opened)))
+            let now = (clock::monotonic(), clock::wall());
+            Ok(Some(copy.take_place(log, (&one.to, &name), high_watermark, now, unique)?))
         });
         match replaced {
             None => Err(MoveError::CalledOff),
@@ -341,33 +297,14 @@ impl ReplicaManager {
         // It may be another directory's fetcher that brings its records now.
         self.fetchers.update([&one.partition]);
         let (owner, name) = (from.clone(), one.partition.topic_partition());
+        // Before the next move begins: the replica may come back, and a log of that name would be renamed then that is
+        // the replica's.
+        let renamed = from.mark_deleted(std::slice::from_ref(&name));
         from.run(Urgency::Urgent, move || {
-            let removed = owner
-                .mark_deleted(std::slice::from_ref(&name))
-                .and_then(|paths| paths.iter().try_for_each(|path| owner.remove(path)));
+            let removed = renamed.and_then(|paths| paths.iter().try_for_each(|path| owner.remove(path)));
             if let Err(error) = removed {
                 tracing::warn!(partition = %name, %error, "cannot remove the old log of a moved replica");
             }
         });
     }
-}
-
-/// What brings `copy` nearer to `log`.
-fn next(log: &mut Log, copy: &Log) -> Result<Next, MoveError> {
-    let (start, end) = (log.log_start_offset(), log.log_end_offset());
-    let (from, epoch) = (copy.log_end_offset(), copy.epoch_history().latest_epoch());
-    if from < start {
-        return Ok(Next::StartAt(start));
-    }
-    match log.epoch_history().divergence(epoch, from, start, end) {
-        Divergence::None if from <= end => {}
-        Divergence::At(point) if point.end_offset >= start && point.end_offset < from => {
-            return Ok(Next::CutTo(point.end_offset));
-        }
-        _ => return Ok(Next::StartAt(start)),
-    }
-    if from == end {
-        return Ok(Next::CaughtUp);
-    }
-    Ok(Next::Copy(log.read_if_cached(from, CHUNK_BYTES, end, true)?))
 }

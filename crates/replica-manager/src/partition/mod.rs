@@ -536,8 +536,7 @@ impl Partition {
         }
         let log = state.replica.log_mut()?;
         Some(finish(log).map(|made| match made {
-            Some(mut made) => {
-                made.take_over(log);
+            Some(made) => {
                 *log = *made;
                 self.directory.store(to.clone());
                 true

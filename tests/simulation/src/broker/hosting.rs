@@ -1,9 +1,12 @@
 //! From the image to replicas and roles: [`ottla_partition`] decides what is placed here and which log it gets; here it
 //! is carried out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_metadata::Delta;
+use ottla_metadata::image::MIN_INSYNC_REPLICAS;
+use ottla_metadata::topic_config::TopicConfig;
 use ottla_model::{ErrorCode, MonotonicMs, TimestampMs, TopicIdPartition, TopicName, TopicPartition};
 use ottla_partition::{
     AbsentLog, BrokerNews, Local, LogLocation, Place, Placement, ReplicaConfig, eligible_epoch, open_in,
@@ -248,11 +251,9 @@ impl Process {
         }
     }
 
-    pub fn min_isr(&self, topic: &TopicName) -> usize {
-        self.image
-            .topic_overrides(topic.as_str())
-            .get("min.insync.replicas")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(1)
+    fn min_isr(&self, topic: &TopicName) -> usize {
+        let own = self.settings.min_insync_replicas.to_string();
+        let defaults = BTreeMap::from([(MIN_INSYNC_REPLICAS.to_owned(), own)]);
+        TopicConfig::resolve(&self.image.topic_overrides(topic.as_str()), &defaults).min_isr()
     }
 }

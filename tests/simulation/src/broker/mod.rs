@@ -6,12 +6,14 @@
 //! - [`process`]: its turns, and what steps of replicas lead to. [`hosting`]: what the image means for its replicas.
 //! - [`replica`]: one partition's replica, and what its log holds.
 //! - [`serving`]: what clients and followers ask.
+//! - [`moving`]: replicas that move from one log directory to another.
 //! - [`stall`]: what waits for a disk that does not answer.
 //! - [`fetching`]: what a follower does. [`sessions`]: the fetch sessions that followers have here.
 
 mod disk;
 mod fetching;
 mod hosting;
+mod moving;
 mod process;
 pub mod replica;
 mod serving;
@@ -32,7 +34,7 @@ use ottla_partition::BrokenRules;
 use ottla_protocol::record_batch::{Batches, HEADER_BYTES};
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_storage::LogConfig;
-use ottla_storage::env::{Env as _, Faults, FaultyEnv};
+use ottla_storage::env::{Env as _, Faults, FaultyEnv, File as _, OpenMode};
 
 use crate::clock::{HostClock, SimTime};
 use crate::content::Content;
@@ -235,16 +237,16 @@ impl BrokerNode {
     /// Whether a directory that can be used now held records of the partition when the last process ended: its log must
     /// be there.
     pub fn must_hold(&self, partition: TopicIdPartition) -> bool {
+        self.last_content(partition).is_some_and(|content| content.end() > content.start())
+    }
+
+    /// What the log held when the former process ended, if its directory can be used now: another one of its name in
+    /// another directory must not take its place.
+    pub fn last_content(&self, partition: TopicIdPartition) -> Option<&Content> {
         let is_usable =
             |number: usize| self.process.as_ref().is_some_and(|process| !process.is_directory_failed(number));
         let held = self.last_contents.get(&partition).filter(|_| !self.has_forgotten(partition));
-        held.is_some_and(|(number, content)| is_usable(*number) && content.end() > content.start())
-    }
-
-    /// What a log in this directory held when the former process ended.
-    pub fn last_content(&self, partition: TopicIdPartition, directory: usize) -> Option<&Content> {
-        let held = self.last_contents.get(&partition).filter(|_| !self.has_forgotten(partition));
-        held.filter(|(held, _)| *held == directory).map(|(_, content)| content)
+        held.filter(|(held, _)| is_usable(*held)).map(|(_, content)| content)
     }
 
     /// Whether the replica that the former process had has ended in this one.
@@ -261,6 +263,14 @@ impl BrokerNode {
     pub fn set_disk_faults(&mut self, directory: usize, faults: Faults) {
         if let Some(disk) = self.disks.get(directory) {
             disk.set_faults(faults);
+        }
+    }
+
+    /// A replica is to move to a directory of this broker.
+    pub fn move_replica(&mut self, at: SimTime, partition: TopicIdPartition, directory: usize, out: &mut Outbox) {
+        let wall = self.clock.wall(at);
+        if let Some(process) = &mut self.process {
+            process.begin_move(partition, directory, wall, out);
         }
     }
 
@@ -300,6 +310,11 @@ impl BrokerNode {
         self.process.as_ref().is_some_and(|process| process.could_not_open || has_failed(process))
     }
 
+    /// Whether it has several logs of a partition, one of which could not be opened: the next start decides.
+    pub fn is_undecided(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.placement.undecided().next().is_some())
+    }
+
     /// The registration up to which the process knows that nothing was lost.
     pub fn whole_since(&self) -> BrokerEpoch {
         self.process.as_ref().map_or(BrokerEpoch::NONE, |process| process.last_run.whole_since)
@@ -323,12 +338,57 @@ impl BrokerNode {
         Some(format!("{} at {position}, in the batch at {}", path.display(), batch.header.base_offset))
     }
 
+    /// Somebody copies a log into another directory while no process runs. `is_old`: an old copy, which lacks the end.
+    /// Says what.
+    pub fn copy_log(&mut self, is_old: bool) -> Option<String> {
+        let held: Vec<_> = self.last_contents.iter().map(|(id, (directory, _))| (*id, *directory)).collect();
+        let (_, from) = self.random.pick(&held).copied()?;
+        let others: Vec<_> = (0..self.disks.len()).filter(|number| *number != from).collect();
+        let to = self.random.pick(&others).copied()?;
+        let (source, target) = (self.disks.get(from)?.clone(), self.disks.get(to)?.clone());
+        let logs = source.without_faults(|| source.list(data())).ok()?;
+        let logs: Vec<_> = logs.into_iter().filter(|entry| entry.is_directory && is_live(&entry.name)).collect();
+        let name = self.random.pick(&logs)?.name.clone();
+        let is_copied = source.without_faults(|| target.without_faults(|| copy_log(&source, &target, &name, is_old)));
+        let kind = if is_old { "an old copy" } else { "a copy" };
+        is_copied.ok()?.then(|| format!("{kind} of {name} in directory {from} is in directory {to} too"))
+    }
+
     /// DeleteRecords, on the partition's leader: its log starts so far on the way to the high watermark from now on.
     pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64, out: &mut Outbox) {
         if let Some(process) = &mut self.process {
             process.delete_records(partition, percent, out);
         }
     }
+}
+
+/// Whether the directory of this name is of a partition, and neither a copy of a move nor set aside.
+fn is_live(name: &str) -> bool {
+    !["-delete", "-stray", "-future"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// Copies the directory of a log from one disk to another. False if there is one of its name already.
+fn copy_log(source: &FaultyEnv, target: &FaultyEnv, name: &str, is_old: bool) -> std::io::Result<bool> {
+    let directory = data().join(name);
+    if target.exists(&directory)? || !source.exists(&directory)? {
+        return Ok(false);
+    }
+    target.create_directory(&directory)?;
+    let files = source.list(&directory)?;
+    let last_segment = files.iter().rev().find(|file| file.name.ends_with(".log")).map(|file| file.name.clone());
+    for file in files.iter().filter(|file| !file.is_directory) {
+        let path = directory.join(&file.name);
+        let mut content = source.read_file(&path)?;
+        if is_old && Some(&file.name) == last_segment.as_ref() {
+            content.truncate(content.len() / 2);
+        }
+        let copy = target.open(&path, OpenMode::Truncate)?;
+        copy.write_all_at(&content, 0)?;
+        copy.sync_all()?;
+    }
+    target.sync_directory(&directory)?;
+    target.sync_directory(data())?;
+    Ok(true)
 }
 
 /// The segments of every log on a disk, with what they hold.

@@ -19,6 +19,7 @@ use ottla_storage::{DiskFault, LastRun, LogDirs};
 use super::BrokerSettings;
 use super::disk::{FoundLog, OpenedLogs};
 use super::fetching::{Fetchers, Received};
+use super::moving::{Move, OldLog};
 use super::replica::{Replica, Waiter, WaitingProduce};
 use super::serving::ParkedFetch;
 use super::session::{PendingCall, QuorumLink};
@@ -78,6 +79,9 @@ pub(super) struct Process {
     pub waiting_logs: BTreeSet<TopicIdPartition>,
     /// Replicas that ended or began anew in this process: what they held is not looked for again.
     pub forgotten: BTreeSet<TopicIdPartition>,
+    /// Replicas that move to other directories.
+    pub moves: BTreeMap<TopicIdPartition, Move>,
+    pub old_logs: Vec<OldLog>,
     pub fetchers: Fetchers,
     pub fetch_sessions: FetchSessions,
     pub parked: Vec<ParkedFetch>,
@@ -130,6 +134,8 @@ impl Process {
             could_not_open,
             waiting_logs: BTreeSet::new(),
             forgotten: BTreeSet::new(),
+            moves: BTreeMap::new(),
+            old_logs: Vec::new(),
             fetchers: Fetchers::default(),
             fetch_sessions: FetchSessions::new(rules.replication.fetch_sessions),
             parked: Vec::new(),
@@ -166,6 +172,7 @@ impl Process {
             self.checkpoint_at = MonotonicMs(now.0 + CHECKPOINT_MS);
             self.write_checkpoints(now, out);
         }
+        self.step_moves(now, wall, out);
         self.end_turn(now, wall, out);
     }
 

@@ -90,6 +90,21 @@ impl Replica {
         Ok(())
     }
 
+    /// The log is one in another directory now. Says what it lacks of what the former one held.
+    pub fn moved(&mut self, directory: usize, env: FaultyEnv) -> Result<Option<String>, String> {
+        (self.directory, self.env) = (directory, env);
+        let Some(log) = self.core.log().filter(|_| self.rot.is_none()) else { return Ok(None) };
+        let mut content = Content::default();
+        content.restart(log.log_start_offset());
+        self.env.without_faults(|| read_content(log, &mut content))?;
+        let from = content.start().max(self.content.start());
+        if content.iter_from(from).eq(self.content.iter_from(from)) {
+            return Ok(None);
+        }
+        let (was, is) = (self.content.end(), content.end());
+        Ok(Some(format!("its log ended at {was} and ends at {is}, or holds other records")))
+    }
+
     pub fn log_start(&self) -> Offset {
         self.core.log().map_or(self.content.start(), Log::log_start_offset)
     }

@@ -8,7 +8,7 @@ use ottla_broker_session::{Applicant, Closing, Effect, Session, SessionConfig};
 use ottla_metadata::controller::BeatAnswer;
 use ottla_metadata::image::Standing;
 use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch, Repeat};
-use ottla_metadata::{Answer, Delta, Endpoint, Image, Request};
+use ottla_metadata::{Answer, Endpoint, Request, watch};
 use ottla_model::{BrokerId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, TimestampMs};
 
 use super::BrokerSettings;
@@ -353,22 +353,13 @@ impl Process {
             return;
         }
         self.link.last_event = now;
-        let (next, delta) = match event {
+        let followed = match event {
             WatchEvent::Snapshot { revision, nodes } => {
-                if revision <= self.image.revision() {
-                    return;
-                }
-                let (next, _) = Image::from_nodes(revision, nodes.iter().map(|(path, node)| (path, node)));
-                let delta = Delta::between(&self.image, &next);
-                (next, delta)
+                watch::follow_snapshot(&self.image, revision, nodes.iter().map(|(path, node)| (path, node)))
             }
-            WatchEvent::Changes { revision, changes } => {
-                if revision <= self.image.revision() {
-                    return;
-                }
-                self.image.apply(revision, &changes)
-            }
+            WatchEvent::Changes { revision, changes } => watch::follow_changes(&self.image, revision, &changes),
         };
+        let Some((next, delta)) = followed else { return };
         self.image = next;
         if delta.coordinators_changed {
             self.follow_coordinators();

@@ -157,8 +157,9 @@ pub trait LogWorld {
         if !self.is_up(follower) || !self.is_up(source) {
             return Ok(());
         }
-        if let Some(partition) = self.logs().get_mut(index) {
-            partition.fetch(follower, now);
+        if let Some(again) = self.logs().get_mut(index).and_then(|partition| partition.fetch(follower, now)) {
+            let us = again.0.saturating_sub(now.monotonic.0).max(1) * 1_000;
+            self.after_us(us, LogEvent::CatchUp { partition: index, follower });
         }
         self.advance(index)
     }

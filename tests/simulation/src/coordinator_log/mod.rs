@@ -4,9 +4,10 @@
 //!
 //! The worlds of [`crate::groups`] and [`crate::transactions`] stand for the network (when a follower fetches, when a
 //! broker hears of the tree) and for the failures of brokers, as [`cluster`] has it for both; [`quorum`] decides who
-//! leads and who is in an ISR, by the rules that ship.
+//! leads and who is in an ISR, and [`fetching`] what a follower asks, by the rules that ship.
 
 mod cluster;
+mod fetching;
 mod quorum;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +23,9 @@ use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionId, Revision, TimestampMs, TopicId,
     TopicIdPartition, TopicName, TopicPartition,
 };
-use ottla_partition::{Ack, Append, Effects, Fetch, Fetched, IsrProposals, LogPlace, Reader, Replica, ReplicaConfig};
+use ottla_partition::{Ack, Append, Effects, IsrProposals, LogPlace, Replica, ReplicaConfig};
 use ottla_protocol::record_batch::Batches;
-use ottla_replication::{AppendTerms, FetchAnswer, FetchPosition, FollowerStep};
+use ottla_replication::AppendTerms;
 use ottla_storage::compaction::{CleanError, CleanerLimits};
 use ottla_storage::env::MemoryEnv;
 use ottla_storage::{Checkpoints, LogConfig, LogDirectory, Read};
@@ -32,12 +33,11 @@ use ottla_storage::{Checkpoints, LogConfig, LogDirectory, Read};
 use crate::clock::WALL_START_MS;
 
 pub use cluster::{LogEvent, LogWorld, Logs, Weather};
+use fetching::Fetchers;
 pub use quorum::state_of;
 use quorum::{MIN_ISR, Quorum, election_order, epoch_of};
 
 const TOPIC_ID: TopicId = TopicId([7; 16]);
-/// So many fetches bring any follower up to date, or none will.
-const FETCHES_MAX: usize = 100;
 const FETCH_BYTES: usize = 1 << 20;
 /// Small, so that there are segments to compact.
 const SEGMENT_BYTES: u32 = 4_096;
@@ -83,6 +83,8 @@ pub struct Partition {
     id: TopicIdPartition,
     quorum: Quorum,
     replicas: BTreeMap<i32, LocalReplica>,
+    /// What each broker fetches.
+    fetchers: BTreeMap<i32, Fetchers>,
     /// Up to where each log was compacted.
     cleaned: BTreeMap<i32, Offset>,
     /// By leader epoch and offset: what the invariants are told when it is committed.
@@ -147,11 +149,12 @@ impl Partition {
         Self {
             index,
             id: TopicIdPartition { topic_id: TOPIC_ID, partition: PartitionId(index) },
-            quorum: Quorum::new(brokers),
+            quorum: Quorum::new(name.topic.clone(), brokers),
             replicas: brokers
                 .iter()
                 .map(|broker| (*broker, new_replica(name.clone(), &replica_config(*broker, MIN_ISR))))
                 .collect(),
+            fetchers: BTreeMap::new(),
             cleaned: BTreeMap::new(),
             appended: BTreeMap::new(),
             committed: Offset::ZERO,
@@ -194,10 +197,12 @@ impl Partition {
         let (state, config) = (&self.quorum.state, replica_config(broker, MIN_ISR));
         let effects = replica.assume(state, now.monotonic, now.wall, &config, &self.quorum.eligible());
         self.execute(broker, effects, now);
+        self.role_changed(broker, now);
     }
 
     /// The broker's process has ended; the next one finds its log.
     pub fn restart(&mut self, broker: i32, now: Now) {
+        self.process_ended(broker, now);
         let Some(replica) = self.replicas.get_mut(&broker) else { return };
         let high_watermark = replica.high_watermark();
         let (Some(log), _) = replica.close(ErrorCode::NotLeaderOrFollower) else { return };
@@ -305,58 +310,6 @@ impl Partition {
         }
     }
 
-    /// The broker that the replica here follows.
-    pub fn source_of(&self, follower: i32) -> Option<i32> {
-        Some(self.replicas.get(&follower)?.following()?.leader.0)
-    }
-
-    /// The follower fetches until it has what its leader has.
-    pub fn fetch(&mut self, follower: i32, now: Now) {
-        self.quorum.is_back(follower);
-        for _ in 0..FETCHES_MAX {
-            let Some(following) = self.replicas.get(&follower).and_then(Replica::following) else { return };
-            let (source, epoch) = (following.leader.0, following.leader_epoch);
-            match following.step {
-                FollowerStep::Fetch(position) => {
-                    if !self.fetch_once(source, follower, position, now) {
-                        return;
-                    }
-                }
-                FollowerStep::AskLeaderBounds => {
-                    let log = self.replicas.get(&source).and_then(|replica| replica.leading_in(epoch).ok());
-                    let bounds = log.map(|(_, log)| (log.log_start_offset(), log.log_end_offset()));
-                    let Some(replica) = self.replicas.get_mut(&follower) else { return };
-                    let _ = replica.leader_bounds(epoch, bounds, now.wall);
-                }
-                FollowerStep::BackOff | FollowerStep::Stop => return,
-            }
-        }
-    }
-
-    /// Whether there may be more to fetch.
-    fn fetch_once(&mut self, source: i32, follower: i32, position: FetchPosition, now: Now) -> bool {
-        let id = BrokerId(follower);
-        let fetch = Fetch {
-            reader: Reader::Replica { id, epoch: epoch_of(follower), progress: true },
-            offset: position.offset,
-            log_start: position.log_start,
-            current_leader_epoch: position.leader_epoch,
-            last_fetched_epoch: position.last_fetched_epoch,
-            max_bytes: FETCH_BYTES,
-            min_one: true,
-        };
-        let Some(leader) = self.replicas.get_mut(&source) else { return false };
-        let (effects, fetched) = leader.fetch(&fetch, now.monotonic, &self.quorum.eligible());
-        let answered = fetched.map_err(|error| error.error_code()).and_then(|fetched| answer_of(&fetched));
-        self.execute(source, effects, now);
-        let Some(replica) = self.replicas.get_mut(&follower) else { return false };
-        let before = (replica.high_watermark(), replica.log().map(|log| log.log_end_offset()));
-        let Ok((answer, records)) = answered else { return false };
-        let diverges = answer.diverging.is_some();
-        let _ = replica.leader_answered(position, &answer, &records, now.monotonic, now.wall);
-        diverges || before != (replica.high_watermark(), replica.log().map(|log| log.log_end_offset()))
-    }
-
     /// The batches that are committed now and were not before: those below some leader's high watermark.
     pub fn advance(&mut self) -> Vec<Arc<StoredBatch>> {
         let leaders = self.replicas.values().filter(|replica| replica.leader().is_some());
@@ -394,25 +347,6 @@ impl Partition {
         self.cleaned.insert(broker, cleaning.finish()?);
         Ok(())
     }
-}
-
-fn answer_of(fetched: &Fetched<MemoryEnv>) -> Result<(FetchAnswer, Bytes), ErrorCode> {
-    let failed = |_| ErrorCode::KafkaStorageError;
-    let records = match &fetched.records {
-        None => Bytes::new(),
-        Some(Read::Done(slice)) => slice.read().map_err(failed)?,
-        Some(Read::Cold(cold)) => match cold.run().map_err(|_| ErrorCode::KafkaStorageError)? {
-            Some(slice) => slice.read().map_err(failed)?,
-            None => Bytes::new(),
-        },
-    };
-    let answer = FetchAnswer {
-        error: ErrorCode::None,
-        diverging: fetched.diverging,
-        high_watermark: fetched.high_watermark,
-        log_start: fetched.log_start,
-    };
-    Ok((answer, records))
 }
 
 /// The log of a partition on one broker, during one input of a coordinator.

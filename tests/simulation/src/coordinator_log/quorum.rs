@@ -1,21 +1,26 @@
 //! The quorum's part of a partition of coordinators: the rules of elections and of ISR changes that ship
-//! ([`ottla_metadata::election`], [`ottla_metadata::isr_change`]), over an image of the brokers that are live. The dice
-//! of the world say which brokers are live, and whom an election prefers.
+//! ([`TopicElectorate`], [`ottla_metadata::isr_change`]), over an image of the topic and of the brokers that are live.
+//! The dice of the world say which brokers are live, and whom an election prefers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use ottla_metadata::controller::{AlterPartition, AlteredPartition};
-use ottla_metadata::election::{Electorate, PartitionChange};
-use ottla_metadata::image::{BrokerRegistration, LeaderRecoveryState, LeaderSettings};
-use ottla_metadata::nodes::broker;
-use ottla_metadata::{Change, Image, IsrMember, PartitionState, Transaction, Tree};
+use bytes::Bytes;
+use ottla_metadata::controller::{AlterPartition, AlteredPartition, BrokenRules, TopicElectorate};
+use ottla_metadata::election::PartitionChange;
+use ottla_metadata::image::{BrokerRegistration, LeaderRecoveryState, LeaderSettings, MIN_INSYNC_REPLICAS};
+use ottla_metadata::liveness::{Liveness, Reached};
+use ottla_metadata::nodes::topic::{self, TopicNode};
+use ottla_metadata::nodes::{broker, config};
+use ottla_metadata::{Change, ConfigEntity, Image, IsrMember, PartitionState, Path, Transaction, Tree};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ControllerEpoch, IncarnationId, LeaderEpoch, ListenerName, PartitionEpoch, Revision,
-    TimestampMs,
+    BrokerEpoch, BrokerId, ControllerEpoch, IncarnationId, LeaderEpoch, ListenerName, MonotonicMs, PartitionEpoch,
+    Revision, TimestampMs, TopicName,
 };
 use ottla_partition::eligible_epoch;
 
+use super::TOPIC_ID;
 use crate::random::Random;
 
 pub(super) const MIN_ISR: usize = 2;
@@ -56,47 +61,26 @@ pub fn state_of(
     }
 }
 
-/// The brokers that may be elected. Each has its only registration.
-struct Candidates<'a>(&'a [i32]);
-
-impl Electorate for Candidates<'_> {
-    fn acceptable(&self, broker: BrokerId, _: &PartitionState) -> Option<BrokerEpoch> {
-        self.0.contains(&broker.0).then(|| epoch_of(broker.0))
-    }
-
-    fn readable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch> {
-        self.acceptable(broker, state)
-    }
-
-    fn may_lead_unclean(&self, _: BrokerId) -> bool {
-        false
-    }
-
-    fn lives(&self, member: &IsrMember) -> bool {
-        self.0.contains(&member.broker.0)
-    }
-
-    fn min_insync_replicas(&self, _: BrokerId, _: &PartitionState) -> usize {
-        MIN_ISR
-    }
-
-    fn knows_min_insync_replicas(&self, _: BrokerId, _: &PartitionState) -> bool {
-        true
-    }
-}
-
 /// What the quorum has of one partition.
 pub(super) struct Quorum {
     pub state: Arc<PartitionState>,
     /// Without the brokers that are down, or that the world keeps from fetching.
     pub image: Image,
+    topic_name: TopicName,
+    topic: Tree,
     registrations: BTreeMap<i32, Tree>,
     absent: BTreeSet<i32>,
+    /// Nobody is late: what a leader knows of its topic it knows since the topic was created.
+    liveness: Liveness,
 }
 
 impl Quorum {
-    pub fn new(brokers: &[i32]) -> Self {
+    pub fn new(topic_name: TopicName, brokers: &[i32]) -> Self {
+        let times = (Duration::from_secs(3), Duration::from_secs(1), Duration::from_millis(50));
         let mut quorum = Self {
+            topic: topic_of(&topic_name, brokers),
+            topic_name,
+            liveness: Liveness::new(MonotonicMs(0), times, Reached::new()),
             state: Arc::new(state_of(None, brokers.iter().copied(), brokers.iter().copied())),
             image: Image::empty(),
             registrations: brokers.iter().map(|broker| (*broker, registration_of(*broker))).collect(),
@@ -107,9 +91,21 @@ impl Quorum {
     }
 
     fn look(&mut self) {
-        let live = self.registrations.iter().filter(|(broker, _)| !self.absent.contains(broker));
-        let revision = Revision(self.registrations.len() as u64);
-        self.image = Image::from_nodes(revision, live.flat_map(|(_, tree)| tree.iter())).0;
+        self.image = self.image_of(|broker| !self.absent.contains(&broker));
+    }
+
+    /// The topic, and the brokers that live.
+    fn image_of(&self, lives: impl Fn(i32) -> bool) -> Image {
+        let live = self.registrations.iter().filter(|(broker, _)| lives(**broker));
+        let trees = live.map(|(_, tree)| tree).chain([&self.topic]);
+        Image::from_nodes(self.topic.revision(), trees.flat_map(Tree::iter)).0
+    }
+
+    /// The state after a change, as the quorum decides it where these brokers live.
+    fn decide(&self, image: &Image, change: PartitionChange<'_>) -> Option<PartitionState> {
+        let topic = image.topic(self.topic_name.as_str())?;
+        let rules = BrokenRules::default();
+        change.build(&TopicElectorate { image, liveness: &self.liveness, topic, rules }, CONTROLLER)
     }
 
     /// The broker is live, as far as this partition is concerned.
@@ -129,7 +125,8 @@ impl Quorum {
         let mut state = PartitionState::clone(&self.state);
         let place = |broker: &BrokerId| order.iter().position(|candidate| *candidate == broker.0);
         state.replicas.sort_by_key(|broker| (place(broker).unwrap_or(usize::MAX), broker.0));
-        let next = PartitionChange::new(&state).preferred(false).build(&Candidates(order), CONTROLLER);
+        let candidates = self.image_of(|broker| order.contains(&broker));
+        let next = self.decide(&candidates, PartitionChange::new(&state).preferred(false));
         let Some(next) = next else { return false };
         self.state = Arc::new(next);
         if let Some(leader) = self.leader() {
@@ -145,17 +142,17 @@ impl Quorum {
         }
         self.absent.insert(broker);
         self.look();
-        let leader: Vec<i32> = self.leader().into_iter().collect();
-        let change = PartitionChange::new(&self.state).without(BrokerId(broker));
-        if let Some(next) = change.build(&Candidates(&leader), CONTROLLER) {
+        let leader = self.leader();
+        let stays = self.image_of(|broker| Some(broker) == leader);
+        let state = self.state.clone();
+        if let Some(next) = self.decide(&stays, PartitionChange::new(&state).without(BrokerId(broker))) {
             self.state = Arc::new(next);
         }
     }
 
     /// A leader asks for an ISR.
     pub fn alter(&mut self, leader: i32, request: &AlterPartition) -> AlteredPartition {
-        let live: Vec<i32> = self.image.brokers().map(|broker| broker.id.0).collect();
-        let build = |change: PartitionChange<'_>| change.build(&Candidates(&live), CONTROLLER);
+        let build = |change: PartitionChange<'_>| self.decide(&self.image, change);
         let (altered, next) =
             ottla_metadata::isr_change::alter(&self.image, &self.state, BrokerId(leader), request, false, build);
         if let Some(next) = next {
@@ -168,6 +165,23 @@ impl Quorum {
     pub fn eligible(&self) -> impl Fn(BrokerId) -> Option<BrokerEpoch> + '_ {
         |broker| eligible_epoch(&self.image, broker)
     }
+}
+
+/// The tree of the topic, which is created after every broker has registered.
+fn topic_of(name: &TopicName, brokers: &[i32]) -> Tree {
+    let node = TopicNode { id: TOPIC_ID, assignment: Vec::new(), grows_to: 0 };
+    let entries = BTreeMap::from([(MIN_INSYNC_REPLICAS.to_owned(), MIN_ISR.to_string())]);
+    let topic = (topic::path(name), topic::encode(&node));
+    let config = (ConfigEntity::topic(name.as_str()).path(), config::encode(&entries));
+    let newest = brokers.iter().max().map_or(0, |broker| u64::try_from(*broker).unwrap_or(0));
+    tree_of(Revision(newest + 1), [topic, config])
+}
+
+fn tree_of(revision: Revision, nodes: impl IntoIterator<Item = (Path, Bytes)>) -> Tree {
+    let changes = nodes.into_iter().map(|(path, payload)| Change::Create { path, payload }).collect();
+    let mut tree = Tree::new();
+    let _ = tree.apply(revision, &Transaction { changes });
+    tree
 }
 
 /// The tree of a broker that has registered and is ready.
@@ -185,10 +199,6 @@ fn registration_of(id: i32) -> Tree {
         leaders: LeaderSettings::default(),
         registered_at: TimestampMs(0),
     };
-    let payload = broker::encode(&registration);
-    let changes = vec![Change::Create { path: broker::path(registration.id), payload }];
-    let mut tree = Tree::new();
     let revision = Revision(u64::try_from(id).unwrap_or(0));
-    let _ = tree.apply(revision, &Transaction { changes });
-    tree
+    tree_of(revision, [(broker::path(registration.id), broker::encode(&registration))])
 }

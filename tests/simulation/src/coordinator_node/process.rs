@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ottla_consensus::Outgoing;
-use ottla_metadata::controller::{Beat, StreamId};
-use ottla_metadata::{Now, Tree};
-use ottla_model::{CoordinatorId, IncarnationId, Revision};
+use ottla_metadata::controller::{Beat, ChangeQuorum, Refusal, StreamId};
+use ottla_metadata::{Answer as ClusterAnswer, Now, Request, Tree};
+use ottla_model::{CoordinatorId, ErrorCode, IncarnationId, Revision};
+use ottla_quorum_node::identity::{self, Conflict, Identified, OwnIdentity};
+use ottla_quorum_node::opinions::Opinions;
 use ottla_quorum_node::{
-    CallId, Event, Members, Node, NodeError, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId,
+    BrokenRules, CallId, Event, Node, NodeError, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId,
 };
 
-use super::Observed;
+use super::peers::{Answer, NoAnswer, Peers, Questions};
 use super::store::SimulatedStore;
+use super::{CLUSTER, DiskLabel, Observed};
 use crate::message::{self, Message, WatchEvent};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
@@ -22,12 +26,37 @@ type Connection = (NodeId, u64);
 
 pub(super) struct Process {
     pub(super) node: Node<SimulatedStore>,
-    pub(super) disk_id: IncarnationId,
+    pub(super) label: DiskLabel,
+    broken_rules: BrokenRules,
     connections: Connections,
-    /// As the node told them last: whom its messages reach.
-    members: Arc<Members>,
+    peers: Peers,
+    /// What the other members say of this disk.
+    opinions: Opinions,
+    questions: Questions<About>,
+    /// The coordinators that this one does not know, while it asks the others.
+    unknown: BTreeMap<CoordinatorId, Unknown>,
     /// What the transport has to tell the node with its next turn.
     pending: Vec<Event>,
+}
+
+/// Why a coordinator is asked for its identity.
+enum About {
+    /// A stream is to be opened.
+    Stream(CoordinatorId),
+    /// What it knows of the sender of a message.
+    Unknown(CoordinatorId),
+    /// It is to be added to the quorum.
+    Addition { asked_by: NodeId, call: message::CallId, added: (CoordinatorId, IncarnationId, String) },
+}
+
+/// A sender that is not known here.
+struct Unknown {
+    disk: IncarnationId,
+    /// Its first message.
+    message: Bytes,
+    /// Questions without an answer.
+    asked: usize,
+    answers: Vec<Identified>,
 }
 
 /// A broker that follows the tree.
@@ -55,6 +84,12 @@ impl Connections {
         self.last_name
     }
 
+    fn call(&mut self, from: NodeId, call: message::CallId) -> CallId {
+        let name = CallId(self.name());
+        self.calls.insert(name, (from, call));
+        name
+    }
+
     fn stream_of(&self, connection: Connection) -> Option<StreamId> {
         self.streams.iter().find(|(_, known)| **known == connection).map(|(stream, _)| *stream)
     }
@@ -62,9 +97,11 @@ impl Connections {
 
 /// Turns what the node wants into messages and notes.
 struct Wire<'a> {
-    disk_id: IncarnationId,
+    now: Now,
+    id: CoordinatorId,
+    disk: IncarnationId,
     connections: &'a mut Connections,
-    members: &'a mut Arc<Members>,
+    peers: &'a mut Peers,
     pending: &'a mut Vec<Event>,
     published: Revision,
     observed: Vec<Observed>,
@@ -74,16 +111,7 @@ struct Wire<'a> {
 
 impl Sink for Wire<'_> {
     fn send(&mut self, message: Outgoing) -> bool {
-        let to = message.to;
-        // As the service: there is no connection to one that is neither a member nor vouched for.
-        if !self.members.destinations().any(|(id, _)| id == to) {
-            return true;
-        }
-        if message.is_snapshot() {
-            self.pending.push(Event::SnapshotSent { to, sent: true });
-        }
-        self.out.send(NodeId::Coordinator(to.0), Message::Raft { disk: self.disk_id, bytes: message.to_bytes() });
-        true
+        self.peers.send(self.disk, message, self.pending, self.out)
     }
 
     fn put(&mut self, output: Output) {
@@ -134,7 +162,7 @@ impl Sink for Wire<'_> {
                 self.out.send(watcher.node, Message::WatchEvent { stream: watcher.stream, event });
             }
             Output::MakeSnapshot => self.wants_snapshot = true,
-            Output::Members(members) => *self.members = members,
+            Output::Members(members) => self.peers.follow(self.id, &members, self.now.monotonic),
             Output::Role(_) | Output::UncleanElections(_) => {}
             Output::Removed => self.out.dies = true,
             Output::Note(note) => self.out.note(format_args!("{}", note.text)),
@@ -153,9 +181,32 @@ fn watch_event(update: WatchUpdate) -> WatchEvent {
 }
 
 impl Process {
-    pub(super) fn new(node: Node<SimulatedStore>, disk_id: IncarnationId) -> Self {
-        let members = node.members().clone();
-        Self { node, disk_id, connections: Connections::default(), members, pending: Vec::new() }
+    pub(super) fn new(node: Node<SimulatedStore>, label: DiskLabel, broken_rules: BrokenRules, now: Now) -> Self {
+        let mut peers = Peers::default();
+        peers.follow(node.id(), node.members(), now.monotonic);
+        Self {
+            node,
+            label,
+            broken_rules,
+            connections: Connections::default(),
+            peers,
+            opinions: Opinions::default(),
+            questions: Questions::default(),
+            unknown: BTreeMap::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    fn own(&self) -> OwnIdentity {
+        let image = &self.node.view().image;
+        OwnIdentity {
+            id: self.node.id(),
+            disk: self.label.id,
+            cluster_id: Some(image.cluster_id().map_or_else(|| CLUSTER.to_owned(), ToString::to_string)),
+            listed: BTreeMap::new(),
+            members: Some(self.node.members().clone()),
+            broken_rules: self.broken_rules,
+        }
     }
 
     /// One turn of the driver: what the transport knows, what happened, a tick if it is time, and everything that
@@ -164,10 +215,12 @@ impl Process {
         let mut told = std::mem::take(&mut self.pending);
         told.extend(events);
         let mut wire = Wire {
-            disk_id: self.disk_id,
+            now,
+            id: self.node.id(),
+            disk: self.label.id,
             published: self.node.view().revision,
             connections: &mut self.connections,
-            members: &mut self.members,
+            peers: &mut self.peers,
             pending: &mut self.pending,
             observed: Vec::new(),
             wants_snapshot: false,
@@ -185,6 +238,115 @@ impl Process {
         observed
     }
 
+    // ---- other coordinators
+
+    /// Questions without an answer end, and streams are dialled. A conflict ends this coordinator.
+    pub(super) fn tick_peers(&mut self, now: Now, out: &mut Outbox) -> Result<(), Conflict> {
+        for about in self.questions.expired(now.monotonic) {
+            self.answered(now, about, Err(NoAnswer::Silent), out)?;
+        }
+        for (id, address) in self.peers.tick(now.monotonic) {
+            self.ask(now, &address, About::Stream(id), out)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, now: Now, address: &str, about: About, out: &mut Outbox) -> Result<(), Conflict> {
+        let own = self.own();
+        match self.questions.ask(now.monotonic, &own, address, about, out) {
+            Ok(()) => Ok(()),
+            Err(about) => self.answered(now, about, Err(NoAnswer::NoAddress), out),
+        }
+    }
+
+    fn answered(&mut self, now: Now, about: About, answer: Answer, out: &mut Outbox) -> Result<(), Conflict> {
+        let own = self.own();
+        match about {
+            About::Stream(id) => {
+                let effects = (&mut self.pending, out);
+                self.peers.identified(now.monotonic, &own, &mut self.opinions, (id, answer), effects)?;
+            }
+            About::Unknown(sender) => {
+                let Some(unknown) = self.unknown.get_mut(&sender) else { return Ok(()) };
+                unknown.asked -= 1;
+                unknown.answers.extend(answer);
+                if unknown.asked == 0
+                    && let Some(unknown) = self.unknown.remove(&sender)
+                {
+                    self.all_said_who_it_is(sender, unknown, out);
+                }
+            }
+            About::Addition { asked_by, call, added } => {
+                let checked = match answer {
+                    Ok(found) => own.check_addition(added, &found),
+                    Err(why) => Err(Refusal::new(ErrorCode::InvalidRequest, why.to_string())),
+                };
+                match checked {
+                    Ok(change) => {
+                        let request = Request::ChangeQuorum(change);
+                        let call = self.connections.call(asked_by, call);
+                        // Nothing in a change of the quorum is left to chance.
+                        self.pending.push(Event::Request { call, request, entropy: [0; 16] });
+                    }
+                    Err(refusal) => {
+                        let answer = Some(Box::new(ClusterAnswer::ChangeQuorum(Err(refusal))));
+                        out.send(asked_by, Message::ClusterAnswer { call, answer, leader: None });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A message of another coordinator. Of one that is not known here the members are asked.
+    fn raft(
+        &mut self,
+        now: Now,
+        sender: CoordinatorId,
+        (disk, message): (IncarnationId, Bytes),
+        out: &mut Outbox,
+    ) -> Result<Vec<Event>, Conflict> {
+        let from = NodeId::Coordinator(sender.0);
+        if self.node.check_sender(sender, disk).is_ok() {
+            return Ok(vec![Event::Raft { sender, disk, message }]);
+        }
+        let members = self.node.members().clone();
+        let is_unknown = members.get(sender).is_none() && !members.was_removed(sender, disk);
+        if !is_unknown || sender == self.node.id() {
+            out.send(from, Message::RaftRefused);
+            return Ok(Vec::new());
+        }
+        if self.unknown.contains_key(&sender) {
+            return Ok(Vec::new());
+        }
+        let me = self.node.id();
+        let others: Vec<_> =
+            members.by_id.iter().filter(|(id, _)| **id != me).map(|(_, member)| member.address.clone()).collect();
+        let unknown = Unknown { disk, message, asked: others.len(), answers: Vec::new() };
+        if others.is_empty() {
+            self.all_said_who_it_is(sender, unknown, out);
+            return Ok(Vec::new());
+        }
+        self.unknown.insert(sender, unknown);
+        for address in others {
+            self.ask(now, &address, About::Unknown(sender), out)?;
+        }
+        Ok(Vec::new())
+    }
+
+    fn all_said_who_it_is(&mut self, sender: CoordinatorId, unknown: Unknown, out: &mut Outbox) {
+        let Unknown { disk, message, answers, .. } = unknown;
+        match identity::vouched(self.node.members(), sender, answers) {
+            Some((address, Some(known))) if known == disk => {
+                self.pending.push(Event::Vouched { id: sender, disk, address });
+                self.pending.push(Event::Raft { sender, disk, message });
+            }
+            _ => out.send(NodeId::Coordinator(sender.0), Message::RaftRefused),
+        }
+    }
+
+    // ---- messages
+
     /// A linearizable read, asked when `newest` was the newest revision that was applied anywhere.
     pub(super) fn read(&mut self, newest: Revision) -> Event {
         let read = ReadId(self.connections.name());
@@ -192,24 +354,46 @@ impl Process {
         Event::Read(read)
     }
 
-    /// What a message of another process is to the node.
+    /// What a message of another process is to the node. A conflict ends this coordinator.
     pub(super) fn received(
         &mut self,
+        now: Now,
         from: NodeId,
         message: Message,
         entropy: [u8; 16],
         out: &mut Outbox,
-    ) -> Vec<Event> {
-        let connections = &mut self.connections;
-        match (message, from) {
+    ) -> Result<Vec<Event>, Conflict> {
+        let events = match (message, from) {
             (Message::Raft { disk, bytes }, NodeId::Coordinator(sender)) => {
-                vec![Event::Raft { sender: CoordinatorId(sender), disk, message: bytes }]
+                return self.raft(now, CoordinatorId(sender), (disk, bytes), out);
             }
-            (Message::Cluster { call, request }, _) => {
-                let name = CallId(connections.name());
-                connections.calls.insert(name, (from, call));
-                vec![Event::Request { call: name, request: (*request).clone(), entropy }]
+            (Message::RaftRefused, NodeId::Coordinator(peer)) => {
+                self.peers.broken(now.monotonic, CoordinatorId(peer), &mut self.pending);
+                Vec::new()
             }
+            (Message::Identify { call, asker, disk, .. }, from) => {
+                let identity = Box::new(self.own().answer(asker, Some(disk)));
+                out.send(from, Message::IdentifyAnswer { call, identity });
+                Vec::new()
+            }
+            (Message::IdentifyAnswer { call, identity }, _) => {
+                if let Some(about) = self.questions.answered(call) {
+                    self.answered(now, about, Ok(*identity), out)?;
+                }
+                Vec::new()
+            }
+            (Message::Cluster { call, request }, _) => match &*request {
+                // A coordinator that is to be added must answer at its address.
+                Request::ChangeQuorum(ChangeQuorum::Add { coordinator, disk, address }) if self.node.is_leader() => {
+                    let added = (*coordinator, *disk, address.clone());
+                    self.ask(now, address, About::Addition { asked_by: from, call, added }, out)?;
+                    Vec::new()
+                }
+                request => {
+                    let call = self.connections.call(from, call);
+                    vec![Event::Request { call, request: request.clone(), entropy }]
+                }
+            },
             (Message::BeatOpen { connection, beat }, _) => self.beat((from, connection), beat, true, out),
             (Message::Beat { connection, beat }, _) => self.beat((from, connection), beat, false, out),
             (Message::Watch { stream, from: revision }, _) => {
@@ -220,14 +404,21 @@ impl Process {
                 events.push(Event::WatchOpened { watcher, from: revision });
                 events
             }
-            (Message::ConnectionLost, NodeId::Coordinator(id)) => vec![Event::PeerGone(CoordinatorId(id))],
+            (Message::ConnectionLost, NodeId::Coordinator(id)) => {
+                self.peers.broken(now.monotonic, CoordinatorId(id), &mut self.pending);
+                for about in self.questions.refused(from) {
+                    self.answered(now, about, Err(NoAnswer::Refused), out)?;
+                }
+                Vec::new()
+            }
             (Message::ConnectionLost, _) => {
                 let mut events = self.close_watch(from);
                 events.extend(self.close_streams(from));
                 events
             }
             _ => Vec::new(),
-        }
+        };
+        Ok(events)
     }
 
     fn beat(&mut self, connection: Connection, beat: Beat, opens: bool, out: &mut Outbox) -> Vec<Event> {
@@ -258,10 +449,6 @@ impl Process {
     fn close_watch(&mut self, of: NodeId) -> Vec<Event> {
         let closed = self.connections.watchers.extract_if(.., |_, watcher| watcher.node == of);
         closed.map(|(watcher, _)| Event::WatchClosed(watcher)).collect()
-    }
-
-    pub(super) fn vouch(&mut self, id: CoordinatorId, disk: IncarnationId) {
-        self.pending.push(Event::Vouched { id, disk, address: format!("c{id}") });
     }
 
     pub(super) fn watch_broken(&mut self, watcher: NodeId) {

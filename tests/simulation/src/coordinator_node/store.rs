@@ -20,10 +20,6 @@ pub struct SimulatedStore {
 }
 
 impl SimulatedStore {
-    pub fn was_bootstrapped(&self) -> bool {
-        !self.disk.conf_state_is_empty()
-    }
-
     pub fn arm_crash(&mut self, after_steps: u32) {
         self.dies_after = Some(after_steps);
     }

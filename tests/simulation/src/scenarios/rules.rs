@@ -165,6 +165,30 @@ fn a_replaced_directory_that_is_claimed_at_once_is_noticed() {
 }
 
 #[test]
+fn a_move_that_ends_before_the_copy_has_caught_up_is_noticed() {
+    let rules = BrokenRules { moves_before_caught_up: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::MoveReplica], GAP_MS, (100, 1_000));
+    hunt_in(partition(rules), two_disks, &plan, 60, &["has moved"]);
+}
+
+#[test]
+fn an_old_copy_of_a_log_that_is_found_first_and_wins_is_noticed() {
+    let rules = BrokenRules { first_found_wins: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::CopyLog, Kind::MoveReplica], GAP_MS, (100, 1_000));
+    hunt_in(partition(rules), two_disks, &plan, 100, &["was killed and lost records"]);
+}
+
+#[test]
+fn an_old_copy_that_wins_over_a_log_without_room_is_noticed() {
+    let rules = BrokenRules { unreadable_log_gives_way: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::CopyLog, Kind::FillDisk, Kind::KillBroker], GAP_MS, (100, 4_000));
+    hunt_in(partition(rules), two_disks, &plan, 300, &["was killed and lost records"]);
+}
+
+#[test]
 fn an_io_error_that_counts_as_lack_of_room_is_noticed() {
     let log_dirs = LogDirRules { failed_disk_counts_as_full: true, ..LogDirRules::default() };
     let rules = BrokenRules { log_dirs, ..BrokenRules::default() };
@@ -307,7 +331,16 @@ fn votes_and_acknowledgements_before_the_disk_has_them_are_noticed() {
 fn an_emptied_disk_that_votes_again_is_noticed() {
     let rules = NodeRules { emptied_disk_votes: true, ..NodeRules::default() };
     let kinds = [Kind::DiskLossOfCoordinator, Kind::KillCoordinator, Kind::CutLink, Kind::PauseCoordinator];
-    hunt(node(rules), &kinds, (20, 1_500), 1_000, &["both lead term", "is another on coordinator"]);
+    let votes_again = "votes with an empty disk in the place of one that had a vote";
+    hunt(node(rules), &kinds, (20, 1_500), 1_000, &[votes_again, "both lead term", "is another on coordinator"]);
+}
+
+/// A fourth coordinator ended because one of the first three had an empty disk and the list of the first three.
+#[test]
+fn another_list_on_an_empty_disk_that_ends_a_coordinator_is_noticed() {
+    let rules = NodeRules { other_list_is_final: true, ..NodeRules::default() };
+    let kinds = [Kind::DiskLossOfCoordinator, Kind::GrowQuorum, Kind::ShrinkQuorum, Kind::PauseCoordinator];
+    hunt(node(rules), &kinds, (100, 3_000), 1_000, &["ends itself, though the quorum counts on it"]);
 }
 
 #[test]

@@ -25,7 +25,18 @@ impl World {
                         "the watch of c{id} went back: who had revision {reached} was told of {revision}"
                     )));
                 }
-                Observed::Read { .. } | Observed::Watched { .. } => self.invariants.checks += 1,
+                Observed::VotesFirst { replaces_member: true } if self.newest_revision() > Revision(0) => {
+                    return Err(Violation(format!(
+                        "c{id} votes with an empty disk in the place of one that had a vote, as if there were no quorum"
+                    )));
+                }
+                Observed::Ended(conflict) => {
+                    self.invariants.checks += 1;
+                    self.check_ended(id, conflict)?;
+                }
+                Observed::VotesFirst { .. } | Observed::Read { .. } | Observed::Watched { .. } => {
+                    self.invariants.checks += 1;
+                }
             }
         }
         let applied = observed.iter().any(|seen| matches!(seen, Observed::Applied { .. }));
@@ -189,8 +200,7 @@ impl World {
             },
             Fact::Opened { partition, content } => {
                 let replica = Replica { broker: BrokerId(id), life, content };
-                let directory = broker.replica(*partition).map_or(0, |replica| replica.directory);
-                self.invariants.opened(*partition, replica, broker.last_content(*partition, directory))
+                self.invariants.opened(*partition, replica, broker.last_content(*partition))
             }
             Fact::Began { partition } if broker.must_hold(*partition) => Err(Violation(format!(
                 "b{id} begins an empty log of partition {}, though a disk of it holds one",

@@ -17,13 +17,12 @@ impl World {
         }
         *self.deliveries.entry(message.name()).or_default() += 1;
         self.trace.message(self.now, format_args!("{to} <- {from} {}", message.name()));
-        self.vouch(from, to, &message);
         let mut out = Outbox::default();
         let mut observed = Vec::new();
         match to {
             NodeId::Coordinator(id) => {
                 if let Some(coordinator) = self.coordinators.get_mut(&id) {
-                    observed = coordinator.receive(self.now, from, message, &mut out);
+                    observed = coordinator.receive(self.now, from, message, &mut out).map_err(broken)?;
                 }
             }
             NodeId::Broker(id) => {
@@ -185,6 +184,11 @@ impl World {
         let at = self.now.plus_us(self.network.notice_delay_us());
         self.schedule(at, dialled(from, life, &probe, result));
     }
+}
+
+/// What no fault explains.
+fn broken(error: anyhow::Error) -> Violation {
+    Violation(error.to_string())
 }
 
 fn to_script(client: u32) -> bool {

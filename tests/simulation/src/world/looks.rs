@@ -37,11 +37,11 @@ impl World {
     }
 
     /// None if the cluster is as it should be: every ISR full, every log equal, every HW at the log's end, every
-    /// coordinator (but one that lost its disk) at the same revision.
+    /// member of the quorum (but one that lost its disk) at the same revision.
     pub fn what_is_missing(&self) -> Option<String> {
         let revision = self.newest_revision();
         for (id, coordinator) in &self.coordinators {
-            if coordinator.lost_its_disk() || self.is_retired(NodeId::Coordinator(*id)) {
+            if self.has_lost_disk(*id) || self.was_removed(*id) {
                 continue;
             }
             match coordinator.tree() {

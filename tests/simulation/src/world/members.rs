@@ -1,11 +1,13 @@
 //! Coordinators come, go and are replaced while the quorum runs.
 
 use ottla_metadata::controller::Refusal;
+use ottla_quorum_node::identity::Conflict;
 
 use super::*;
 
 /// Coordinators at a time.
 const COORDINATORS_MAX: usize = 5;
+const COORDINATORS_MIN: usize = 3;
 
 impl World {
     /// The members of the quorum, by the newest image.
@@ -22,10 +24,17 @@ impl World {
         recorded.is_some_and(|node| node.standing == Standing::Removed && Some(node.disk) == disk)
     }
 
+    /// Whether the quorum has no part for this coordinator, whatever its disk is.
+    pub(super) fn was_removed(&self, id: u64) -> bool {
+        let recorded = self.image.coordinator(CoordinatorId(id)).map(|one| &one.node);
+        recorded.is_some_and(|node| node.standing == Standing::Removed)
+    }
+
     /// Whether members may be lost or removed: people do one thing at a time.
     pub fn is_quorum_whole(&self) -> bool {
         let is_changing = self.admin.iter().any(|task| matches!(task, AdminTask::ChangeQuorum(_)));
-        !is_changing && !self.coordinators.values().any(CoordinatorNode::lost_its_disk) && self.members().len() > 2
+        let has_lost = self.coordinators.keys().any(|id| self.has_lost_disk(*id));
+        !is_changing && !has_lost && self.members().len() > 2
     }
 
     fn change_quorum(&mut self, change: ChangeQuorum) {
@@ -34,32 +43,34 @@ impl World {
     }
 
     fn add(&mut self, id: u64) {
-        let members = self.members();
-        let Some(node) = self.coordinators.get_mut(&id) else { return };
-        node.join(members.into_iter());
-        let Some(disk) = node.disk_id() else { return };
-        let (coordinator, address) = (CoordinatorId(id), format!("c{id}"));
+        let Some(disk) = self.coordinators.get(&id).and_then(CoordinatorNode::disk_id) else { return };
+        let coordinator = CoordinatorId(id);
+        let address = coordinator_node::address_of(coordinator);
         self.change_quorum(ChangeQuorum::Add { coordinator, disk, address });
         self.start_after(NodeId::Coordinator(id), 20);
     }
 
     /// Another coordinator, if there is room: a new one, or one that was removed, with another disk.
     pub fn grow_quorum(&mut self) {
-        if !self.is_admin_done() || self.members().len() >= COORDINATORS_MAX {
+        // With fewer there is no quorum yet whose members a new one could be told.
+        let is_possible = (COORDINATORS_MIN..COORDINATORS_MAX).contains(&self.members().len());
+        if !self.is_admin_done() || !is_possible {
             return;
         }
         let retired = self.coordinators.keys().copied().find(|id| self.is_retired(NodeId::Coordinator(*id)));
         let id = match retired {
             Some(id) => {
                 self.lose_disk(id);
+                self.renew_list(id);
                 id
             }
             None if self.coordinators.len() >= COORDINATORS_MAX => return,
             None => {
                 let id = self.coordinators.last_key_value().map_or(1, |(id, _)| id + 1);
-                let (rules, node_rules) = (self.config.controller_rules, self.config.node_rules);
-                let node = CoordinatorNode::new(CoordinatorId(id), rules, node_rules, self.random.fork());
+                let settings = self.config.coordinator_settings([]);
+                let node = CoordinatorNode::new(CoordinatorId(id), settings, self.random.fork());
                 self.coordinators.insert(id, node);
+                self.renew_list(id);
                 id
             }
         };
@@ -67,15 +78,22 @@ impl World {
     }
 
     pub fn shrink_quorum(&mut self, id: u64) {
-        if self.is_quorum_whole() && self.members().len() > 3 && self.members().contains(&CoordinatorId(id)) {
+        if self.is_quorum_whole()
+            && self.members().len() > COORDINATORS_MIN
+            && self.members().contains(&CoordinatorId(id))
+        {
             self.change_quorum(ChangeQuorum::Remove { coordinator: CoordinatorId(id), disk: None, force: false });
         }
     }
 
     /// The member that lost its disk gives way to one with an empty disk, under the same id.
     pub fn replace_member(&mut self) {
-        let lost = self.coordinators.iter().find(|(_, node)| node.lost_its_disk()).map(|(id, _)| *id);
+        let lost = self.coordinators.keys().copied().find(|id| self.has_lost_disk(*id));
         let Some(id) = lost.filter(|_| self.is_admin_done()) else { return };
+        // The old list does too: members that it names name the others.
+        if self.random.percent(50) || !self.finds_members(id) {
+            self.renew_list(id);
+        }
         let coordinator = CoordinatorId(id);
         // What the quorum knows: another disk that comes with this id must not be removed by a late repetition.
         let disk = self.image.coordinator(coordinator).map(|one| one.node.disk);
@@ -107,24 +125,81 @@ impl World {
         self.admin_sent = SimTime(0);
     }
 
-    /// A coordinator that hears of one that it does not know asks the members that it knows.
-    pub(super) fn vouch(&mut self, from: NodeId, to: NodeId, message: &Message) {
-        let (NodeId::Coordinator(sender), NodeId::Coordinator(receiver), Message::Raft { disk, .. }) =
-            (from, to, message)
-        else {
+    /// People write the list of servers of a coordinator: the members of today, and itself.
+    fn renew_list(&mut self, id: u64) {
+        let listed: BTreeSet<u64> = self.members().into_iter().map(|member| member.0).chain([id]).collect();
+        let settings = self.config.coordinator_settings(listed);
+        if let Some(node) = self.coordinators.get_mut(&id) {
+            node.settings = settings;
+        }
+    }
+
+    /// Whether its list names another member of today. All that a broker's list names would have to answer.
+    fn finds_members(&self, id: u64) -> bool {
+        let members = self.members();
+        let listed = self.coordinators.get(&id).into_iter().flat_map(|node| node.settings.listed.keys());
+        listed.filter(|listed| listed.0 != id).any(|listed| members.contains(listed))
+    }
+
+    /// People write new lists of servers for coordinators that cannot find the quorum by theirs, and start them again.
+    pub(super) fn renew_lists(&mut self) {
+        if self.members().len() < COORDINATORS_MIN {
             return;
+        }
+        let all: Vec<u64> = self.coordinators.keys().copied().collect();
+        for id in all {
+            let waits = self.coordinators.get(&id).is_some_and(|node| !node.is_member() && !node.has_place());
+            if waits && !self.finds_members(id) {
+                self.trace.line(self.now, format_args!("c{id} gets a new list of servers"));
+                self.renew_list(id);
+                self.kill(NodeId::Coordinator(id));
+            }
+        }
+    }
+
+    /// Whether the host has another disk than the quorum knows of its member: it must not vote.
+    pub(super) fn has_lost_disk(&self, id: u64) -> bool {
+        let Some(node) = self.coordinators.get(&id) else { return false };
+        match self.image.coordinator(CoordinatorId(id)).map(|one| &one.node) {
+            Some(known) => known.standing != Standing::Removed && Some(known.disk) != node.disk_id(),
+            None => node.replaces_member(),
+        }
+    }
+
+    /// A coordinator must not end while the quorum counts on it.
+    pub(super) fn check_ended(&self, id: u64, conflict: &Conflict) -> Result<(), Violation> {
+        let (me, node) = (CoordinatorId(id), self.coordinators.get(&id));
+        let Some(disk) = node.and_then(CoordinatorNode::disk_id) else { return Ok(()) };
+        let known = self.image.coordinator(me).map(|one| &one.node);
+        let is_known = known.is_some_and(|known| known.disk == disk);
+        let is_right = match conflict {
+            Conflict::Removed { .. } => is_known && self.is_retired(NodeId::Coordinator(id)),
+            Conflict::LostDisk { .. } => !is_known || self.is_outvoted(me, disk),
+            Conflict::OtherVoters { .. } => self.image.revision() == Revision(0),
+            _ => false,
         };
-        let (sender, disk) = (CoordinatorId(sender), *disk);
-        if self.coordinators.get(&receiver).is_none_or(|node| node.knows(sender, disk)) {
-            return;
+        if is_right {
+            return Ok(());
         }
-        let is_known = self.coordinators.iter().any(|(id, node)| {
-            let other = NodeId::Coordinator(*id);
-            other != from && other != to && self.network.is_connected(to, other) && node.knows(sender, disk)
-        });
-        if is_known && let Some(node) = self.coordinators.get_mut(&receiver) {
-            node.vouch(sender, disk);
-        }
+        Err(Violation(format!("c{id} ends itself, though the quorum counts on it, or may: {conflict}")))
+    }
+
+    /// Whether so many members do not know yet that this disk belongs to the quorum that their word may end it, or
+    /// whether nobody who knows it can be asked.
+    fn is_outvoted(&self, me: CoordinatorId, disk: IncarnationId) -> bool {
+        let members = self.members();
+        let others: Vec<_> = members.iter().filter(|id| **id != me).collect();
+        let knows = |id: &CoordinatorId| {
+            let image = self.coordinators.get(&id.0).and_then(CoordinatorNode::image);
+            image.and_then(|image| image.coordinator_disk(me)) == Some(disk)
+        };
+        let can_be_asked = |id: &CoordinatorId| {
+            let node = NodeId::Coordinator(id.0);
+            self.network.is_connected(NodeId::Coordinator(me.0), node) && !self.is_paused(node)
+        };
+        let lagging = others.iter().filter(|id| !knows(id)).count();
+        let has_witness = others.iter().any(|id| knows(id) && can_be_asked(id));
+        !has_witness || lagging > members.len() / 2 || lagging == others.len()
     }
 
     /// People turn off the coordinators that were removed.

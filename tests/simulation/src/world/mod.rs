@@ -18,8 +18,8 @@ use std::time::Duration;
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::balance::BrokenRules as BalanceRules;
 use ottla_metadata::controller::{
-    AdmitCoordinator, AlterReassignments, BrokenRules as ControllerRules, ChangeQuorum, CreateTopics, DeleteTopics,
-    ElectLeaders, ElectionType, NewTopic, Probe, ProbeResult, TopicRef,
+    AlterReassignments, BrokenRules as ControllerRules, ChangeQuorum, CreateTopics, DeleteTopics, ElectLeaders,
+    ElectionType, NewTopic, Probe, ProbeResult, TopicRef,
 };
 use ottla_metadata::image::{LeaderSettings, Standing};
 use ottla_metadata::{Answer, Image, Request};
@@ -32,7 +32,7 @@ use ottla_storage::LogConfig;
 use crate::broker::{self, BrokerNode, BrokerSettings};
 use crate::client::{self, Consumer, Producer};
 use crate::clock::SimTime;
-use crate::coordinator_node::{self, CoordinatorNode, Observed};
+use crate::coordinator_node::{self, CoordinatorNode, CoordinatorSettings, Observed};
 use crate::event_queue::EventQueue;
 use crate::facts::Fact;
 use crate::invariants::{Invariants, Replica, Violation};
@@ -60,6 +60,8 @@ const DIAL_MS: u64 = 500;
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
     pub coordinators: u64,
+    /// Every coordinator has a list of all at its first start; otherwise brokers bring it.
+    pub lists_servers: bool,
     pub brokers: i32,
     pub partitions: i32,
     pub replication_factor: i32,
@@ -92,6 +94,7 @@ impl WorldConfig {
     pub fn small() -> Self {
         Self {
             coordinators: 3,
+            lists_servers: true,
             brokers: 3,
             partitions: 1,
             replication_factor: 3,
@@ -124,10 +127,22 @@ impl WorldConfig {
         FetchBytes { answer_max: bytes(random), partition_max: bytes(random) }
     }
 
+    /// Of a coordinator whose list has these.
+    fn coordinator_settings(&self, listed: impl IntoIterator<Item = u64>) -> CoordinatorSettings {
+        let address = |id| (CoordinatorId(id), coordinator_node::address_of(CoordinatorId(id)));
+        CoordinatorSettings {
+            listed: listed.into_iter().map(address).collect(),
+            connect: (1..=self.coordinators).map(|id| coordinator_node::address_of(CoordinatorId(id))).collect(),
+            rules: self.controller_rules,
+            node_rules: self.node_rules,
+        }
+    }
+
     pub fn draw(random: &mut Random) -> Self {
         let brokers = i32::try_from(random.between(3, 5)).unwrap_or(3);
         Self {
             coordinators: 3,
+            lists_servers: random.percent(80),
             brokers,
             partitions: i32::try_from(random.between(1, 3)).unwrap_or(1),
             replication_factor: if random.percent(80) { 3 } else { 2 },
@@ -283,10 +298,10 @@ impl World {
             leaders: config.leaders,
             log_dirs: config.log_dirs,
         });
+        let listed: Vec<u64> = if config.lists_servers { (1..=config.coordinators).collect() } else { Vec::new() };
+        let coordinator_settings = config.coordinator_settings(listed);
         let coordinators = (1..=config.coordinators)
-            .map(|id| {
-                (id, CoordinatorNode::new(CoordinatorId(id), config.controller_rules, config.node_rules, random.fork()))
-            })
+            .map(|id| (id, CoordinatorNode::new(CoordinatorId(id), coordinator_settings.clone(), random.fork())))
             .collect();
         let brokers = (1..=config.brokers)
             .map(|id| (id, BrokerNode::new(BrokerId(id), settings.clone(), random.fork())))
@@ -349,20 +364,6 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let disks: Vec<AdmitCoordinator> = self
-            .coordinators
-            .iter()
-            .map(|(&id, node)| AdmitCoordinator {
-                coordinator: CoordinatorId(id),
-                disk: node.disk_id().unwrap_or(IncarnationId::ZERO),
-                address: format!("c{id}"),
-            })
-            .collect();
-        for node in self.coordinators.values_mut() {
-            if let Err(error) = node.bootstrap(&disks) {
-                self.trace.line(self.now, format_args!("bootstrap failed: {error}"));
-            }
-        }
         let nodes: Vec<_> = self.all_servers().collect();
         for node in nodes {
             let delay = self.random.between(0, 20_000);
@@ -475,7 +476,8 @@ impl World {
             NodeId::Coordinator(id) => {
                 let newest = self.newest_revision();
                 if let Some(coordinator) = self.coordinators.get_mut(&id) {
-                    observed = coordinator.tick(self.now, newest, &mut out);
+                    let ticked = coordinator.tick(self.now, newest, &mut out);
+                    observed = ticked.map_err(|error| Violation(format!("c{id} cannot go on: {error}")))?;
                 }
                 coordinator_node::TICK_MS
             }

@@ -19,13 +19,12 @@ impl World {
         let life = self.life(node) + 1;
         self.lives.insert(node, life);
         self.trace.line(self.now, format_args!("{node} starts, life {life}"));
-        let mut out = Outbox::default();
+        let (mut out, mut observed) = (Outbox::default(), Vec::new());
         match node {
             NodeId::Coordinator(id) => {
-                if let Some(coordinator) = self.coordinators.get_mut(&id)
-                    && let Err(error) = coordinator.start()
-                {
-                    return Err(Violation(format!("c{id} cannot start: {error}")));
+                if let Some(coordinator) = self.coordinators.get_mut(&id) {
+                    let started = coordinator.start(self.now, &mut out);
+                    observed = started.map_err(|error| Violation(format!("c{id} cannot start: {error}")))?;
                 }
             }
             NodeId::Broker(id) => {
@@ -45,7 +44,7 @@ impl World {
             // it is so.
             self.note_power_loss(id);
         }
-        self.finish_turn(node, out, Vec::new())
+        self.finish_turn(node, out, observed)
     }
 
     /// `kill -9`. The other ends of its connections notice.
@@ -181,6 +180,13 @@ impl World {
         self.trace.line(self.now, format_args!("a byte of b{id} changes: {flipped:?}"));
     }
 
+    /// A broker ends, and a log of it is copied into another of its directories before it is back.
+    pub fn copy_log(&mut self, id: i32, is_old: bool) {
+        self.kill(NodeId::Broker(id));
+        let copied = self.brokers.get_mut(&id).and_then(|broker| broker.copy_log(is_old));
+        self.trace.line(self.now, format_args!("b{id}: {copied:?}"));
+    }
+
     pub fn start_after(&mut self, node: NodeId, ms: u64) {
         self.schedule(self.now.plus_ms(ms), Event::Start(node));
     }
@@ -243,6 +249,15 @@ impl World {
         }
     }
 
+    /// A broker is asked to move a replica to one of its log directories.
+    pub fn move_replica(&mut self, id: i32, partition: TopicIdPartition, directory: usize) -> Result<(), Violation> {
+        let (now, mut out) = (self.now, Outbox::default());
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.move_replica(now, partition, directory, &mut out);
+        }
+        self.finish_turn(NodeId::Broker(id), out, Vec::new())
+    }
+
     pub fn freeze_clock(&mut self, node: NodeId, ms: u64) {
         self.trace.line(self.now, format_args!("the clock of {node} stands still for {ms} ms"));
         let now = self.now;
@@ -293,6 +308,16 @@ impl World {
         }
     }
 
+    /// People read that a broker has several logs of a partition and could not open one, and start it again.
+    pub fn restart_undecided(&mut self) {
+        let undecided: Vec<_> =
+            self.brokers.iter().filter(|(_, broker)| broker.is_undecided()).map(|(id, _)| *id).collect();
+        for id in undecided {
+            self.kill(NodeId::Broker(id));
+            self.start_after(NodeId::Broker(id), 10);
+        }
+    }
+
     /// Every log of a broker reaches the disk.
     pub fn sync(&mut self, id: i32) -> Result<(), Violation> {
         let mut out = Outbox::default();
@@ -323,6 +348,7 @@ impl World {
         self.late_bounds_until = SimTime(0);
         self.network.set_weather(crate::network::Weather::CALM);
         self.turn_off_retired();
+        self.renew_lists();
         let nodes: Vec<_> = self.all_servers().collect();
         for node in nodes {
             self.thaw(node);

@@ -1,0 +1,200 @@
+//! The move of a replica to another log directory of its broker: a copy of its log grows there, and takes the place of
+//! the log once it holds the same.
+//!
+//! The log goes on meanwhile: it grows, is truncated, or loses its beginning. [`FutureReplica::next`] says each time
+//! what brings the copy nearer to it. The last step is made while nothing can append to the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition};
+use ottla_replication::epoch_history::Divergence;
+use ottla_storage::env::Env;
+use ottla_storage::{
+    AppendError, DirectoryError, DirectoryHealth, DiskFault, Log, LogConfig, LogDir, LogSlice, OpenError, OpenOptions,
+    Read, ReadError,
+};
+
+use crate::rules::BrokenRules;
+
+/// Bytes that are copied at once.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// Records that may be missing at the last step: they are copied while the partition's lock is held.
+const LAST_RECORDS_MAX: i64 = u16::MAX as i64;
+/// No batch is of a later epoch.
+const ANY_EPOCH: LeaderEpoch = LeaderEpoch(i32::MAX);
+
+/// Why a copy did not come nearer to its log.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    #[error("{0}")]
+    Directory(#[from] DirectoryError),
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl MoveError {
+    /// What the disk's refusal means. Of a disk that is full nothing is lost: the log goes on where it is, and the copy
+    /// waits.
+    pub fn fault(&self) -> DiskFault {
+        let cause = match self {
+            Self::Io(error)
+            | Self::Append(AppendError::Io(error))
+            | Self::Read(ReadError::Io(error))
+            | Self::Open(OpenError::Io { error, .. }) => Some(error),
+            Self::Directory(error) => error.io(),
+            _ => None,
+        };
+        DiskFault::of(cause)
+    }
+}
+
+/// Whether a replica may move from a directory in this state to one in that.
+pub fn may_move(from: &DirectoryHealth, to: &DirectoryHealth) -> bool {
+    !to.is_unusable() && !from.is_failed()
+}
+
+/// What a look at the log leads to.
+pub enum Next<E: Env> {
+    /// These records follow.
+    Copy(Read<E>),
+    /// The log was cut: the copy ends here.
+    CutTo(Offset),
+    /// The log starts here by now.
+    StartAt(Offset),
+    CaughtUp,
+}
+
+/// The copy of a log.
+pub struct FutureReplica<E: Env> {
+    copy: Log<E>,
+    path: PathBuf,
+    rules: BrokenRules,
+}
+
+impl<E: Env> FutureReplica<E> {
+    /// An empty copy at this path.
+    pub fn create(
+        env: E,
+        path: PathBuf,
+        (partition, topic_id): (TopicPartition, TopicId),
+        config: Arc<LogConfig>,
+        now: TimestampMs,
+        rules: BrokenRules,
+    ) -> Result<Self, OpenError> {
+        let copy = Log::create(env, path.clone(), partition, topic_id, config, now)?;
+        Ok(Self { copy, path, rules })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How far the copy reaches.
+    pub fn end(&self) -> Offset {
+        self.copy.log_end_offset()
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.copy.size_bytes()
+    }
+
+    /// What brings the copy nearer to `log`.
+    pub fn next(&self, log: &Log<E>) -> Result<Next<E>, MoveError> {
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let (from, epoch) = (self.copy.log_end_offset(), self.copy.epoch_history().latest_epoch());
+        if from < start {
+            return Ok(Next::StartAt(start));
+        }
+        match log.epoch_history().divergence(epoch, from, start, end) {
+            Divergence::None if from <= end => {}
+            Divergence::At(point) if point.end_offset >= start && point.end_offset < from => {
+                return Ok(Next::CutTo(point.end_offset));
+            }
+            _ => return Ok(Next::StartAt(start)),
+        }
+        if from == end {
+            return Ok(Next::CaughtUp);
+        }
+        Ok(Next::Copy(log.read_if_cached(from, CHUNK_BYTES, end, true)?))
+    }
+
+    /// The log starts here by now.
+    pub fn start_at(&mut self, offset: Offset) -> Result<(), MoveError> {
+        Ok(self.copy.truncate_fully_and_start_at(offset, None)?)
+    }
+
+    /// The log was cut.
+    pub fn cut_to(&mut self, offset: Offset, now: TimestampMs) -> Result<(), MoveError> {
+        self.copy.truncate_to(offset, now)?;
+        Ok(())
+    }
+
+    /// Appends records of the log; returns how many bytes they are.
+    pub fn append(&mut self, records: &LogSlice<E::File>, now: TimestampMs) -> Result<usize, MoveError> {
+        let bytes = match records.read() {
+            // Cut under the slice: the next look says how far.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(0),
+            read => read?,
+        };
+        self.copy.append_as_follower(&bytes, ANY_EPOCH, now)?;
+        Ok(bytes.len())
+    }
+
+    /// The last step, while nothing appends to `log`: what was appended last is copied. Returns whether the copy holds
+    /// what the log holds: more may have come than can be copied now.
+    pub fn catch_up(&mut self, log: &Log<E>, now: TimestampMs) -> Result<bool, MoveError> {
+        if self.rules.moves_before_caught_up {
+            return Ok(true);
+        }
+        match self.next(log)? {
+            Next::CaughtUp => Ok(true),
+            // It is in memory.
+            Next::Copy(Read::Done(records)) if log.log_end_offset().0 - self.end().0 <= LAST_RECORDS_MAX => {
+                self.append(&records, now)?;
+                Ok(self.end() == log.log_end_offset())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The copy takes the place of `log`, which it has caught up with: it gets the partition's name, durably. Returns
+    /// the partition's log; the former one is closed, and its directory is to be removed.
+    pub fn take_place(
+        &mut self,
+        log: &mut Log<E>,
+        (to, partition): (&LogDir<E>, &TopicPartition),
+        high_watermark: Offset,
+        (now, wall): (MonotonicMs, TimestampMs),
+        unique: impl FnMut() -> [u8; 16],
+    ) -> Result<Box<Log<E>>, MoveError> {
+        self.copy.close(now)?;
+        let live_path = to.make_live(&self.path, partition)?;
+        let options = OpenOptions {
+            clean_shutdown: true,
+            recovery_point: self.end(),
+            log_start: log.log_start_offset(),
+            high_watermark,
+            now: wall,
+            progress: None,
+        };
+        let opened = Log::open(to.env().clone(), live_path, partition.clone(), log.config().clone(), options);
+        let mut opened = match opened {
+            Ok(opened) => opened.log,
+            Err(error) => {
+                // The old log is the partition's as before.
+                to.mark_deleted(std::slice::from_ref(partition), unique)?;
+                return Err(error.into());
+            }
+        };
+        log.abandon();
+        opened.take_over(log);
+        Ok(Box::new(opened))
+    }
+}

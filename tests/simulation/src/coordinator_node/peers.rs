@@ -1,0 +1,221 @@
+//! Connections to other coordinators: questions for their identity, and one stream of Raft messages to each. What
+//! follows from an answer, [`ottla_quorum_node::identity`] decides.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_consensus::Outgoing;
+use ottla_model::{CoordinatorId, IncarnationId, MonotonicMs};
+use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
+use ottla_quorum_node::opinions::Opinions;
+use ottla_quorum_node::{Event, Members};
+
+use crate::message::{CallId, Message};
+use crate::network::NodeId;
+use crate::outbox::Outbox;
+
+/// As the service has it: a question is given up after this long.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between two attempts to dial.
+const REDIAL_PAUSE: Duration = Duration::from_millis(75);
+/// The pause after a refusal whose cause will not change soon.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Messages that wait until a stream is open.
+const QUEUED_MESSAGES_MAX: usize = 256;
+
+/// Where a coordinator is reached, in every list of the simulation.
+pub fn address_of(id: CoordinatorId) -> String {
+    format!("c{id}")
+}
+
+fn node_at(address: &str) -> Option<NodeId> {
+    address.strip_prefix('c')?.parse().ok().map(NodeId::Coordinator)
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    #[error("connection refused")]
+    Refused,
+    #[error("silent")]
+    Silent,
+    #[error("no such address")]
+    NoAddress,
+}
+
+pub(super) type Answer = Result<Identified, NoAnswer>;
+
+struct Question<A> {
+    to: NodeId,
+    until: MonotonicMs,
+    about: A,
+}
+
+/// Questions that wait for their answers.
+pub(super) struct Questions<A> {
+    last_call: u64,
+    waiting: BTreeMap<CallId, Question<A>>,
+}
+
+impl<A> Default for Questions<A> {
+    fn default() -> Self {
+        Self { last_call: 0, waiting: BTreeMap::new() }
+    }
+}
+
+impl<A> Questions<A> {
+    /// Asks the coordinator at an address who it is. Gives `about` back if there is no such address.
+    pub fn ask(
+        &mut self,
+        now: MonotonicMs,
+        own: &OwnIdentity,
+        address: &str,
+        about: A,
+        out: &mut Outbox,
+    ) -> Result<(), A> {
+        let Some(to) = node_at(address) else { return Err(about) };
+        self.last_call += 1;
+        let call = CallId(self.last_call);
+        let listed = own.voters().into_values().collect();
+        out.send(to, Message::Identify { call, asker: own.id, disk: own.disk, listed });
+        self.waiting.insert(call, Question { to, until: now + IDENTIFY_TIMEOUT, about });
+        Ok(())
+    }
+
+    /// What the answer to this call is about; none: it comes too late, or again.
+    pub fn answered(&mut self, call: CallId) -> Option<A> {
+        self.waiting.remove(&call).map(|question| question.about)
+    }
+
+    /// The questions that this process refused.
+    pub fn refused(&mut self, by: NodeId) -> Vec<A> {
+        self.waiting.extract_if(.., |_, question| question.to == by).map(|(_, question)| question.about).collect()
+    }
+
+    pub fn expired(&mut self, now: MonotonicMs) -> Vec<A> {
+        let expired = self.waiting.extract_if(.., |_, question| question.until <= now);
+        expired.map(|(_, question)| question.about).collect()
+    }
+}
+
+enum Link {
+    /// Not dialled before.
+    Closed {
+        until: MonotonicMs,
+    },
+    /// The identity is asked for. Messages wait meanwhile.
+    Asking {
+        queued: Vec<Outgoing>,
+    },
+    Open,
+}
+
+struct Peer {
+    address: String,
+    link: Link,
+}
+
+/// The streams to the other members.
+#[derive(Default)]
+pub(super) struct Peers {
+    by_id: BTreeMap<CoordinatorId, Peer>,
+}
+
+/// Who is to be asked for its identity, and where.
+pub(super) type ToAsk = Vec<(CoordinatorId, String)>;
+
+impl Peers {
+    /// There is a stream to each of the members' destinations, and to nobody else.
+    pub fn follow(&mut self, me: CoordinatorId, members: &Members, now: MonotonicMs) {
+        let destinations: BTreeMap<_, _> = members.destinations().filter(|(id, _)| *id != me).collect();
+        self.by_id.retain(|id, peer| destinations.get(id) == Some(&peer.address.as_str()));
+        for (id, address) in destinations {
+            let fresh = || Peer { address: address.to_owned(), link: Link::Closed { until: now } };
+            self.by_id.entry(id).or_insert_with(fresh);
+        }
+    }
+
+    /// The streams that are to be dialled now.
+    pub fn tick(&mut self, now: MonotonicMs) -> ToAsk {
+        let mut ask = ToAsk::new();
+        for (id, peer) in &mut self.by_id {
+            if matches!(peer.link, Link::Closed { until } if until <= now) {
+                peer.link = Link::Asking { queued: Vec::new() };
+                ask.push((*id, peer.address.clone()));
+            }
+        }
+        ask
+    }
+
+    /// False if the message found no room.
+    pub fn send(&mut self, disk: IncarnationId, message: Outgoing, events: &mut Vec<Event>, out: &mut Outbox) -> bool {
+        let to = message.to;
+        // There is no connection to one that is neither a member nor vouched for.
+        let Some(peer) = self.by_id.get_mut(&to) else { return true };
+        match &mut peer.link {
+            Link::Open => pass_on(disk, message, events, out),
+            Link::Asking { queued } if queued.len() < QUEUED_MESSAGES_MAX => queued.push(message),
+            Link::Asking { .. } => return false,
+            Link::Closed { .. } => forget(vec![message], events),
+        }
+        true
+    }
+
+    /// The identity of a peer, or why it is not known. A conflict ends this coordinator.
+    pub fn identified(
+        &mut self,
+        now: MonotonicMs,
+        own: &OwnIdentity,
+        opinions: &mut Opinions,
+        (id, answer): (CoordinatorId, Answer),
+        (events, out): (&mut Vec<Event>, &mut Outbox),
+    ) -> Result<(), Conflict> {
+        let Some(peer) = self.by_id.get_mut(&id) else { return Ok(()) };
+        let Link::Asking { queued } = &mut peer.link else { return Ok(()) };
+        let queued = std::mem::take(queued);
+        let mut pause = REDIAL_PAUSE;
+        match answer.map(|found| (own.check(opinions, &peer.address, id, &found), found)) {
+            Ok((Ok(()), found)) if !found.is_empty => {
+                events.push(Event::PeerIdentified { id, disk: found.disk });
+                peer.link = Link::Open;
+                queued.into_iter().for_each(|message| pass_on(own.disk, message, events, out));
+                return Ok(());
+            }
+            // It has not finished its first start.
+            Ok((Ok(()), _)) => {}
+            Ok((Err(conflict), _)) if conflict.ends_this_one() => return Err(conflict),
+            Ok((Err(conflict), _)) => {
+                out.note(format_args!("{conflict}"));
+                pause = REFUSED_PAUSE;
+            }
+            Err(NoAnswer::Refused) => events.push(Event::PeerGone(id)),
+            Err(_) => {}
+        }
+        events.push(Event::PeerUnreachable(id));
+        forget(queued, events);
+        peer.link = Link::Closed { until: now + pause };
+        Ok(())
+    }
+
+    /// The stream to this peer ended; it is dialled again at once.
+    pub fn broken(&mut self, now: MonotonicMs, id: CoordinatorId, events: &mut Vec<Event>) {
+        if let Some(peer) = self.by_id.get_mut(&id).filter(|peer| matches!(peer.link, Link::Open)) {
+            events.push(Event::PeerUnreachable(id));
+            peer.link = Link::Closed { until: now };
+        }
+    }
+}
+
+fn pass_on(disk: IncarnationId, message: Outgoing, events: &mut Vec<Event>, out: &mut Outbox) {
+    let to = message.to;
+    if message.is_snapshot() {
+        events.push(Event::SnapshotSent { to, sent: true });
+    }
+    out.send(NodeId::Coordinator(to.0), Message::Raft { disk, bytes: message.to_bytes() });
+}
+
+/// Raft knows that messages are lost; a snapshot it would wait for.
+fn forget(messages: Vec<Outgoing>, events: &mut Vec<Event>) {
+    let snapshots = messages.into_iter().filter(Outgoing::is_snapshot);
+    events.extend(snapshots.map(|message| Event::SnapshotSent { to: message.to, sent: false }));
+}

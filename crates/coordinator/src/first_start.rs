@@ -19,7 +19,7 @@ use futures::future::join_all;
 use ottla_consensus::{LogStore as _, Membership};
 use ottla_model::CoordinatorId;
 use ottla_quorum_node::Voter;
-use ottla_rpc::coordinators::{channel, describe};
+use ottla_rpc::coordinators::describe;
 use ottla_rpc::quorum::Recognition;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -181,7 +181,7 @@ fn add_peers(
     for (&id, address) in addresses.iter().filter(|(id, _)| **id != shared.id) {
         let is_asked = peers.iter().any(|peer| peer.id == id && peer.address == *address);
         if !is_asked && peers.len() < ASKED_MAX {
-            peers.push(Peer { id, address: address.clone(), channel: channel(address)? });
+            peers.push(Peer { id, address: address.clone(), channel: shared.channel(address)? });
         }
     }
     Ok(())
@@ -271,7 +271,7 @@ async fn members_at(shared: &Shared, addresses: &[String]) -> Result<BTreeMap<Co
     let ask = |address: &String| {
         let address = address.clone();
         async move {
-            let answer = match channel(&address) {
+            let answer = match shared.channel(&address) {
                 Ok(channel) => identify::identify(shared, channel).await.map_err(|status| describe(&status)),
                 Err(error) => Err(error.to_string()),
             };

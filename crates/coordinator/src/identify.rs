@@ -7,7 +7,6 @@ use bytes::Bytes;
 use ottla_model::{CoordinatorId, IncarnationId};
 use ottla_rpc::MESSAGE_BYTES_MAX;
 use ottla_rpc::cluster_metadata::ClusterChannel;
-use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, Recognition};
 use tonic::Status;
@@ -58,7 +57,7 @@ pub async fn confirm_stream(
     (id, disk): (CoordinatorId, IncarnationId),
     token: Bytes,
 ) -> Result<(), Status> {
-    let channel = channel(address).map_err(|error| Status::unavailable(error.to_string()))?;
+    let channel = shared.channel(address).map_err(|error| Status::unavailable(error.to_string()))?;
     let found = ask(shared, channel, token).await?;
     if found.stream_confirmed && (found.id, found.disk) == (id, disk) {
         return Ok(());

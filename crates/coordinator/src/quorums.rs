@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use ottla_config::CoordinatorConfig;
 use ottla_model::{Chroot, Revision};
-use ottla_rpc::cluster_metadata;
+use ottla_rpc::{ChannelSecurity, cluster_metadata};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -37,6 +37,7 @@ const TOOLS_SERVICES: &[&str] = &["/ottla.admin.", "/grpc."];
 pub struct Quorums {
     admission: Admission,
     config: CoordinatorConfig,
+    security: ChannelSecurity,
     clock: Clock,
     own_address: String,
     root: Quorum,
@@ -75,11 +76,12 @@ impl Quorums {
     /// Opens the quorums that the disk has. The members are to be run, and those that are received later.
     pub fn open(
         config: CoordinatorConfig,
+        security: ChannelSecurity,
         disk: (Disk, Identity),
         clock: Clock,
         own_address: String,
     ) -> Result<Opened, CoordinatorError> {
-        let root = QuorumMember::new(config.clone(), disk, (None, None), clock, own_address.clone());
+        let root = QuorumMember::new(config.clone(), disk, security.clone(), (None, None), clock, own_address.clone());
         let (begun, later) = mpsc::channel(1);
         let admission = Admission::new(config.cluster_secret.clone());
         admission.show(&root.metrics.resources);
@@ -87,6 +89,7 @@ impl Quorums {
             root: Quorum::new(&root),
             admission,
             config,
+            security,
             clock,
             own_address,
             chrooted: Mutex::default(),
@@ -153,16 +156,18 @@ impl Quorums {
         };
         let opened = member::open_disk(&config)?;
         let place = (Some(chroot.clone()), Some(self.root.shared.clone()));
-        let member = QuorumMember::new(config, opened, place, self.clock, self.own_address.clone());
+        let member =
+            QuorumMember::new(config, opened, self.security.clone(), place, self.clock, self.own_address.clone());
         self.chrooted.lock().insert(chroot.clone(), Quorum::new(&member));
         Ok(member)
     }
 
-    /// All gRPC services, for the root and for chroots.
-    pub fn routes(self: &Arc<Self>, takes_raft: bool) -> Routes {
+    /// All gRPC services, for the root and for chroots; and pages beside them, where a port has some.
+    pub fn routes(self: &Arc<Self>, takes_raft: bool, pages: Option<axum::Router>) -> Routes {
         let quorums = self.clone();
         let answer = move |request: Request| quorums.clone().answer(request, takes_raft);
-        self.admission.guard(axum::Router::new().fallback(answer)).into()
+        let services = self.admission.guard(axum::Router::new().fallback(answer));
+        pages.unwrap_or_default().fallback_service(services).into()
     }
 
     async fn answer(self: Arc<Self>, request: Request, takes_raft: bool) -> Response {

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
-use ottla_model::{Chroot, ClusterSecret, CoordinatorId, IncarnationId};
+use ottla_model::{Chroot, CoordinatorId, IncarnationId};
 use ottla_quorum_node::{MemberInfo, Members};
 use ottla_resources::{Ledger, Share, Usage};
-use ottla_rpc::cluster_metadata::{self, ClusterChannel, ClusterMetadata};
+use ottla_rpc::cluster_metadata::{self, ClusterChannel};
 use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
-use ottla_rpc::{LeaderHint, NotLeader};
+use ottla_rpc::{CallError, ChannelSecurity, LeaderHint, NotLeader};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -60,7 +60,8 @@ pub struct Shared {
     pub id: CoordinatorId,
     pub disk: IncarnationId,
     configured_cluster_id: Option<String>,
-    secret: Option<ClusterSecret>,
+    /// Of calls to other coordinators; callers of this one must show the same secret.
+    security: ChannelSecurity,
     chroot: Option<Chroot>,
     /// The quorum at the root, if this is that of a chroot.
     root: Option<Arc<Shared>>,
@@ -120,6 +121,7 @@ impl Shared {
     pub fn new(
         identity: &Identity,
         config: &CoordinatorConfig,
+        security: ChannelSecurity,
         (chroot, root): (Option<Chroot>, Option<Arc<Self>>),
         connect_lists: mpsc::Sender<Vec<String>>,
     ) -> Arc<Self> {
@@ -128,7 +130,7 @@ impl Shared {
             id: identity.id,
             disk: identity.disk,
             configured_cluster_id: config.cluster_id.as_ref().map(ToString::to_string),
-            secret: config.cluster_secret.clone(),
+            security,
             chroot,
             root,
             formed: OnceLock::new(),
@@ -143,17 +145,22 @@ impl Shared {
 
     /// Refuses a caller that does not know the cluster's secret, if there is one.
     pub fn check_secret(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        cluster_metadata::check_secret(self.secret.as_ref(), metadata)
+        cluster_metadata::check_secret(self.security.secret.as_ref(), metadata)
     }
 
     /// Whether callers must show the cluster's secret to alter the cluster.
     pub fn has_secret(&self) -> bool {
-        self.secret.is_some()
+        self.security.secret.is_some()
+    }
+
+    /// The (lazy) channel to another coordinator.
+    pub fn channel(&self, address: &str) -> Result<Channel, CallError> {
+        self.security.channel(address)
     }
 
     /// A channel to another coordinator, for calls of this cluster.
     pub fn cluster_channel(&self, channel: Channel) -> ClusterChannel {
-        ClusterMetadata::new(self.secret.as_ref(), self.chroot.as_ref()).to(channel)
+        self.security.metadata(self.chroot.as_ref()).to(channel)
     }
 
     pub fn chroot(&self) -> Option<&Chroot> {
@@ -356,7 +363,7 @@ pub mod testing {
         let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let config = CoordinatorConfig::load(&Sources { flags, ..Sources::default() }).expect("a configuration").config;
         let identity = Identity { id: CoordinatorId(id), disk: disk(id), voters: voters() };
-        Shared::new(&identity, &config, (None, None), mpsc::channel(1).0)
+        Shared::new(&identity, &config, ChannelSecurity::default(), (None, None), mpsc::channel(1).0)
     }
 
     fn voters() -> BTreeMap<CoordinatorId, Voter> {

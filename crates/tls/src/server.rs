@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::followed::Followed;
 use crate::settings::{ClientAuth, TlsSettings};
 use crate::verifier::ClientVerifier;
-use crate::{TlsError, provider, store};
+use crate::{HTTP_1, HTTP_2, TlsError, provider, store};
 
 /// The TLS of one listener. New connections use the files as they were when [`ServerTls::follow`] looked last;
 /// connections that are open keep what they have.
@@ -21,6 +21,16 @@ pub struct ServerTls {
 impl ServerTls {
     pub fn new(settings: TlsSettings) -> Result<Self, TlsError> {
         Ok(Self { followed: Followed::new(settings, server_config)? })
+    }
+
+    /// For a port that serves HTTP: clients learn in the handshake that it has HTTP/2, which gRPC's demand.
+    pub fn for_http(settings: TlsSettings) -> Result<Self, TlsError> {
+        let config = |settings: &TlsSettings| {
+            let mut config = server_config(settings)?;
+            config.alpn_protocols = [HTTP_2, HTTP_1].map(<[u8]>::to_vec).to_vec();
+            Ok(config)
+        };
+        Ok(Self { followed: Followed::new(settings, config)? })
     }
 
     pub fn acceptor(&self) -> TlsAcceptor {

@@ -8,7 +8,6 @@ use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use ottla_model::{CoordinatorId, IncarnationId};
 use ottla_quorum_node::{Event, Members, disks};
-use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_server::Quorum;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
 use tonic::{Request, Response, Status, Streaming};
@@ -89,7 +88,7 @@ impl QuorumService {
     /// The address and the disk that the other members know of a coordinator.
     async fn ask_of(&self, members: &Members, id: CoordinatorId) -> (Option<String>, Option<IncarnationId>) {
         let others = members.by_id.iter().filter(|(other, _)| **other != self.shared.id);
-        let channels = others.filter_map(|(_, member)| channel(&member.address).ok());
+        let channels = others.filter_map(|(_, member)| self.shared.channel(&member.address).ok());
         let answers = join_all(channels.map(|channel| identify::identify(&self.shared, channel))).await;
         let known = answers.into_iter().flatten().filter(|found| !found.is_empty && found.id != id);
         let newest = known.max_by_key(|found| found.members_revision);

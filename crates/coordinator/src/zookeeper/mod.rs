@@ -17,7 +17,6 @@ use ottla_quorum_node::View;
 use ottla_zookeeper::sessions::{Opened, Sessions, TimeoutLimits, password};
 use ottla_zookeeper::{Client, ErrorCode, MayWrite, Next, Reassignments, WatchBudget, writes};
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +26,7 @@ use self::pace::Pace;
 use crate::clock::Clock;
 use crate::quorums::Quorums;
 use crate::shared::Shared;
+use crate::stream::Stream;
 
 /// Connections of ZooKeeper's clients, from all addresses together: monitors and tools, not a fleet of applications.
 const CONNECTIONS_MAX: usize = 512;
@@ -120,7 +120,7 @@ impl ZooKeeper {
     }
 
     /// Serves one connection until it ends.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, stream: Stream, peer: SocketAddr, stop: CancellationToken) {
         let address = peer.ip().to_canonical();
         let Some(permit) = self.permit(peer) else {
             self.refused_connections.run(|left_out| {
@@ -160,7 +160,7 @@ impl ZooKeeper {
         Some(ConnectionPermit { zookeeper: self.clone(), address, number, open })
     }
 
-    async fn converse(&self, stream: TcpStream, permit: &ConnectionPermit) -> io::Result<()> {
+    async fn converse(&self, stream: Stream, permit: &ConnectionPermit) -> io::Result<()> {
         let number = permit.number;
         // As ZooKeeper, which closes connections while it has no leader: the client tries the next server.
         if self.quorums.root().formed().is_none_or(|formed| formed.role.borrow().leader.is_none()) {

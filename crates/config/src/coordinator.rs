@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ottla_model::{ClusterId, ClusterSecret, CoordinatorId};
+use ottla_tls::ClientAuth;
 
 use crate::Loaded;
 use crate::address::HostPort;
@@ -17,6 +18,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Properties, Property, Sources, merge};
 use crate::reader::Reader;
+use crate::roles::RolesConfig;
 
 /// One member of the configured quorum.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -41,6 +43,10 @@ pub struct CoordinatorConfig {
     pub secure_client_port: Option<u16>,
     /// Of the secure port, and of the connections between coordinators; none: nothing is by TLS.
     pub tls: Option<CoordinatorTls>,
+    /// What callers may do, by their certificates; none: callers have no roles.
+    pub roles: Option<RolesConfig>,
+    /// `ssl.member.id`: the ids of brokers and coordinators stand in their certificates.
+    pub binds_member_ids: bool,
     /// A second port with the same services, for peers: `COORDINATOR_PEER_PORT`, or the port of this coordinator's own
     /// entry in the list of servers where that is not `client_port` (ZooKeeper's 2888).
     pub peer_port: Option<u16>,
@@ -139,6 +145,8 @@ impl CoordinatorConfig {
             secure_client_port,
             peer_port: peer_port.filter(|port| ![client_port, secure_client_port].contains(&Some(*port))),
             advertised_address: advertised_address(&reader, default_port(client_port, secure_client_port, &tls))?,
+            roles: RolesConfig::read(&reader)?,
+            binds_member_ids: reader.boolean("ssl.member.id")?,
             tls,
             servers,
             data_dir,
@@ -166,6 +174,7 @@ impl CoordinatorConfig {
         };
         config.check_clock()?;
         config.check_ports()?;
+        config.check_access()?;
         Ok(Loaded { config, warnings })
     }
 
@@ -185,6 +194,30 @@ impl CoordinatorConfig {
         let property = self.properties.get("ssl.quorum").unwrap_or(&unset);
         let accepted = "true where the list names secure.client.port or peer.port, false where it names client.port";
         Err(ConfigError::invalid("ssl.quorum", property, problem, accepted))
+    }
+
+    /// Roles that nobody could have would close the quorum for its own members.
+    fn check_access(&self) -> Result<(), ConfigError> {
+        let shows_certificates = self.tls.as_ref().filter(|tls| tls.settings.client_auth != ClientAuth::None);
+        let is_certified = shows_certificates.is_some_and(|tls| tls.between_coordinators || self.servers.len() < 2);
+        if self.binds_member_ids && !is_certified {
+            let accepted = "certificates of all members, for ssl.member.id: secure.client.port, ssl.quorum=true, and \
+                            ssl.client.auth that is not none";
+            return Err(ConfigError::missing("ssl.quorum", accepted));
+        }
+        let Some(roles) = &self.roles else { return Ok(()) };
+        if self.cluster_secret.is_some() {
+            return Ok(());
+        }
+        if !is_certified {
+            let accepted = "a way for members to show who they are, for roles.*: certificates (ssl.quorum=true, and \
+                            ssl.client.auth that is not none), or cluster.secret";
+            return Err(ConfigError::missing("ssl.quorum", accepted));
+        }
+        if roles.member.is_empty() {
+            return Err(ConfigError::missing("roles.member", "the principals of brokers and coordinators"));
+        }
+        Ok(())
     }
 
     /// Raft counts in ticks: heartbeats and elections must be whole ones, and in order.

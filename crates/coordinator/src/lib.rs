@@ -5,12 +5,13 @@
 //! - `quorums`: the cluster at the root and those of chroots. `member`: this coordinator's part in one of them.
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
 //! - [`peers`]: the streams to the other members. [`service`]: the gRPC services.
-//! - `listener`, `stream`: the ports; `certificates`: TLS; `four_letter_words`, `zookeeper`: what else the client port speaks.
+//! - `listener`, `stream`: the ports; `certificates`: TLS; `access`: roles; `four_letter_words`, `zookeeper`: what else the client port speaks.
 //! - [`offline`]: what is done to a data directory without running the coordinator.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!
 //! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
 
+mod access;
 mod certificates;
 mod clock;
 mod cluster_metrics;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ottla_metrics::RateLimit;
+use ottla_model::KafkaPrincipal;
 use ottla_resources::connections::{Caller, ConnectionLimits, ConnectionPermit};
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::http_port;
@@ -19,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use crate::access::CertifiedClient;
 use crate::four_letter_words::Words;
 use crate::stream::{FIRST_BYTES, Stream};
 use crate::zookeeper::ZooKeeper;
@@ -155,6 +157,8 @@ enum HandshakeError {
     Crowded,
     #[error("TLS: {0}")]
     Failed(io::Error),
+    #[error("no rule of ssl.principal.mapping.rules applies to its certificate")]
+    NoPrincipal,
 }
 
 /// Waits for the client's first byte, which costs no more than any idle connection; then shakes hands.
@@ -178,7 +182,16 @@ async fn shake_hands(
         done = shaking => done.map_err(|_| HandshakeError::Slow)?.map_err(HandshakeError::Failed)?,
         _ = &mut permit.cancelled => return Err(HandshakeError::Slow),
     };
-    Ok(stream.into())
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let client = certificate.map(|certificate| {
+        let name = tls.principal_name(certificate).ok_or(HandshakeError::NoPrincipal)?;
+        let names = ServerTls::hosts(certificate);
+        Ok(Arc::new(CertifiedClient { principal: KafkaPrincipal::user(name), names }))
+    });
+    let client = client.transpose()?;
+    let mut stream = Stream::from(stream);
+    stream.client = client;
+    Ok(stream)
 }
 
 /// What a client speaks, by its first bytes.
@@ -238,6 +251,10 @@ async fn tell(stream: &mut Stream, answer: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// The certificate of a connection's client, for each of its calls.
+#[derive(Clone)]
+pub struct ClientInfo(pub Option<Arc<CertifiedClient>>);
+
 /// A connection that reads as ended once the coordinator stops. Otherwise the server would wait for open streams to
 /// end, while the other side keeps sending to a stopped coordinator.
 pub struct Connection {
@@ -283,7 +300,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = ClientInfo;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> ClientInfo {
+        ClientInfo(self.stream.client.clone())
+    }
 }

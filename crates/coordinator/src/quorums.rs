@@ -19,6 +19,7 @@ use tonic::codegen::Service as _;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
+use crate::access::{Access, Caller, Role};
 use crate::clock::Clock;
 use crate::error::CoordinatorError;
 use crate::member::{self, QuorumMember};
@@ -36,6 +37,7 @@ const TOOLS_SERVICES: &[&str] = &["/ottla.admin.", "/grpc."];
 
 pub struct Quorums {
     admission: Admission,
+    pub access: Arc<Access>,
     config: CoordinatorConfig,
     security: ChannelSecurity,
     clock: Clock,
@@ -83,11 +85,13 @@ impl Quorums {
     ) -> Result<Opened, CoordinatorError> {
         let root = QuorumMember::new(config.clone(), disk, security.clone(), (None, None), clock, own_address.clone());
         let (begun, later) = mpsc::channel(1);
-        let admission = Admission::new(config.cluster_secret.clone());
+        let access = Access::new(config.cluster_secret.clone(), config.roles.clone(), config.binds_member_ids);
+        let admission = Admission::new(access.clone());
         admission.show(&root.metrics.resources);
         let quorums = Arc::new(Self {
             root: Quorum::new(&root),
             admission,
+            access,
             config,
             security,
             clock,
@@ -173,7 +177,7 @@ impl Quorums {
     async fn answer(self: Arc<Self>, request: Request, takes_raft: bool) -> Response {
         let metadata = MetadataMap::from_headers(request.headers().clone());
         let is_of_tool = TOOLS_SERVICES.iter().any(|service| request.uri().path().starts_with(service));
-        let quorum = match self.quorum_of(&metadata, is_of_tool).await {
+        let quorum = match self.quorum_of(&metadata, request.extensions().get(), is_of_tool).await {
             Ok(quorum) => quorum,
             Err(status) => return status.into_http(),
         };
@@ -184,7 +188,12 @@ impl Quorums {
         }
     }
 
-    async fn quorum_of(self: &Arc<Self>, metadata: &MetadataMap, is_of_tool: bool) -> Result<Quorum, Status> {
+    async fn quorum_of(
+        self: &Arc<Self>,
+        metadata: &MetadataMap,
+        caller: Option<&Caller>,
+        is_of_tool: bool,
+    ) -> Result<Quorum, Status> {
         let Some(chroot) = cluster_metadata::chroot(metadata)? else { return Ok(self.root.clone()) };
         if let Some(known) = self.chrooted(&chroot) {
             return Ok(known);
@@ -192,7 +201,9 @@ impl Quorums {
         if is_of_tool {
             return Err(Status::not_found(format!("no broker has connected with the chroot {chroot} yet")));
         }
-        self.root.shared.check_secret(metadata)?;
+        if !caller.is_some_and(|caller| caller.has(Role::Member)) {
+            return Err(Status::permission_denied("only a broker or a coordinator begins the cluster of a chroot"));
+        }
         self.begin(&chroot).await
     }
 

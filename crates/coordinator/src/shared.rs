@@ -9,16 +9,16 @@ use ottla_consensus::{Role, RoleChange};
 use ottla_model::{Chroot, CoordinatorId, IncarnationId};
 use ottla_quorum_node::{MemberInfo, Members};
 use ottla_resources::{Ledger, Share, Usage};
-use ottla_rpc::cluster_metadata::{self, ClusterChannel};
+use ottla_rpc::cluster_metadata::ClusterChannel;
 use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
 use ottla_rpc::{CallError, ChannelSecurity, LeaderHint, NotLeader};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
+use crate::access::Caller;
 use crate::driver::{CurrentView, DriverHandle};
 use crate::identify::Identified;
 use crate::opinions::{Opinion, Opinions};
@@ -45,15 +45,6 @@ impl Formed {
     pub fn members(&self) -> Arc<Members> {
         self.members.borrow().clone()
     }
-}
-
-/// Who makes a call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Caller {
-    /// It has shown the cluster's secret.
-    Member,
-    /// It has not, or there is no secret.
-    Anybody,
 }
 
 pub struct Shared {
@@ -101,8 +92,8 @@ impl Default for Watches {
 }
 
 impl Watches {
-    fn permit(&self, caller: Caller) -> Option<Share> {
-        let kept = (caller == Caller::Member).then(|| self.members.take(1)).flatten();
+    fn permit(&self, is_member: bool) -> Option<Share> {
+        let kept = is_member.then(|| self.members.take(1)).flatten();
         kept.or_else(|| self.anybodys.take(1))
     }
 
@@ -141,16 +132,6 @@ impl Shared {
             raft_streams: Mutex::default(),
             opinions: Mutex::default(),
         })
-    }
-
-    /// Refuses a caller that does not know the cluster's secret, if there is one.
-    pub fn check_secret(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        cluster_metadata::check_secret(self.security.secret.as_ref(), metadata)
-    }
-
-    /// Whether callers must show the cluster's secret to alter the cluster.
-    pub fn has_secret(&self) -> bool {
-        self.security.secret.is_some()
     }
 
     /// The (lazy) channel to another coordinator.
@@ -202,9 +183,9 @@ impl Shared {
     }
 
     /// Leave to watch, until it is dropped.
-    pub fn watch_permit(&self, caller: Caller) -> Result<Share, Status> {
+    pub fn watch_permit(&self, caller: &Caller) -> Result<Share, Status> {
         let refused = || Status::resource_exhausted("no more watches may be open here: ask another coordinator");
-        self.watches.permit(caller).ok_or_else(refused)
+        self.watches.permit(caller.is_member()).ok_or_else(refused)
     }
 
     /// The watches of this quorum's tree.
@@ -400,14 +381,14 @@ mod tests {
     #[test]
     fn g12_strangers_cannot_take_the_watches_of_members() {
         let watches = Watches::default();
-        let taken = |caller| std::iter::from_fn(|| watches.permit(caller)).collect::<Vec<_>>();
-        let strangers = taken(Caller::Anybody);
+        let taken = |is_member| std::iter::from_fn(|| watches.permit(is_member)).collect::<Vec<_>>();
+        let strangers = taken(false);
         assert_eq!(strangers.len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
-        let members = taken(Caller::Member);
+        let members = taken(true);
         assert_eq!(members.len() as u64, WATCHES_KEPT_FOR_MEMBERS);
         // The last try of each.
         assert_eq!(watches.usage(), Usage { used: WATCHES_MAX, ceiling: WATCHES_MAX, refused: 2 });
         drop(strangers);
-        assert_eq!(taken(Caller::Member).len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
+        assert_eq!(taken(true).len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
     }
 }

@@ -3,11 +3,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ottla_tls::ServerTlsStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::access::CertifiedClient;
 
 /// As many bytes as tell the protocols apart.
 pub const FIRST_BYTES: usize = 4;
@@ -19,6 +22,8 @@ enum Transport {
 
 pub struct Stream {
     transport: Transport,
+    /// What the client's certificate says; none without one.
+    pub client: Option<Arc<CertifiedClient>>,
     first: [u8; FIRST_BYTES],
     /// Of the first bytes, those that were looked at, and those of them that were read since.
     looked_at: usize,
@@ -39,7 +44,7 @@ impl From<ServerTlsStream<TcpStream>> for Stream {
 
 impl Stream {
     fn new(transport: Transport) -> Self {
-        Self { transport, first: [0; FIRST_BYTES], looked_at: 0, read: 0 }
+        Self { transport, client: None, first: [0; FIRST_BYTES], looked_at: 0, read: 0 }
     }
 
     /// The first bytes, as soon as `is_enough` says so of them; fewer where the connection has ended. They are read

@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::followed::Followed;
 use crate::settings::{ClientAuth, TlsSettings};
 use crate::verifier::ClientVerifier;
-use crate::{HTTP_1, HTTP_2, TlsError, provider, store};
+use crate::{HTTP_1, HTTP_2, TlsError, names, provider, store};
 
 /// The TLS of one listener. New connections use the files as they were when [`ServerTls::follow`] looked last;
 /// connections that are open keep what they have.
@@ -41,6 +41,11 @@ impl ServerTls {
     /// error, the former certificates stay in use until something changes again.
     pub fn follow(&self, settings: &TlsSettings) -> Result<bool, TlsError> {
         self.followed.follow(settings)
+    }
+
+    /// The names of hosts that a client's certificate has: its common name and its DNS names.
+    pub fn hosts(certificate: &CertificateDer<'_>) -> Vec<String> {
+        names::hosts(certificate)
     }
 
     /// The name of the principal that a client's certificate stands for; none if no rule matches it.

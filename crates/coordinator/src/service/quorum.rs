@@ -12,6 +12,7 @@ use ottla_rpc::quorum::quorum_server::Quorum;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::caller;
 use super::requests::stopping;
 use crate::identify;
 use crate::shared::{Formed, Shared};
@@ -131,8 +132,10 @@ impl Quorum for QuorumService {
         if self.shared.is_opening() {
             return Err(Status::unavailable("it reads its data directory"));
         }
+        let caller = caller(&request)?;
         let asker = request.into_inner();
         let id = CoordinatorId(asker.coordinator_id);
+        caller.check_coordinator(id)?;
         let listed: BTreeMap<_, _> =
             asker.voters.into_iter().map(|voter| (CoordinatorId(voter.coordinator_id), voter.address)).collect();
         let answer = self.shared.identify(id, &asker.disk_id, &asker.stream_token);
@@ -148,11 +151,13 @@ impl Quorum for QuorumService {
         let Some(formed) = self.shared.formed() else {
             return Err(Status::unavailable("the first start is not finished"));
         };
+        let caller = caller(&request)?;
         let mut frames = request.into_inner();
         let mut assembly = Assembly::default();
         let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, frames.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first frame"))??;
         let Some(mut frame) = first else { return Ok(Response::new(RaftClosed {})) };
+        caller.check_coordinator(CoordinatorId(frame.from))?;
         let Sender { id: sender, disk, address } = self.check_sender(formed, &frame).await?;
         let token = std::mem::take(&mut frame.token);
         identify::confirm_stream(&self.shared, &address, (sender, disk), token).await?;

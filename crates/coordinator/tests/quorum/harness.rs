@@ -168,8 +168,8 @@ pub fn incarnation(broker: i32) -> IncarnationId {
     IncarnationId([u8::try_from(broker).expect("small"); 16])
 }
 
-pub async fn register(client: &ClusterClient, broker: i32) -> Registered {
-    let request = Register {
+pub fn register_request(broker: i32) -> Register {
+    Register {
         broker: BrokerId(broker),
         incarnation: incarnation(broker),
         cluster_id: None,
@@ -184,8 +184,11 @@ pub async fn register(client: &ClusterClient, broker: i32) -> Registered {
         clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
-    };
-    client.submit(request, PATIENCE).await.expect("an answer").expect("registered")
+    }
+}
+
+pub async fn register(client: &ClusterClient, broker: i32) -> Registered {
+    client.submit(register_request(broker), PATIENCE).await.expect("an answer").expect("registered")
 }
 
 /// A broker that lives as long as this: registered, with heartbeats from an image that is always the newest.

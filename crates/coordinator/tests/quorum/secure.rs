@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use ottla_metadata::controller::{DeleteTopics, TopicRef};
 use ottla_model::{BrokerId, Revision};
-use ottla_rpc::admin::QuorumStatusRequest;
+use ottla_rpc::admin::{CreateTopicRequest, DeleteTopicRequest, QuorumStatusRequest};
 use ottla_rpc::{AdminClient, CallError, ChannelSecurity, ClusterClient};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::Code;
 
 use crate::certificates::Authority;
-use crate::harness::{PATIENCE, Quorum, TestBroker, create_topic, until_revision};
+use crate::harness::{PATIENCE, Quorum, TestBroker, create, create_topic, register_request, until_revision};
 
 /// A call that cannot succeed need not be waited for.
 const BRIEFLY: Duration = Duration::from_secs(2);
@@ -22,11 +24,16 @@ struct Secure {
 }
 
 async fn secure() -> Secure {
+    secure_with(&[]).await
+}
+
+async fn secure_with(flags: &[(&str, &str)]) -> Secure {
     let files = tempfile::tempdir().expect("a directory");
     let authority = Authority::new(files.path(), "ours");
     let mut quorum = Quorum::new(3);
     quorum.flags = authority.flags(&authority.sign("coordinator"));
     quorum.flags.push(("ssl.quorum".to_owned(), "true".to_owned()));
+    quorum.flags.extend(flags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     quorum.is_secure = true;
     quorum.security = authority.client(Some(&authority.sign("client")));
     quorum.start_all().await;
@@ -49,6 +56,47 @@ async fn a_quorum_by_tls_alone_does_all_that_one_in_plaintext_does() {
     let revision = create_topic(&client, "u").await;
     quorum.start(leader).await;
     quorum.caught_up(leader, revision).await;
+}
+
+/// The code of a refusal, or none.
+fn refused<T>(outcome: Result<T, CallError>) -> Option<Code> {
+    match outcome {
+        Ok(_) => None,
+        Err(CallError::Refused { status, .. }) => Some(status.code()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_do_what_their_role_may() {
+    let Secure { files: _files, authority, quorum } = secure_with(&[
+        ("roles.member", "User:CN=coordinator; User:CN=client"),
+        ("roles.read", "User:CN=reader"),
+        ("roles.operate", "User:CN=operator"),
+    ])
+    .await;
+    let _broker = TestBroker::start(&quorum.client(), 1).await;
+    create_topic(&quorum.client(), "t").await;
+    let denied = Some(Code::PermissionDenied);
+    let topic = || CreateTopicRequest { name: "u".to_owned(), ..CreateTopicRequest::default() };
+    let deletion = || DeleteTopicRequest { name: "t".to_owned(), ..DeleteTopicRequest::default() };
+    for (name, reads, operates) in [("reader", None, denied), ("operator", None, None), ("nobody", denied, denied)] {
+        let security = authority.client(Some(&authority.sign(name)));
+        let admin = AdminClient::secured(&quorum.addresses(), &security).expect("addresses");
+        let status = admin.quorum_status(QuorumStatusRequest {}, PATIENCE).await;
+        assert_eq!(refused(status), reads, "{name}");
+        assert_eq!(refused(admin.create_topic(topic(), PATIENCE).await), operates, "{name}");
+        assert_eq!(refused(admin.delete_topic(deletion(), PATIENCE).await), denied, "{name}");
+        let client = ClusterClient::secured(&quorum.addresses(), &security).expect("addresses");
+        assert_eq!(refused(client.submit(create("v"), PATIENCE).await), operates, "{name}");
+        let delete = DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] };
+        assert_eq!(refused(client.submit(delete, PATIENCE).await), denied, "{name}");
+        let register = register_request(7);
+        assert_eq!(refused(client.submit(register, PATIENCE).await), denied, "{name}");
+    }
+    let member = quorum.client();
+    let delete = DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] };
+    assert!(member.submit(delete, PATIENCE).await.is_ok());
 }
 
 async fn status_by(quorum: &Quorum, security: &ChannelSecurity) -> Result<(), CallError> {

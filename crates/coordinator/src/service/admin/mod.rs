@@ -130,7 +130,8 @@ impl Admin for AdminService {
     }
 
     async fn alter_config(&self, request: Request<AlterConfigRequest>) -> Answer<AlterConfigResponse> {
-        self.alter(request.into_inner()).await.map(Response::new)
+        let caller = caller(&request)?;
+        self.alter(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_brokers(&self, _: Request<ListBrokersRequest>) -> Answer<ListBrokersResponse> {
@@ -187,7 +188,7 @@ impl Admin for AdminService {
     type WatchNodesStream = tree::NodeEventStream;
 
     async fn watch_nodes(&self, request: Request<WatchNodesRequest>) -> Answer<Self::WatchNodesStream> {
-        let caller = caller(&request);
-        self.watch(caller, request.into_inner()).await.map(Response::new)
+        let caller = caller(&request)?;
+        self.watch(&caller, request.into_inner()).await.map(Response::new)
     }
 }

@@ -508,10 +508,11 @@ fn check_replica_lag(config: &BrokerConfig, warnings: &mut Vec<String>) {
     }
 }
 
-/// Coordinators have neither logins nor rules: without a secret they do whatever anybody asks for.
+/// In plaintext coordinators know nobody: without a secret they do whatever anybody asks for.
 fn check_secret(config: &BrokerConfig, warnings: &mut Vec<String>) {
     let has_logins = config.listeners.iter().any(|listener| listener.protocol.has_sasl());
-    if config.cluster_secret.is_none() && (config.authorizer.is_some() || has_logins) {
+    let is_guarded = config.cluster_secret.is_some() || config.coordinator_tls.is_some();
+    if !is_guarded && (config.authorizer.is_some() || has_logins) {
         warnings.push(
             "cluster.secret is not set: whoever reaches a coordinator may read the keys of users, and alter the \
              cluster, whatever listeners and rules demand"

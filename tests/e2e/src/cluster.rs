@@ -152,6 +152,19 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// As [`Cluster::start_with`]; the processes show coordinators certificates ([`Cluster::show_certificates`]).
+    pub fn start_secured(options: &ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::prepare(options)?;
+        let folder = cluster.folder().join("certificates");
+        fs::create_dir(&folder)?;
+        cluster.show_certificates(&Authority::new(&folder, "ours")?)?;
+        for node in cluster.nodes() {
+            cluster.spawn(node)?;
+        }
+        cluster.wait_ready()?;
+        Ok(cluster)
+    }
+
     /// A cluster whose processes are not running yet.
     pub fn prepare(options: &ClusterOptions) -> Result<Self> {
         let folder = TempDir::with_prefix("ottla-e2e-")?;

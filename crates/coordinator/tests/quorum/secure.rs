@@ -169,9 +169,10 @@ async fn new_certificates_are_taken_up() {
     let mut quorum = Quorum::new(1);
     quorum.flags = former.flags(&former.sign("coordinator"));
     quorum.flags.push(("ssl.client.auth".to_owned(), "none".to_owned()));
+    quorum.flags.push(("ssl.quorum".to_owned(), "true".to_owned()));
     quorum.is_secure = true;
     quorum.security = former.client(None);
-    quorum.start_with(1, None).await;
+    quorum.start(1).await;
     quorum.leader().await;
     assert!(status_by(&quorum, &next.client(None)).await.is_err());
     let open = AdminClient::secured(&quorum.addresses(), &quorum.security).expect("addresses");

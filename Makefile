@@ -40,6 +40,7 @@ TOOLS := kafka-acls kafka-topics kafka-console-producer kafka-console-consumer k
 .PHONY: help
 help:
 	@echo "make run          build, start three coordinators and three brokers on this machine, run a short demonstration"
+	@echo "make run-secure   the same with certificates between all processes, logins and rules; wants a DATA of its own"
 	@echo "make stop         stop them (their data stays in $(DATA)/)"
 	@echo "make test         all tests that this machine can run"
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
@@ -95,6 +96,10 @@ install: build
 .PHONY: run
 run: build
 	@deploy/run.sh "$(DATA)"
+
+.PHONY: run-secure
+run-secure: build
+	@deploy/run-secure.sh "$(DATA)"
 
 .PHONY: stop
 stop:

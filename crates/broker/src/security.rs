@@ -2,6 +2,7 @@
 //! listener to how this broker connects to others. Certificates follow their files and the configuration.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use ottla_model::ListenerName;
 use ottla_network::{ListenerSecurity, LoginWatcher, SaslListener};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_rpc::ChannelSecurity;
 use ottla_secure_stream::StreamSecurity;
 use ottla_tls::{ClientTls, ServerTls, TlsError};
 
@@ -81,16 +83,27 @@ pub fn peers(config: &BrokerConfig) -> Result<StreamSecurity, SecurityError> {
     StreamSecurity::new(tls, wanted.login.clone()).map_err(failed)
 }
 
-/// Looks at the files of all certificates again and again; ends only with its task.
-pub async fn follow_files(live: Arc<LiveConfig>, listeners: BTreeMap<ListenerName, ListenerSecurity>) {
+/// How this broker connects to coordinators.
+pub fn coordinators(config: &BrokerConfig) -> Result<ChannelSecurity, TlsError> {
+    let tls = config.coordinator_tls.clone().map(ClientTls::for_http).transpose()?;
+    Ok(ChannelSecurity { tls: tls.map(Arc::new), secret: config.cluster_secret.clone() })
+}
+
+/// Looks at the files of all certificates again and again; ends only with its task. `coordinators`: of the connections
+/// to them.
+pub async fn follow_files(
+    live: Arc<LiveConfig>,
+    listeners: BTreeMap<ListenerName, ListenerSecurity>,
+    coordinators: Option<Arc<ClientTls>>,
+) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let listeners = Arc::new(listeners);
     loop {
         looks.tick().await;
-        let (live, listeners) = (Arc::clone(&live), Arc::clone(&listeners));
+        let (live, listeners, coordinators) = (Arc::clone(&live), Arc::clone(&listeners), coordinators.clone());
         // A directory of certificates may be on a disk that does not answer.
-        let looked = tokio::task::spawn_blocking(move || look(&live, &listeners)).await;
+        let looked = tokio::task::spawn_blocking(move || look(&live, &listeners, coordinators.as_deref())).await;
         if let Err(error) = looked {
             tracing::error!(%error, "the certificates are not followed any more");
             return;
@@ -98,7 +111,7 @@ pub async fn follow_files(live: Arc<LiveConfig>, listeners: BTreeMap<ListenerNam
     }
 }
 
-fn look(live: &LiveConfig, listeners: &BTreeMap<ListenerName, ListenerSecurity>) {
+fn look(live: &LiveConfig, listeners: &BTreeMap<ListenerName, ListenerSecurity>, coordinators: Option<&ClientTls>) {
     let config = live.current();
     for (name, security) in listeners {
         let wanted = config.security.listeners.get(name).and_then(|listener| listener.tls.as_ref());
@@ -109,9 +122,12 @@ fn look(live: &LiveConfig, listeners: &BTreeMap<ListenerName, ListenerSecurity>)
     if let (Some(tls), Some(wanted)) = (&live.peers().tls, &config.security.inter_broker.tls) {
         report(&config.inter_broker_listener, tls.follow(wanted));
     }
+    if let (Some(tls), Some(wanted)) = (coordinators, &config.coordinator_tls) {
+        report(&"connections to coordinators", tls.follow(wanted));
+    }
 }
 
-fn report(listener: &ListenerName, followed: Result<bool, TlsError>) {
+fn report(listener: &dyn Display, followed: Result<bool, TlsError>) {
     match followed {
         Ok(true) => tracing::info!(%listener, "new certificates are in use"),
         Ok(false) => {}

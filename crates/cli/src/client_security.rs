@@ -1,8 +1,9 @@
-//! `security.protocol`, `ssl.*` and `sasl.*` of a client's properties.
+//! `security.protocol`, `ssl.*` and `sasl.*` of a client's properties; and `zookeeper.ssl.*`, for coordinators.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use ottla_model::SecurityProtocol;
+use ottla_model::{ClusterSecret, SecurityProtocol};
+use ottla_rpc::ChannelSecurity;
 use ottla_sasl::jaas::{self, JaasEntry};
 use ottla_sasl::oauth::token_source::TokenSource;
 use ottla_sasl::{ClientCredentials, ClientLogin, Mechanism};
@@ -14,9 +15,18 @@ const LOGIN_OPTION: &str = "-Djava.security.auth.login.config=";
 /// The security of this process's connections: a tool has one command line.
 static SECURITY: RwLock<Option<StreamSecurity>> = RwLock::new(None);
 
+/// TLS of this process's connections to coordinators.
+static COORDINATOR_TLS: RwLock<Option<Arc<ClientTls>>> = RwLock::new(None);
+
 /// How this process connects to brokers; plaintext where nothing was said.
 pub fn security() -> StreamSecurity {
     SECURITY.read().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+}
+
+/// How this process connects to coordinators; plaintext where nothing was said.
+pub fn coordinators(secret: Option<&ClusterSecret>) -> ChannelSecurity {
+    let tls = COORDINATOR_TLS.read().unwrap_or_else(PoisonError::into_inner).clone();
+    ChannelSecurity { tls, secret: secret.cloned() }
 }
 
 /// Takes over what the properties of a client say; the last call counts.
@@ -24,13 +34,25 @@ pub fn take_over(properties: &[(String, String)]) -> Result<(), String> {
     let options = std::env::var("KAFKA_OPTS").unwrap_or_default();
     let file = options.split_whitespace().find_map(|option| option.strip_prefix(LOGIN_OPTION));
     let security = read(properties, file)?;
+    let coordinator_tls = read_coordinator_tls(properties)?;
     *SECURITY.write().unwrap_or_else(PoisonError::into_inner) = Some(security);
+    *COORDINATOR_TLS.write().unwrap_or_else(PoisonError::into_inner) = coordinator_tls;
     Ok(())
 }
 
 /// Whether a client's property is read here.
 pub fn is_read(name: &str) -> bool {
-    name == "security.protocol" || name.starts_with("ssl.") || name.starts_with("sasl.")
+    name == "security.protocol"
+        || name.starts_with("ssl.")
+        || name.starts_with("sasl.")
+        || name.starts_with("zookeeper.ssl.")
+}
+
+fn read_coordinator_tls(properties: &[(String, String)]) -> Result<Option<Arc<ClientTls>>, String> {
+    let get = |name: &str| properties.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let settings = ottla_config::coordinator_tls(get).map_err(|error| error.to_string())?;
+    let tls = settings.map(ClientTls::for_http).transpose();
+    Ok(tls.map_err(|error| format!("zookeeper.ssl.client.enable: {error}"))?.map(Arc::new))
 }
 
 fn read(properties: &[(String, String)], login_file: Option<&str>) -> Result<StreamSecurity, String> {

@@ -351,12 +351,19 @@ fn partition_description(partition: ottla_client::DescribedPartition) -> Partiti
 
 /// The ids of all brokers, as the one at `address` knows them. One try.
 pub async fn broker_ids(address: &str) -> Result<Vec<i32>, KafkaError> {
-    let view = Client::new(ClientConfig::new(address)).metadata(Some(&[])).await?;
+    let view = Client::new(config_of(address)).metadata(Some(&[])).await?;
     Ok(view.brokers.keys().map(|id| id.0).collect())
+}
+
+/// With the security of this process.
+fn config_of(address: &str) -> ClientConfig {
+    let mut config = ClientConfig::new(address);
+    config.connection.security = client_security::security();
+    config
 }
 
 /// The controller, as the broker at `address` knows it. One try.
 pub async fn controller_id(address: &str) -> Result<Option<i32>, KafkaError> {
-    let view = Client::new(ClientConfig::new(address)).metadata(Some(&[])).await?;
+    let view = Client::new(config_of(address)).metadata(Some(&[])).await?;
     Ok(view.controller.map(|id| id.0))
 }

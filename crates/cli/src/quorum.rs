@@ -4,19 +4,26 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use ottla_model::Chroot;
-use ottla_rpc::AdminClient;
 use ottla_rpc::admin::{QuorumStatusRequest, QuorumStatusResponse};
+use ottla_rpc::{AdminClient, CallError};
 use tokio::task::JoinSet;
+
+use crate::client_security;
 
 /// How long a person waits for the quorum: an election and a half.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that shows no secret.
+pub fn reader(coordinators: &[String]) -> Result<AdminClient, CallError> {
+    AdminClient::secured(coordinators, &client_security::coordinators(None))
+}
 
 /// The status from the quorum leader, which knows the progress of the others; else from any coordinator.
 pub async fn status(coordinators: &[String], timeout: Duration) -> Result<QuorumStatusResponse> {
     let mut asking = JoinSet::new();
     for address in coordinators {
         // Each one is asked separately: a client of all of them would use the first that answers.
-        let client = AdminClient::new(&[address])?;
+        let client = reader(std::slice::from_ref(address))?;
         asking.spawn(async move { client.quorum_status(QuorumStatusRequest {}, timeout).await });
     }
     let (mut best, mut failed): (Option<QuorumStatusResponse>, _) = (None, None);

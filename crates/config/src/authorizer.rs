@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ottla_model::KafkaPrincipal;
 
 use crate::error::ConfigError;
-use crate::reader::{Reader, one_of};
+use crate::reader::{Reader, one_of, principals};
 
 /// Kafka's authorizers, of both eras. All of them decide alike here.
 const CLASSES: &[&str] = &[
@@ -29,17 +29,6 @@ impl AuthorizerConfig {
         let Some(class) = reader.property(CLASS) else { return Ok(None) };
         one_of(CLASS, class, &class.value, CLASSES)?;
         let allow_everyone_if_no_acl_found = reader.boolean("allow.everyone.if.no.acl.found")?;
-        Ok(Some(Self { super_users: super_users(reader)?, allow_everyone_if_no_acl_found }))
+        Ok(Some(Self { super_users: principals(reader, "super.users")?, allow_everyone_if_no_acl_found }))
     }
-}
-
-/// `TYPE:NAME[;TYPE:NAME…]`: names of certificates hold commas.
-fn super_users(reader: &Reader<'_>) -> Result<BTreeSet<KafkaPrincipal>, ConfigError> {
-    const KEY: &str = "super.users";
-    let Some(property) = reader.property(KEY) else { return Ok(BTreeSet::new()) };
-    let names = property.value.split(';').map(str::trim).filter(|name| !name.is_empty());
-    let principal = |name: &str| {
-        name.parse().map_err(|error| ConfigError::invalid(KEY, property, format!("{error}"), "User:NAME[;User:NAME…]"))
-    };
-    names.map(principal).collect()
 }

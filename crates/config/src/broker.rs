@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, TopicName};
 use ottla_sasl::Mechanism;
+use ottla_tls::TlsSettings;
 
 use crate::address::HostPort;
 use crate::audit::AuditConfig;
@@ -28,7 +29,7 @@ use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
 use crate::security::SecurityConfig;
 use crate::transactions::TransactionsConfig;
-use crate::{Loaded, node, topic_defaults};
+use crate::{Loaded, coordinator_client, node, topic_defaults};
 
 /// Everything a broker is configured with. A field is named after its Kafka property; a duration drops the unit that
 /// the property's name ends with. Bounds and defaults are Kafka's but where `known::BROKER_CONFIGS` says otherwise.
@@ -46,6 +47,8 @@ pub struct BrokerConfig {
     pub coordinator_connect: Vec<HostPort>,
     /// The path at the end of it: which of the coordinators' clusters; none: the one at their root.
     pub chroot: Option<Chroot>,
+    /// `zookeeper.ssl.*`: how coordinators are reached; none: in plaintext.
+    pub coordinator_tls: Option<TlsSettings>,
 
     /// What to listen on, at least one; names and ports are unique.
     pub listeners: Vec<Listener>,
@@ -243,6 +246,7 @@ impl BrokerConfig {
             rack: reader.text("broker.rack").map(str::to_owned),
             coordinator_connect,
             chroot,
+            coordinator_tls: coordinator_client::read(&properties)?,
 
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
@@ -504,10 +508,11 @@ fn check_replica_lag(config: &BrokerConfig, warnings: &mut Vec<String>) {
     }
 }
 
-/// Coordinators have neither logins nor rules: without a secret they do whatever anybody asks for.
+/// In plaintext coordinators know nobody: without a secret they do whatever anybody asks for.
 fn check_secret(config: &BrokerConfig, warnings: &mut Vec<String>) {
     let has_logins = config.listeners.iter().any(|listener| listener.protocol.has_sasl());
-    if config.cluster_secret.is_none() && (config.authorizer.is_some() || has_logins) {
+    let is_guarded = config.cluster_secret.is_some() || config.coordinator_tls.is_some();
+    if !is_guarded && (config.authorizer.is_some() || has_logins) {
         warnings.push(
             "cluster.secret is not set: whoever reaches a coordinator may read the keys of users, and alter the \
              cluster, whatever listeners and rules demand"

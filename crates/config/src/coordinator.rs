@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ottla_model::{ClusterId, ClusterSecret, CoordinatorId};
+use ottla_tls::ClientAuth;
 
 use crate::Loaded;
 use crate::address::HostPort;
 use crate::broker::http;
+use crate::coordinator_tls::CoordinatorTls;
 use crate::environment;
 use crate::error::ConfigError;
 use crate::host::Host;
@@ -16,6 +18,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Properties, Property, Sources, merge};
 use crate::reader::Reader;
+use crate::roles::RolesConfig;
 
 /// One member of the configured quorum.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -33,9 +36,17 @@ pub struct CoordinatorConfig {
     pub id: Option<CoordinatorId>,
     /// The voters of a first start, by id, each id and address once; empty: none configured. Contains `id`.
     pub servers: Vec<QuorumServer>,
-    /// Where gRPC is served; port 0 is any free one.
+    /// Where gRPC is served in plaintext; port 0 is any free one. None: only by TLS, at `secure_client_port`.
     pub client_host: String,
-    pub client_port: u16,
+    pub client_port: Option<u16>,
+    /// Where the same is served by TLS.
+    pub secure_client_port: Option<u16>,
+    /// Of the secure port, and of the connections between coordinators; none: nothing is by TLS.
+    pub tls: Option<CoordinatorTls>,
+    /// What callers may do, by their certificates; none: callers have no roles.
+    pub roles: Option<RolesConfig>,
+    /// `ssl.member.id`: the ids of brokers and coordinators stand in their certificates.
+    pub binds_member_ids: bool,
     /// A second port with the same services, for peers: `COORDINATOR_PEER_PORT`, or the port of this coordinator's own
     /// entry in the list of servers where that is not `client_port` (ZooKeeper's 2888).
     pub peer_port: Option<u16>,
@@ -117,7 +128,10 @@ impl CoordinatorConfig {
             None => read_myid(&data_dir),
         };
         check_own_id(&reader, id, &servers)?;
-        let client_port = reader.number("client.port", 0..=u16::MAX)?;
+        let secure_client_port = reader.optional("secure.client.port", 0..=u16::MAX)?;
+        let is_client_port_asked_for = properties.explicit("client.port").is_some() || secure_client_port.is_none();
+        let client_port = is_client_port_asked_for.then(|| reader.number("client.port", 0..=u16::MAX)).transpose()?;
+        let tls = CoordinatorTls::read(&properties, secure_client_port, &mut warnings)?;
         let own = servers.iter().find(|server| Some(server.id) == id);
         let peer_port = match reader.optional("peer.port", 1..=u16::MAX)? {
             Some(port) => Some(port),
@@ -128,8 +142,12 @@ impl CoordinatorConfig {
             id,
             client_host: reader.text("client.host").unwrap_or("0.0.0.0").to_owned(),
             client_port,
-            peer_port: peer_port.filter(|port| *port != client_port),
-            advertised_address: advertised_address(&reader, client_port)?,
+            secure_client_port,
+            peer_port: peer_port.filter(|port| ![client_port, secure_client_port].contains(&Some(*port))),
+            advertised_address: advertised_address(&reader, default_port(client_port, secure_client_port, &tls))?,
+            roles: RolesConfig::read(&reader)?,
+            binds_member_ids: reader.boolean("ssl.member.id")?,
+            tls,
             servers,
             data_dir,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
@@ -155,7 +173,51 @@ impl CoordinatorConfig {
             properties,
         };
         config.check_clock()?;
+        config.check_ports()?;
+        config.check_access()?;
         Ok(Loaded { config, warnings })
+    }
+
+    /// The port of this coordinator in the list of servers must speak as its peers will.
+    fn check_ports(&self) -> Result<(), ConfigError> {
+        let is_secure = self.tls.as_ref().is_some_and(|tls| tls.between_coordinators);
+        let own = self.servers.iter().find(|server| Some(server.id) == self.id);
+        let port = own.map(|own| own.address.port);
+        let secure = self.secure_client_port;
+        let problem = match (is_secure, port) {
+            (true, None) if secure.or(self.peer_port).is_none() => "no port is by TLS",
+            (true, Some(port)) if Some(port) == self.client_port => "the list of servers names client.port",
+            (false, Some(port)) if Some(port) == secure => "the list of servers names secure.client.port",
+            _ => return Ok(()),
+        };
+        let unset = Property { value: is_secure.to_string(), origin: crate::Origin::Default };
+        let property = self.properties.get("ssl.quorum").unwrap_or(&unset);
+        let accepted = "true where the list names secure.client.port or peer.port, false where it names client.port";
+        Err(ConfigError::invalid("ssl.quorum", property, problem, accepted))
+    }
+
+    /// Roles that nobody could have would close the quorum for its own members.
+    fn check_access(&self) -> Result<(), ConfigError> {
+        let shows_certificates = self.tls.as_ref().filter(|tls| tls.settings.client_auth != ClientAuth::None);
+        let is_certified = shows_certificates.is_some_and(|tls| tls.between_coordinators || self.servers.len() < 2);
+        if self.binds_member_ids && !is_certified {
+            let accepted = "certificates of all members, for ssl.member.id: secure.client.port, ssl.quorum=true, and \
+                            ssl.client.auth that is not none";
+            return Err(ConfigError::missing("ssl.quorum", accepted));
+        }
+        let Some(roles) = &self.roles else { return Ok(()) };
+        if self.cluster_secret.is_some() {
+            return Ok(());
+        }
+        if !is_certified {
+            let accepted = "a way for members to show who they are, for roles.*: certificates (ssl.quorum=true, and \
+                            ssl.client.auth that is not none), or cluster.secret";
+            return Err(ConfigError::missing("ssl.quorum", accepted));
+        }
+        if roles.member.is_empty() {
+            return Err(ConfigError::missing("roles.member", "the principals of brokers and coordinators"));
+        }
+        Ok(())
     }
 
     /// Raft counts in ticks: heartbeats and elections must be whole ones, and in order.
@@ -316,6 +378,13 @@ fn check_own_id(reader: &Reader<'_>, id: Option<CoordinatorId>, servers: &[Quoru
         }
         Some(_) => Ok(()),
     }
+}
+
+/// The port at which other coordinators reach this one, unless the list of servers says otherwise.
+fn default_port(client: Option<u16>, secure: Option<u16>, tls: &Option<CoordinatorTls>) -> u16 {
+    let is_secure = tls.as_ref().is_some_and(|tls| tls.between_coordinators);
+    let by_protocol = if is_secure { secure } else { client };
+    by_protocol.or(client).or(secure).unwrap_or_default()
 }
 
 fn advertised_address(reader: &Reader<'_>, client_port: u16) -> Result<Option<HostPort>, ConfigError> {

@@ -358,8 +358,10 @@ impl Settings {
                 "" | "0.0.0.0" | "::" => "127.0.0.1",
                 host => host,
             };
-            let address = HostPort::new(host, coordinator.client_port).to_string();
-            sources.derived.push(Derived::new(CONNECT, address, "this node's coordinator"));
+            if let Some(port) = coordinator.client_port {
+                let address = HostPort::new(host, port).to_string();
+                sources.derived.push(Derived::new(CONNECT, address, "this node's coordinator"));
+            }
         }
         if Reader::new(&self.properties).property(CONTROLLER_NAMES).is_some_and(|names| !names.origin.is_static()) {
             sources.derived.push(Derived::new(CONTROLLER_NAMES, "CONTROLLER", ROLES));

@@ -1,9 +1,12 @@
 //! Typed values out of properties, with messages that say what is accepted.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
+
+use ottla_model::KafkaPrincipal;
 
 use crate::error::ConfigError;
 use crate::nearest::nearest;
@@ -82,6 +85,16 @@ impl<'a> Reader<'a> {
 
 pub(crate) fn items(text: &str) -> Vec<&str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()
+}
+
+/// `TYPE:NAME[;TYPE:NAME…]`: names of certificates hold commas.
+pub(crate) fn principals(reader: &Reader<'_>, key: &str) -> Result<BTreeSet<KafkaPrincipal>, ConfigError> {
+    let Some(property) = reader.property(key) else { return Ok(BTreeSet::new()) };
+    let names = property.value.split(';').map(str::trim).filter(|name| !name.is_empty());
+    let principal = |name: &str| {
+        name.parse().map_err(|error| ConfigError::invalid(key, property, format!("{error}"), "User:NAME[;User:NAME…]"))
+    };
+    names.map(principal).collect()
 }
 
 /// `value` as one of `accepted`; an error suggests the nearest.

@@ -393,12 +393,12 @@ fn coordinators_by_zookeepers_names() {
     .config;
     assert_eq!(waiting.id, Some(CoordinatorId(2)));
     assert!(waiting.servers.is_empty());
-    assert_eq!((waiting.client_port, waiting.peer_port), (2181, None));
+    assert_eq!((waiting.client_port, waiting.peer_port), (Some(2181), None));
     assert_eq!(waiting.sync_timeout.as_millis(), 4_000);
     assert_eq!(waiting.raft_tick.as_millis(), 50);
 
     let alone = coordinator(&[]).expect("usable").config;
-    assert_eq!((alone.id, alone.servers.len(), alone.client_port), (None, 0, 2181));
+    assert_eq!((alone.id, alone.servers.len(), alone.client_port), (None, 0, Some(2181)));
 
     let listed = coordinator(&[
         ("ZOOKEEPER_SERVER_ID", "2"),
@@ -453,7 +453,7 @@ fn a_zoo_cfg_and_a_myid_are_enough() {
     let Loaded { config, warnings } = CoordinatorConfig::load(&sources).expect("usable");
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.id, Some(CoordinatorId(2)));
-    assert_eq!((config.client_port, config.peer_port), (2182, Some(22888)));
+    assert_eq!((config.client_port, config.peer_port), (Some(2182), Some(22888)));
 }
 
 /// As ZooKeeper's connect strings: one path, after the last address.

@@ -40,7 +40,7 @@ fn coordinator(node: &Node) -> String {
         "{} {}:{} {} {}",
         config.id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
         config.client_host,
-        config.client_port,
+        config.client_port.unwrap_or_default(),
         text(&servers),
         config.data_dir.display()
     )

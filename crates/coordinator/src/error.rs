@@ -15,6 +15,8 @@ pub enum CoordinatorError {
     Config(#[from] ottla_config::ConfigError),
     #[error("data.dir={0}")]
     DataDir(#[from] OpenError),
+    #[error("TLS: {0}")]
+    Tls(#[from] ottla_tls::TlsError),
     #[error("{key}={value}: {problem}")]
     Setting { key: &'static str, value: String, problem: String },
     #[error(

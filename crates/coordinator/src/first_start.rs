@@ -8,7 +8,7 @@ use futures::future::join_all;
 use ottla_consensus::{LogStore as _, Membership};
 use ottla_quorum_node::first_start::{self, Begin, FirstStart, Formed, NotYet, ROUND_PAUSE, Step, Way};
 use ottla_quorum_node::identity::{self, Addresses};
-use ottla_rpc::coordinators::{channel, describe};
+use ottla_rpc::coordinators::describe;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
@@ -60,7 +60,7 @@ async fn agree(shared: &Shared, mut start: FirstStart) -> Result<Formed, Coordin
     let mut reminder = Reminder::default();
     loop {
         for peer in &start.asked()[channels.len()..] {
-            channels.push(channel(&peer.address)?);
+            channels.push(shared.channel(&peer.address)?);
         }
         let answers = join_all(channels.iter().map(|channel| identify(shared, channel.clone()))).await;
         let answers = answers.into_iter().map(|answer| answer.map_err(|status| describe(&status).to_string()));
@@ -101,7 +101,7 @@ async fn wait_to_be_told(
 }
 
 async fn ask_at(shared: &Shared, address: &str) -> Result<identity::Identified, String> {
-    let channel = channel(address).map_err(|error| error.to_string())?;
+    let channel = shared.channel(address).map_err(|error| error.to_string())?;
     identify(shared, channel).await.map_err(|status| describe(&status).to_string())
 }
 

@@ -124,10 +124,12 @@ impl Words {
         let config = &self.config;
         let directory = config.data_dir.display();
         let limits = timeout_limits(config);
+        let shown = |port: Option<u16>| port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
         let mut text = format!(
-            "clientPort={}\nsecureClientPort=-1\ndataDir={directory}\ndataLogDir={directory}\ntickTime={}\n\
+            "clientPort={}\nsecureClientPort={}\ndataDir={directory}\ndataLogDir={directory}\ntickTime={}\n\
              maxClientCnxns={}\nminSessionTimeout={}\nmaxSessionTimeout={}\nserverId={}\n",
-            config.client_port,
+            shown(config.client_port),
+            shown(config.secure_client_port),
             config.tick_time.as_millis(),
             // 0 is ZooKeeper's word for no bound.
             config.client_connections_max.unwrap_or(0),

@@ -7,7 +7,6 @@ use ottla_model::{CoordinatorId, IncarnationId};
 use ottla_quorum_node::identity::{Identified, Recognition};
 use ottla_rpc::MESSAGE_BYTES_MAX;
 use ottla_rpc::cluster_metadata::ClusterChannel;
-use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, Recognition as WireRecognition};
 use tonic::Status;
@@ -36,7 +35,7 @@ pub async fn confirm_stream(
     (id, disk): (CoordinatorId, IncarnationId),
     token: Bytes,
 ) -> Result<(), Status> {
-    let channel = channel(address).map_err(|error| Status::unavailable(error.to_string()))?;
+    let channel = shared.channel(address).map_err(|error| Status::unavailable(error.to_string()))?;
     let answer = ask(shared, channel, token).await?;
     let is_confirmed = answer.stream_confirmed;
     let found = identified(answer)?;

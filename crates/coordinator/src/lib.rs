@@ -5,12 +5,14 @@
 //! - `quorums`: the cluster at the root and those of chroots. `member`: this coordinator's part in one of them.
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
 //! - [`peers`]: the streams to the other members. [`service`]: the gRPC services.
-//! - `listener`: the ports; `four_letter_words`, `zookeeper`: what else the client port speaks.
+//! - `listener`, `stream`: the ports; `certificates`: TLS; `access`: roles; `four_letter_words`, `zookeeper`: what else the client port speaks.
 //! - [`offline`]: what is done to a data directory without running the coordinator.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!
 //! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
 
+mod access;
+mod certificates;
 mod clock;
 mod cluster_metrics;
 pub mod driver;
@@ -28,6 +30,7 @@ mod quorums;
 pub mod rocksdb_store;
 mod service;
 mod shared;
+mod stream;
 pub mod telemetry;
 mod zookeeper;
 
@@ -41,14 +44,16 @@ use futures::stream::FuturesUnordered;
 use ottla_config::CoordinatorConfig;
 use ottla_model::CoordinatorId;
 use ottla_resources::{ConnectionLimits, CoordinatorDescriptors, Limits, Usage, descriptors, http_port};
-use ottla_rpc::ports;
+use ottla_rpc::{ChannelSecurity, ports};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+use certificates::Certificates;
 use clock::Clock;
 pub use error::CoordinatorError;
+use listener::Port;
 use quorums::Quorums;
 use rocksdb_store::{Disk, Identity};
 use zookeeper::ZooKeeper;
@@ -72,7 +77,9 @@ pub struct Coordinator {
     config: CoordinatorConfig,
     disk: Disk,
     identity: Identity,
-    client: TcpListener,
+    certificates: Option<Certificates>,
+    client: Option<TcpListener>,
+    secure: Option<TcpListener>,
     peer: Option<TcpListener>,
     http: Option<TcpListener>,
 }
@@ -81,25 +88,24 @@ impl Coordinator {
     /// Takes the data directory and the ports. Every error is a configuration that cannot be.
     pub async fn bind(config: CoordinatorConfig) -> Result<Self, CoordinatorError> {
         let (disk, identity) = member::open_disk(&config)?;
-        let client = bind("client.port", &config.client_host, config.client_port).await?;
-        let peer = match config.peer_port {
-            Some(port) => Some(bind("peer.port", &config.client_host, port).await?),
-            None => None,
-        };
-        let http = match &config.http {
-            Some(address) => Some(bind("http.port", &address.host, address.port).await?),
-            None => None,
-        };
-        Ok(Self { config, disk, identity, client, peer, http })
+        let certificates = config.tls.as_ref().map(Certificates::read).transpose()?;
+        let host = config.client_host.as_str();
+        let client = bind("client.port", host, config.client_port).await?;
+        let secure = bind("secure.client.port", host, config.secure_client_port).await?;
+        let peer = bind("peer.port", host, config.peer_port).await?;
+        let (host, port) = config.http.as_ref().map(|address| (address.host.as_str(), address.port)).unzip();
+        let http = bind("http.port", host.unwrap_or_default(), port).await?;
+        Ok(Self { config, disk, identity, certificates, client, secure, peer, http })
     }
 
     pub fn id(&self) -> CoordinatorId {
         self.identity.id
     }
 
-    /// Where clients are served; with the port that was chosen, if it was 0.
+    /// Where clients are served, in plaintext if that is possible; with the port that was chosen, if it was 0.
     pub fn client_address(&self) -> std::io::Result<SocketAddr> {
-        self.client.local_addr()
+        let listener = self.client.as_ref().or(self.secure.as_ref());
+        listener.ok_or(std::io::ErrorKind::NotConnected)?.local_addr()
     }
 
     /// Where health and metrics are served.
@@ -112,6 +118,7 @@ impl Coordinator {
         tokio::pin!(shutdown);
         // Aborted, all of them, when this function ends; and every connection with them.
         let mut servers = JoinSet::new();
+        let mut followers = JoinSet::new();
         let stop = CancellationToken::new();
         let _stop_guard = stop.clone().drop_guard();
         let own_address = self.own_address();
@@ -123,40 +130,67 @@ impl Coordinator {
         );
         // If the common list has a separate peer port, messages of peers are accepted only there.
         let own = self.config.servers.iter().find(|server| server.id == self.identity.id);
-        let peers_use_client_port =
-            self.peer.is_none() || own.is_none_or(|own| own.address.port == self.config.client_port);
+        let peers_use = |port: Option<u16>| self.peer.is_none() || own.is_none_or(|own| Some(own.address.port) == port);
+        let is_secure_quorum = self.config.tls.as_ref().is_some_and(|tls| tls.between_coordinators);
+        let peers_use_client_port = !is_secure_quorum && peers_use(self.config.client_port);
+        let peers_use_secure_port = is_secure_quorum && peers_use(self.config.secure_client_port);
+        let security = ChannelSecurity {
+            tls: self.certificates.as_ref().and_then(|certificates| certificates.client.clone()),
+            secret: self.config.cluster_secret.clone(),
+        };
         let clock = Clock::default();
         let disk = (self.disk, self.identity);
-        let (quorums, members, mut begun) = Quorums::open(self.config.clone(), disk, clock, own_address)?;
+        let (quorums, members, mut begun) = Quorums::open(self.config.clone(), security, disk, clock, own_address)?;
         let zookeeper = ZooKeeper::new(quorums.clone(), &self.config, clock);
         let words = four_letter_words::Words::new(quorums.root().clone(), self.config, zookeeper.clone());
         let words = Arc::new(words);
         let descriptors = CoordinatorDescriptors::of(descriptors::raise_limit());
+        let tls = self.certificates.as_ref().map(|certificates| certificates.server.clone());
+        if let Some(certificates) = self.certificates {
+            followers.spawn(certificates.follow());
+        }
+        let of_clients = match (&self.client, &self.secure) {
+            (Some(_), Some(_)) => descriptors.connections / 2,
+            _ => descriptors.connections,
+        };
         let listeners = [
-            ("connections", Some(self.client), peers_use_client_port, zookeeper, descriptors.connections),
-            ("peer_connections", self.peer, true, None, descriptors.peer_connections),
+            ("connections", self.client, peers_use_client_port, None, true, of_clients),
+            ("secure_connections", self.secure, peers_use_secure_port, tls.clone(), true, of_clients),
+            (
+                "peer_connections",
+                self.peer,
+                true,
+                tls.filter(|_| is_secure_quorum),
+                false,
+                descriptors.peer_connections,
+            ),
         ];
-        let mut connections = Vec::new();
-        for (resource, listener, takes_raft, zookeeper, ceiling) in listeners {
+        let limits = listeners.each_ref().map(|listener| connection_limits(listener.5));
+        let pages = pages::routes(quorums.clone(), limits.to_vec());
+        let handshakes = Arc::default();
+        for ((resource, listener, takes_raft, tls, is_for_clients, ceiling), limits) in
+            listeners.into_iter().zip(limits)
+        {
             let Some(listener) = listener else { continue };
+            let pages = tls.as_ref().filter(|_| is_for_clients).map(|_| pages.clone());
             let server = Server::builder()
                 .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
                 .http2_max_header_list_size(HEADERS_BYTES_MAX)
                 .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
-                .add_routes(quorums.routes(takes_raft));
-            let limits = connection_limits(ceiling);
-            connections.push(limits.clone());
+                .add_routes(quorums.routes(takes_raft, pages.clone()));
             let shown = limits.clone();
             let usage = move || Usage { used: shown.open() as u64, ceiling, refused: shown.refused() };
             quorums.root_metrics().resources.add(resource, usage);
-            let incoming = listener::connections(listener, stop.clone(), words.clone(), zookeeper, limits);
+            let zookeeper = zookeeper.clone().filter(|_| is_for_clients);
+            let port =
+                Port { zookeeper, tls, pages, ..Port::new(words.clone(), Arc::clone(&handshakes), stop.clone()) };
+            let incoming = listener::connections(listener, port, limits);
             servers.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }
         if let Some(listener) = self.http {
-            let routes = pages::routes(quorums, connections);
             servers.spawn(async move {
-                http_port::serve(listener, routes).await;
+                http_port::serve(listener, pages).await;
                 Ok(())
             });
         }
@@ -191,7 +225,11 @@ impl Coordinator {
         if let Some(own) = self.config.servers.iter().find(|server| server.id == self.identity.id) {
             return own.address.to_string();
         }
-        let port = self.client.local_addr().map_or(self.config.client_port, |address| address.port());
+        let is_secure_quorum = self.config.tls.as_ref().is_some_and(|tls| tls.between_coordinators);
+        let (first, second) =
+            if is_secure_quorum { (&self.secure, &self.client) } else { (&self.client, &self.secure) };
+        let listener = first.as_ref().or(second.as_ref()).or(self.peer.as_ref());
+        let port = listener.and_then(|listener| Some(listener.local_addr().ok()?.port())).unwrap_or_default();
         match self.config.client_host.as_str() {
             "0.0.0.0" | "::" | "" => format!("127.0.0.1:{port}"),
             host => ottla_config::HostPort::new(host, port).to_string(),
@@ -210,7 +248,9 @@ fn connection_limits(connections_max: u64) -> Arc<ConnectionLimits> {
     }))
 }
 
-async fn bind(key: &'static str, host: &str, port: u16) -> Result<TcpListener, CoordinatorError> {
+/// None: there is no such port.
+async fn bind(key: &'static str, host: &str, port: Option<u16>) -> Result<Option<TcpListener>, CoordinatorError> {
+    let Some(port) = port else { return Ok(None) };
     let retry = ports::Retry::new(port);
     let bound = loop {
         match TcpListener::bind((host, port)).await {
@@ -218,7 +258,7 @@ async fn bind(key: &'static str, host: &str, port: u16) -> Result<TcpListener, C
             result => break result,
         }
     };
-    bound.map_err(|error| {
+    bound.map(Some).map_err(|error| {
         let problem = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
                 format!("the port is in use on {host}{}; accepted: a free one", ports::held_by(port))

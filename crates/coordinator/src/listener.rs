@@ -5,27 +5,37 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_metrics::RateLimit;
+use ottla_model::KafkaPrincipal;
 use ottla_resources::connections::{Caller, ConnectionLimits, ConnectionPermit};
+use ottla_resources::handshakes::Handshakes;
+use ottla_resources::http_port;
+use ottla_tls::ServerTls;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
+use crate::access::CertifiedClient;
 use crate::four_letter_words::Words;
+use crate::stream::{FIRST_BYTES, Stream};
 use crate::zookeeper::ZooKeeper;
 
 /// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8] = b"PRI ";
+/// Those of an HTTP/1 client that asks for a page.
+const PAGE_REQUESTS: [&[u8]; 2] = [b"GET ", b"HEAD"];
+/// The first byte of a TLS client.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// A client that sends nothing for this time is disconnected: it holds one of few connections. A broker or a tool
 /// sends the preface at once.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two looks at a connection whose first bytes have come in part.
-const PEEK_PAUSE: Duration = Duration::from_millis(5);
+/// A TLS handshake, after its first byte.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A four-letter word and its line end, with room for what else people send.
 const WORD_BYTES_MAX: usize = 64;
 /// Connections that wait for the server.
@@ -35,19 +45,44 @@ const ONE_LISTENER: &str = "coordinator";
 /// After a failed accept (no file descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of one port that use HTTP/2. Ends when the receiver is dropped; each connection ends with `stop`,
-/// even if streams are still open on it.
+/// What one port demands and offers.
+#[derive(Clone)]
+pub struct Port {
+    pub words: Arc<Words>,
+    /// None: ZooKeeper's protocol is not served.
+    pub zookeeper: Option<Arc<ZooKeeper>>,
+    /// None: plaintext.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Health and metrics, where they are served here too.
+    pub pages: Option<axum::Router>,
+    /// Of all ports.
+    pub handshakes: Arc<Handshakes>,
+    /// Each connection ends with it, even if streams are still open on it.
+    pub stop: CancellationToken,
+    /// One line a second.
+    pub refusals: Arc<RateLimit>,
+}
+
+impl Port {
+    pub fn new(words: Arc<Words>, handshakes: Arc<Handshakes>, stop: CancellationToken) -> Self {
+        let refusals = Arc::new(RateLimit::per_second());
+        Self { words, zookeeper: None, tls: None, pages: None, handshakes, stop, refusals }
+    }
+
+    fn refuse(&self, peer: SocketAddr, why: impl std::fmt::Display) {
+        self.refusals.run(|left_out| tracing::warn!(left_out, "refused a connection of {peer}: {why}"));
+    }
+}
+
+/// The connections of one port that use HTTP/2. Ends when the receiver is dropped.
 pub fn connections(
     listener: TcpListener,
-    stop: CancellationToken,
-    words: Arc<Words>,
-    zookeeper: Option<Arc<ZooKeeper>>,
+    port: Port,
     limits: Arc<ConnectionLimits>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     tokio::spawn(async move {
         let complaints = RateLimit::per_second();
-        let refusals = Arc::new(RateLimit::per_second());
         loop {
             tokio::select! {
                 () = sender.closed() => return,
@@ -55,31 +90,12 @@ pub fn connections(
                     Ok((stream, peer)) => {
                         let ip = peer.ip().to_canonical();
                         let caller = Caller { listener: ONE_LISTENER, is_broker: false, ip };
-                        let permit = match limits.enter(caller) {
-                            Ok(permit) => permit,
+                        match limits.enter(caller) {
+                            Ok(permit) => drop(tokio::spawn(serve(stream, peer, port.clone(), sender.clone(), permit))),
                             Err(reason) => {
                                 complaints.run(|more| tracing::warn!(%peer, more, "connection refused: {reason}"));
-                                continue;
                             }
-                        };
-                        let sender = sender.clone();
-                        let stopped = stop.clone().cancelled_owned();
-                        let (words, zookeeper, stop) = (words.clone(), zookeeper.clone(), stop.clone());
-                        let refusals = refusals.clone();
-                        tokio::spawn(async move {
-                            match protocol(stream, peer, &words, &refusals).await {
-                                Protocol::Http2(stream) => {
-                                    let stopped = Box::pin(stopped);
-                                    let _ = sender.send(Ok(Connection { stream, stopped, _permit: permit })).await;
-                                }
-                                // The permit is given back when the session's connection ends.
-                                Protocol::ZooKeeper(stream) => match zookeeper {
-                                    Some(zookeeper) => zookeeper.serve(stream, peer, stop).await,
-                                    None => refuse(&refusals, peer, "ZooKeeper's protocol is not served here"),
-                                },
-                                Protocol::Other => {}
-                            }
-                        });
+                        }
                     }
                     Err(error) => {
                         complaints.run(|more| tracing::warn!(more, "accept: {error}"));
@@ -92,76 +108,157 @@ pub fn connections(
     ReceiverStream::new(receiver)
 }
 
+/// The permit is given back when the connection ends, whatever its protocol.
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: Port,
+    sender: mpsc::Sender<io::Result<Connection>>,
+    permit: ConnectionPermit,
+) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let stream = match &port.tls {
+        None => Stream::from(stream),
+        Some(tls) => match shake_hands(stream, peer, tls, &port.handshakes).await {
+            Ok(stream) => stream,
+            // A check of the port, or a client that has thought better of it.
+            Err(HandshakeError::Gone) => return,
+            Err(error) => return port.refuse(peer, error),
+        },
+    };
+    match protocol(stream, peer, &port).await {
+        Protocol::Http2(stream) => {
+            let stopped = Box::pin(port.stop.cancelled_owned());
+            let _ = sender.send(Ok(Connection { stream, stopped, _permit: permit })).await;
+        }
+        Protocol::ZooKeeper(stream) => match port.zookeeper.clone() {
+            Some(zookeeper) => zookeeper.serve(stream, peer, port.stop).await,
+            None => port.refuse(peer, "ZooKeeper's protocol is not served here"),
+        },
+        Protocol::Page(stream, pages) => http_port::serve_one(stream, pages).await,
+        Protocol::Other => {}
+    }
+}
+
+/// Why there is no TLS with a client.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("it is gone")]
+    Gone,
+    #[error("this port accepts TLS only")]
+    Plaintext,
+    #[error("no TLS handshake came")]
+    Silent,
+    #[error("the TLS handshake took too long")]
+    Slow,
+    #[error("too many TLS handshakes are under way")]
+    Crowded,
+    #[error("TLS: {0}")]
+    Failed(io::Error),
+    #[error("no rule of ssl.principal.mapping.rules applies to its certificate")]
+    NoPrincipal,
+}
+
+/// Waits for the client's first byte, which costs no more than any idle connection; then shakes hands.
+async fn shake_hands(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &ServerTls,
+    handshakes: &Arc<Handshakes>,
+) -> Result<Stream, HandshakeError> {
+    let mut first = [0];
+    let peeked = tokio::time::timeout(PREFACE_TIMEOUT, stream.peek(&mut first)).await;
+    match peeked.map_err(|_| HandshakeError::Silent)? {
+        Ok(1) if first[0] == TLS_HANDSHAKE => {}
+        Ok(1) => return Err(HandshakeError::Plaintext),
+        _ => return Err(HandshakeError::Gone),
+    }
+    let address = peer.ip().to_canonical();
+    let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
+    let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream));
+    let stream = tokio::select! {
+        done = shaking => done.map_err(|_| HandshakeError::Slow)?.map_err(HandshakeError::Failed)?,
+        _ = &mut permit.cancelled => return Err(HandshakeError::Slow),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let client = certificate.map(|certificate| {
+        let name = tls.principal_name(certificate).ok_or(HandshakeError::NoPrincipal)?;
+        let names = ServerTls::hosts(certificate);
+        Ok(Arc::new(CertifiedClient { principal: KafkaPrincipal::user(name), names }))
+    });
+    let client = client.transpose()?;
+    let mut stream = Stream::from(stream);
+    stream.client = client;
+    Ok(stream)
+}
+
 /// What a client speaks, by its first bytes.
 enum Protocol {
-    Http2(TcpStream),
-    ZooKeeper(TcpStream),
+    Http2(Stream),
+    Page(Stream, axum::Router),
+    ZooKeeper(Stream),
     /// Answered, refused or gone.
     Other,
 }
 
-async fn protocol(mut stream: TcpStream, peer: SocketAddr, words: &Arc<Words>, refusals: &RateLimit) -> Protocol {
-    let mut first = [0; PREFACE.len()];
-    if stream.set_nodelay(true).is_err() {
-        return Protocol::Other;
-    }
-    match tokio::time::timeout(PREFACE_TIMEOUT, peek_whole(&stream, &mut first)).await {
-        Ok(None) | Err(_) => return Protocol::Other,
-        Ok(Some(count)) if PREFACE.starts_with(&first[..count]) => return Protocol::Http2(stream),
+async fn protocol(mut stream: Stream, peer: SocketAddr, port: &Port) -> Protocol {
+    let looking = tokio::time::timeout(PREFACE_TIMEOUT, stream.look(is_enough));
+    let Ok(Ok(first)) = looking.await.map(|looked| looked.map(<[u8]>::to_vec)) else { return Protocol::Other };
+    match (first.as_slice(), &port.pages) {
+        ([], _) => return Protocol::Other,
+        (first, _) if PREFACE.starts_with(first) => return Protocol::Http2(stream),
+        (first, Some(pages)) if PAGE_REQUESTS.contains(&first) => return Protocol::Page(stream, pages.clone()),
         // The length of a connect request, in four bytes.
-        Ok(Some(_)) if first[0] == 0 => return Protocol::ZooKeeper(stream),
-        Ok(Some(_)) => {}
+        ([0, ..], _) => return Protocol::ZooKeeper(stream),
+        _ => {}
     }
+    let mut word = [0; FIRST_BYTES];
+    word[..first.len()].copy_from_slice(&first);
     // One of the words asks the disk for the size of its files.
-    let words = Arc::clone(words);
-    let answer = tokio::task::spawn_blocking(move || words.answer(first, peer)).await;
+    let words = Arc::clone(&port.words);
+    let answer = tokio::task::spawn_blocking(move || words.answer(word, peer)).await;
     match answer.unwrap_or_default() {
         Some(answer) => {
             // A client that does not read its answer in time has gone.
             let _ = tokio::time::timeout(PREFACE_TIMEOUT, tell(&mut stream, &answer)).await;
         }
         None if first.iter().all(u8::is_ascii_lowercase) => {
-            refuse(refusals, peer, "it is no four-letter word that is answered")
+            port.refuse(peer, "it is no four-letter word that is answered");
         }
-        None => refuse(refusals, peer, "this port accepts gRPC (HTTP/2), not HTTP/1"),
+        None if first[0] == TLS_HANDSHAKE && port.tls.is_none() => port.refuse(peer, "this port does not speak TLS"),
+        None => port.refuse(peer, "this port accepts gRPC (HTTP/2), not HTTP/1"),
     }
     Protocol::Other
 }
 
-fn refuse(refusals: &RateLimit, peer: SocketAddr, why: &str) {
-    refusals.run(|left_out| tracing::warn!(left_out, "refused a connection of {peer}: {why}"));
+/// Whether the first bytes that have come are not the beginning of anything known.
+fn is_enough(first: &[u8]) -> bool {
+    let may_be_word = first.iter().all(u8::is_ascii_lowercase);
+    let may_be_http = [PREFACE].iter().chain(&PAGE_REQUESTS).any(|known| known.starts_with(first));
+    !(may_be_word || may_be_http)
 }
 
-/// Looks at the first bytes without taking them, until all have come or they are not the beginning of anything known.
-/// None: the connection has ended.
-async fn peek_whole(stream: &TcpStream, first: &mut [u8; PREFACE.len()]) -> Option<usize> {
-    loop {
-        let count = stream.peek(first).await.ok().filter(|count| *count > 0)?;
-        let may_be_word = first[..count].iter().all(u8::is_ascii_lowercase);
-        if count == first.len() || !(PREFACE.starts_with(&first[..count]) || may_be_word) {
-            return Some(count);
-        }
-        // Peeking again returns at once with what is there already.
-        tokio::time::sleep(PEEK_PAUSE).await;
-    }
-}
-
-async fn tell(stream: &mut TcpStream, answer: &str) -> io::Result<()> {
-    // What was peeked at must be read: a connection that is closed with unread bytes is reset, and its answer may be
-    // lost.
-    let mut said = [0; WORD_BYTES_MAX];
-    let _ = stream.read(&mut said).await?;
+async fn tell(stream: &mut Stream, answer: &str) -> io::Result<()> {
+    stream.pass_over();
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
-    // Until the client has closed its side too; it says nothing more.
+    // Until the client has closed its side too; a connection that is closed with unread bytes is reset, and its answer
+    // may be lost.
+    let mut said = [0; WORD_BYTES_MAX];
     while stream.read(&mut said).await? > 0 {}
     Ok(())
 }
 
+/// The certificate of a connection's client, for each of its calls.
+#[derive(Clone)]
+pub struct ClientInfo(pub Option<Arc<CertifiedClient>>);
+
 /// A connection that reads as ended once the coordinator stops. Otherwise the server would wait for open streams to
 /// end, while the other side keeps sending to a stopped coordinator.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: ConnectionPermit,
 }
@@ -203,9 +300,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = ClientInfo;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> ClientInfo {
+        ClientInfo(self.stream.client.clone())
     }
 }

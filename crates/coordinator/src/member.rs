@@ -11,6 +11,7 @@ use ottla_metadata::controller::ControllerConfig;
 use ottla_model::{Chroot, ClusterId, CoordinatorId, IncarnationId, Revision};
 use ottla_quorum_node::first_start::Way;
 use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig, QuorumStore as _};
+use ottla_rpc::ChannelSecurity;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -47,13 +48,14 @@ impl QuorumMember {
     pub fn new(
         config: CoordinatorConfig,
         (disk, identity): (Disk, Identity),
+        security: ChannelSecurity,
         (chroot, root): (Option<Chroot>, Option<Arc<Shared>>),
         clock: Clock,
         own_address: String,
     ) -> Self {
         let (sender, connect_lists) = mpsc::channel(1);
         let metrics = Metrics::new(clock, chroot.as_ref());
-        let shared = Shared::new(&identity, &config, (chroot, root), sender);
+        let shared = Shared::new(&identity, &config, security, (chroot, root), sender);
         // The driver holds the metrics, and ends with the last handle to it, which the shared state holds.
         let watched = Arc::downgrade(&shared);
         metrics.resources.add("watches", move || watched.upgrade().map(|shared| shared.watches()).unwrap_or_default());

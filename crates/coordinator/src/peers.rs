@@ -12,7 +12,7 @@ use bytes::Bytes;
 use ottla_consensus::Outgoing;
 use ottla_quorum_node::Event;
 use ottla_quorum_node::identity::Conflict;
-use ottla_rpc::coordinators::{channel, describe};
+use ottla_rpc::coordinators::describe;
 use ottla_rpc::quorum::RaftFrame;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -49,7 +49,7 @@ pub async fn run(
     driver: DriverHandle,
     fatal: mpsc::Sender<CoordinatorError>,
 ) -> Result<(), CoordinatorError> {
-    let channel = channel(&peer.address)?;
+    let channel = shared.channel(&peer.address)?;
     let mut last_said = String::new();
     let mut was_connected = false;
     loop {

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use ottla_config::CoordinatorConfig;
 use ottla_model::{Chroot, Revision};
-use ottla_rpc::cluster_metadata;
+use ottla_rpc::{ChannelSecurity, cluster_metadata};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -19,6 +19,7 @@ use tonic::codegen::Service as _;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
+use crate::access::{Access, Caller, Role};
 use crate::clock::Clock;
 use crate::error::CoordinatorError;
 use crate::member::{self, QuorumMember};
@@ -36,7 +37,9 @@ const TOOLS_SERVICES: &[&str] = &["/ottla.admin.", "/grpc."];
 
 pub struct Quorums {
     admission: Admission,
+    pub access: Arc<Access>,
     config: CoordinatorConfig,
+    security: ChannelSecurity,
     clock: Clock,
     own_address: String,
     root: Quorum,
@@ -75,18 +78,22 @@ impl Quorums {
     /// Opens the quorums that the disk has. The members are to be run, and those that are received later.
     pub fn open(
         config: CoordinatorConfig,
+        security: ChannelSecurity,
         disk: (Disk, Identity),
         clock: Clock,
         own_address: String,
     ) -> Result<Opened, CoordinatorError> {
-        let root = QuorumMember::new(config.clone(), disk, (None, None), clock, own_address.clone());
+        let root = QuorumMember::new(config.clone(), disk, security.clone(), (None, None), clock, own_address.clone());
         let (begun, later) = mpsc::channel(1);
-        let admission = Admission::new(config.cluster_secret.clone());
+        let access = Access::new(config.cluster_secret.clone(), config.roles.clone(), config.binds_member_ids);
+        let admission = Admission::new(access.clone());
         admission.show(&root.metrics.resources);
         let quorums = Arc::new(Self {
             root: Quorum::new(&root),
             admission,
+            access,
             config,
+            security,
             clock,
             own_address,
             chrooted: Mutex::default(),
@@ -153,22 +160,24 @@ impl Quorums {
         };
         let opened = member::open_disk(&config)?;
         let place = (Some(chroot.clone()), Some(self.root.shared.clone()));
-        let member = QuorumMember::new(config, opened, place, self.clock, self.own_address.clone());
+        let member =
+            QuorumMember::new(config, opened, self.security.clone(), place, self.clock, self.own_address.clone());
         self.chrooted.lock().insert(chroot.clone(), Quorum::new(&member));
         Ok(member)
     }
 
-    /// All gRPC services, for the root and for chroots.
-    pub fn routes(self: &Arc<Self>, takes_raft: bool) -> Routes {
+    /// All gRPC services, for the root and for chroots; and pages beside them, where a port has some.
+    pub fn routes(self: &Arc<Self>, takes_raft: bool, pages: Option<axum::Router>) -> Routes {
         let quorums = self.clone();
         let answer = move |request: Request| quorums.clone().answer(request, takes_raft);
-        self.admission.guard(axum::Router::new().fallback(answer)).into()
+        let services = self.admission.guard(axum::Router::new().fallback(answer));
+        pages.unwrap_or_default().fallback_service(services).into()
     }
 
     async fn answer(self: Arc<Self>, request: Request, takes_raft: bool) -> Response {
         let metadata = MetadataMap::from_headers(request.headers().clone());
         let is_of_tool = TOOLS_SERVICES.iter().any(|service| request.uri().path().starts_with(service));
-        let quorum = match self.quorum_of(&metadata, is_of_tool).await {
+        let quorum = match self.quorum_of(&metadata, request.extensions().get(), is_of_tool).await {
             Ok(quorum) => quorum,
             Err(status) => return status.into_http(),
         };
@@ -179,7 +188,12 @@ impl Quorums {
         }
     }
 
-    async fn quorum_of(self: &Arc<Self>, metadata: &MetadataMap, is_of_tool: bool) -> Result<Quorum, Status> {
+    async fn quorum_of(
+        self: &Arc<Self>,
+        metadata: &MetadataMap,
+        caller: Option<&Caller>,
+        is_of_tool: bool,
+    ) -> Result<Quorum, Status> {
         let Some(chroot) = cluster_metadata::chroot(metadata)? else { return Ok(self.root.clone()) };
         if let Some(known) = self.chrooted(&chroot) {
             return Ok(known);
@@ -187,7 +201,9 @@ impl Quorums {
         if is_of_tool {
             return Err(Status::not_found(format!("no broker has connected with the chroot {chroot} yet")));
         }
-        self.root.shared.check_secret(metadata)?;
+        if !caller.is_some_and(|caller| caller.has(Role::Member)) {
+            return Err(Status::permission_denied("only a broker or a coordinator begins the cluster of a chroot"));
+        }
         self.begin(&chroot).await
     }
 

@@ -6,22 +6,22 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
-use ottla_model::{Chroot, ClusterSecret, CoordinatorId, IncarnationId};
+use ottla_model::{Chroot, CoordinatorId, IncarnationId};
 use ottla_quorum_node::first_start::{FirstStart, Step};
 use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
 use ottla_quorum_node::opinions::Opinions;
 use ottla_quorum_node::{BrokenRules, Members};
 use ottla_resources::{Ledger, Share, Usage};
-use ottla_rpc::cluster_metadata::{self, ClusterChannel, ClusterMetadata};
+use ottla_rpc::cluster_metadata::ClusterChannel;
 use ottla_rpc::quorum::{IdentifyResponse, Voter as WireVoter};
-use ottla_rpc::{LeaderHint, NotLeader};
+use ottla_rpc::{CallError, ChannelSecurity, LeaderHint, NotLeader};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
+use crate::access::Caller;
 use crate::driver::{CurrentView, DriverHandle};
 use crate::identify;
 use crate::rocksdb_store::Identity;
@@ -49,20 +49,12 @@ impl Formed {
     }
 }
 
-/// Who makes a call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Caller {
-    /// It has shown the cluster's secret.
-    Member,
-    /// It has not, or there is no secret.
-    Anybody,
-}
-
 pub struct Shared {
     pub id: CoordinatorId,
     pub disk: IncarnationId,
     configured_cluster_id: Option<String>,
-    secret: Option<ClusterSecret>,
+    /// Of calls to other coordinators; callers of this one must show the same secret.
+    security: ChannelSecurity,
     chroot: Option<Chroot>,
     /// The quorum at the root, if this is that of a chroot.
     root: Option<Arc<Shared>>,
@@ -102,8 +94,8 @@ impl Default for Watches {
 }
 
 impl Watches {
-    fn permit(&self, caller: Caller) -> Option<Share> {
-        let kept = (caller == Caller::Member).then(|| self.members.take(1)).flatten();
+    fn permit(&self, is_member: bool) -> Option<Share> {
+        let kept = is_member.then(|| self.members.take(1)).flatten();
         kept.or_else(|| self.anybodys.take(1))
     }
 
@@ -122,6 +114,7 @@ impl Shared {
     pub fn new(
         identity: &Identity,
         config: &CoordinatorConfig,
+        security: ChannelSecurity,
         (chroot, root): (Option<Chroot>, Option<Arc<Self>>),
         connect_lists: mpsc::Sender<Vec<String>>,
     ) -> Arc<Self> {
@@ -130,7 +123,7 @@ impl Shared {
             id: identity.id,
             disk: identity.disk,
             configured_cluster_id: config.cluster_id.as_ref().map(ToString::to_string),
-            secret: config.cluster_secret.clone(),
+            security,
             chroot,
             root,
             formed: OnceLock::new(),
@@ -143,19 +136,14 @@ impl Shared {
         })
     }
 
-    /// Refuses a caller that does not know the cluster's secret, if there is one.
-    pub fn check_secret(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        cluster_metadata::check_secret(self.secret.as_ref(), metadata)
-    }
-
-    /// Whether callers must show the cluster's secret to alter the cluster.
-    pub fn has_secret(&self) -> bool {
-        self.secret.is_some()
+    /// The (lazy) channel to another coordinator.
+    pub fn channel(&self, address: &str) -> Result<Channel, CallError> {
+        self.security.channel(address)
     }
 
     /// A channel to another coordinator, for calls of this cluster.
     pub fn cluster_channel(&self, channel: Channel) -> ClusterChannel {
-        ClusterMetadata::new(self.secret.as_ref(), self.chroot.as_ref()).to(channel)
+        self.security.metadata(self.chroot.as_ref()).to(channel)
     }
 
     pub fn chroot(&self) -> Option<&Chroot> {
@@ -206,9 +194,9 @@ impl Shared {
     }
 
     /// Leave to watch, until it is dropped.
-    pub fn watch_permit(&self, caller: Caller) -> Result<Share, Status> {
+    pub fn watch_permit(&self, caller: &Caller) -> Result<Share, Status> {
         let refused = || Status::resource_exhausted("no more watches may be open here: ask another coordinator");
-        self.watches.permit(caller).ok_or_else(refused)
+        self.watches.permit(caller.is_member()).ok_or_else(refused)
     }
 
     /// The watches of this quorum's tree.
@@ -319,7 +307,7 @@ pub mod testing {
         let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let config = CoordinatorConfig::load(&Sources { flags, ..Sources::default() }).expect("a configuration").config;
         let identity = Identity { id: CoordinatorId(id), disk: disk(id), voters: voters() };
-        Shared::new(&identity, &config, (None, None), mpsc::channel(1).0)
+        Shared::new(&identity, &config, ChannelSecurity::default(), (None, None), mpsc::channel(1).0)
     }
 
     fn voters() -> BTreeMap<CoordinatorId, Voter> {
@@ -356,14 +344,14 @@ mod tests {
     #[test]
     fn g12_strangers_cannot_take_the_watches_of_members() {
         let watches = Watches::default();
-        let taken = |caller| std::iter::from_fn(|| watches.permit(caller)).collect::<Vec<_>>();
-        let strangers = taken(Caller::Anybody);
+        let taken = |is_member| std::iter::from_fn(|| watches.permit(is_member)).collect::<Vec<_>>();
+        let strangers = taken(false);
         assert_eq!(strangers.len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
-        let members = taken(Caller::Member);
+        let members = taken(true);
         assert_eq!(members.len() as u64, WATCHES_KEPT_FOR_MEMBERS);
         // The last try of each.
         assert_eq!(watches.usage(), Usage { used: WATCHES_MAX, ceiling: WATCHES_MAX, refused: 2 });
         drop(strangers);
-        assert_eq!(taken(Caller::Member).len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
+        assert_eq!(taken(true).len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
     }
 }

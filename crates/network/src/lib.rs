@@ -3,8 +3,7 @@
 //!
 //! - [`listener`]: sockets that listen, and the task of each connection;
 //! - [`connection`]: one connection's requests and responses, in order;
-//! - `transport`: plaintext or TLS; [`handshakes`]: TLS handshakes under way; [`security`], `authentication`: what a
-//!   listener demands before it serves;
+//! - `transport`: plaintext or TLS; [`security`], `authentication`: what a listener demands before it serves;
 //! - [`frame_budget`]: the memory of large frames that are being read;
 //! - `response_memory`: the memory of responses that wait to be read;
 //! - [`response`]: what a service gives back;
@@ -15,7 +14,6 @@ pub mod connection;
 pub mod context;
 pub mod frame_budget;
 mod frame_reader;
-pub mod handshakes;
 pub mod listener;
 pub mod metrics;
 pub mod response;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
+use ottla_resources::handshakes::Handshakes;
 use ottla_resources::{Caller, ConnectionLimits};
 use ottla_tls::ServerTls;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -19,7 +20,6 @@ use tokio::task::JoinSet;
 
 use crate::connection::{Connection, ConnectionShared, End};
 use crate::context::RequestContext;
-use crate::handshakes::Handshakes;
 use crate::metrics::NetworkMetrics;
 use crate::security::ListenerSecurity;
 use crate::service::Service;

@@ -9,7 +9,8 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ottla_metrics::RateLimit;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::descriptors::HTTP_CONNECTIONS_MAX;
@@ -54,7 +55,11 @@ async fn serve_at_most(listener: TcpListener, router: Router, connections_max: u
     }
 }
 
-async fn serve_one(stream: TcpStream, router: Router) {
+/// Answers one request, and ends the connection.
+pub async fn serve_one<S>(stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -68,6 +73,7 @@ async fn serve_one(stream: TcpStream, router: Router) {
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
 

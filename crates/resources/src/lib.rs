@@ -3,6 +3,7 @@
 //! - [`connections`]: how many connections there may be, in all and from one address;
 //! - [`memory`]: how much memory the process may take;
 //! - [`descriptors`]: the limit of open files, and its shares;
+//! - [`handshakes`]: TLS handshakes under way;
 //! - [`ledger`]: one resource with its ceiling, what is used of it, and refusals;
 //! - [`table`]: how the metrics show them;
 //! - [`http_port`]: the port for metrics and health, with bounded connections.
@@ -11,6 +12,7 @@
 
 pub mod connections;
 pub mod descriptors;
+pub mod handshakes;
 pub mod http_port;
 pub mod ledger;
 pub mod memory;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ottla_model::ClusterSecret;
 use tonic::Streaming;
 
 use crate::MESSAGE_BYTES_MAX;
@@ -19,6 +18,7 @@ use crate::admin::{
     RemoveQuorumMemberRequest, TransferQuorumLeadershipRequest, UnregisterBrokerRequest, UnregisterBrokerResponse,
     WatchNodesRequest, WatchNodesResponse,
 };
+use crate::channel::ChannelSecurity;
 use crate::cluster_metadata::ClusterChannel;
 use crate::coordinators::{CallError, Coordinators, Repeat};
 
@@ -60,12 +60,12 @@ macro_rules! admin_call {
 impl AdminClient {
     /// `coordinators` as [`Coordinators::new`] takes them.
     pub fn new<A: AsRef<str>>(coordinators: &[A]) -> Result<Self, CallError> {
-        Self::with_secret(coordinators, None)
+        Self::secured(coordinators, &ChannelSecurity::default())
     }
 
-    /// As [`AdminClient::new`], with the secret that the coordinators require of whoever alters the cluster.
-    pub fn with_secret<A: AsRef<str>>(coordinators: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
-        Ok(Self { coordinators: Coordinators::with_secret(coordinators, secret)? })
+    /// As [`AdminClient::new`], by TLS and with a secret where the coordinators require them.
+    pub fn secured<A: AsRef<str>>(coordinators: &[A], security: &ChannelSecurity) -> Result<Self, CallError> {
+        Ok(Self { coordinators: Coordinators::secured(coordinators, security)? })
     }
 
     pub fn coordinators(&self) -> &Coordinators {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, Beat, ChangeQuorum, Decision, IdempotencyKey, Request};
 use ottla_metadata::quorum_progress::QuorumProgress;
-use ottla_model::{BrokerId, ClusterSecret, IncarnationKey, Revision};
+use ottla_model::{BrokerId, IncarnationKey, Revision};
 
+use crate::channel::ChannelSecurity;
 use crate::cluster::DescribeQuorumRequest;
 use crate::cluster::cluster_client::ClusterClient as Generated;
 use crate::cluster_metadata::ClusterChannel;
@@ -65,12 +66,12 @@ fn prepare(request: Request) -> (Request, Repeat) {
 impl ClusterClient {
     /// `coordinators` as [`Coordinators::new`] takes them. Connects with the first call.
     pub fn new<A: AsRef<str>>(coordinators: &[A]) -> Result<Self, CallError> {
-        Self::with_secret(coordinators, None)
+        Self::secured(coordinators, &ChannelSecurity::default())
     }
 
-    /// As [`ClusterClient::new`], with the secret that the coordinators require of brokers.
-    pub fn with_secret<A: AsRef<str>>(coordinators: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
-        Ok(Self { coordinators: Coordinators::with_secret(coordinators, secret)?, key: None })
+    /// As [`ClusterClient::new`], by TLS and with a secret where the coordinators require them of brokers.
+    pub fn secured<A: AsRef<str>>(coordinators: &[A], security: &ChannelSecurity) -> Result<Self, CallError> {
+        Ok(Self { coordinators: Coordinators::secured(coordinators, security)?, key: None })
     }
 
     /// From now on the requests that a broker sends in its own name show the key of its incarnation.

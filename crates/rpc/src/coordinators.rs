@@ -10,22 +10,14 @@ use std::time::Duration;
 
 pub use ottla_metadata::leader_search::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, Repeat};
 use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch};
-use ottla_model::{Chroot, ClusterSecret, CoordinatorId};
+use ottla_model::{Chroot, CoordinatorId};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::channel::{ChannelSecurity, HandshakeError};
 use crate::cluster_metadata::{ClusterChannel, ClusterMetadata};
 use crate::leader_hint::NotLeader;
 
-/// Longer than a connection takes between the members of a quorum. Without it, a host that is gone would hold the
-/// caller for minutes.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-/// The interval of keep-alive pings on a connection with an open stream.
-pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// A connection without an answer to a ping for this time is closed: a stopped or unplugged peer is noticed after two
-/// seconds.
-pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -56,30 +48,6 @@ impl CallError {
     }
 }
 
-/// Makes the (lazy) channel to one coordinator. Fails only on an address that cannot be one.
-pub fn channel(address: &str) -> Result<Channel, CallError> {
-    Ok(endpoint(address)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .connect_lazy())
-}
-
-/// Whether [`channel`] takes the address. Needs no runtime.
-pub fn check_address(address: &str) -> Result<(), CallError> {
-    endpoint(address).map(|_| ())
-}
-
-fn endpoint(address: &str) -> Result<Endpoint, CallError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| CallError::Address { address: address.to_owned(), reason: error.to_string() })?;
-    if endpoint.uri().port_u16().is_none() {
-        return Err(CallError::Address { address: address.to_owned(), reason: "no port".to_owned() });
-    }
-    Ok(endpoint)
-}
-
 /// One coordinator to ask.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -88,8 +56,8 @@ pub struct Target {
 }
 
 impl Target {
-    fn new(address: &str, attach: &ClusterMetadata) -> Result<Self, CallError> {
-        Ok(Self { address: address.to_owned(), channel: attach.to(channel(address)?) })
+    fn new(address: &str, dial: &Dial) -> Result<Self, CallError> {
+        Ok(Self { address: address.to_owned(), channel: dial.metadata.to(dial.security.channel(address)?) })
     }
 }
 
@@ -97,6 +65,13 @@ impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
         self.address == other.address
     }
+}
+
+/// How each coordinator is reached.
+#[derive(Debug)]
+struct Dial {
+    security: ChannelSecurity,
+    metadata: ClusterMetadata,
 }
 
 /// Cheap to clone; all clones share what they learn.
@@ -107,7 +82,7 @@ pub struct Coordinators {
 
 #[derive(Debug)]
 struct Shared {
-    attach: ClusterMetadata,
+    dial: Dial,
     configured: Vec<Target>,
     /// Members that joined since: they come after the configured ones.
     joined: Mutex<Vec<Target>>,
@@ -117,11 +92,11 @@ struct Shared {
 impl Coordinators {
     /// `addresses` are host:port, or host:port/chroot with the same chroot each. Dials nobody yet.
     pub fn new<A: AsRef<str>>(addresses: &[A]) -> Result<Self, CallError> {
-        Self::with_secret(addresses, None)
+        Self::secured(addresses, &ChannelSecurity::default())
     }
 
-    /// As [`Coordinators::new`]; every call shows the secret.
-    pub fn with_secret<A: AsRef<str>>(addresses: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
+    /// As [`Coordinators::new`], by TLS and with a secret where there are some.
+    pub fn secured<A: AsRef<str>>(addresses: &[A], security: &ChannelSecurity) -> Result<Self, CallError> {
         let mut chroots = Vec::new();
         let mut hosts = Vec::new();
         for address in addresses {
@@ -138,11 +113,12 @@ impl Coordinators {
             let reason = format!("one call is for one chroot, not for {} and {}", shown(one), shown(other));
             return Err(CallError::Address { address: hosts.join(","), reason });
         }
-        let attach = ClusterMetadata::new(secret, chroots.first().and_then(Option::as_ref));
-        let listed = hosts.iter().map(|host| Target::new(host, &attach)).collect::<Result<Vec<_>, CallError>>()?;
+        let metadata = security.metadata(chroots.first().and_then(Option::as_ref));
+        let dial = Dial { security: security.clone(), metadata };
+        let listed = hosts.iter().map(|host| Target::new(host, &dial)).collect::<Result<Vec<_>, CallError>>()?;
         let search = Mutex::new(LeaderSearch::new(listed.clone()).ok_or(CallError::NoCoordinator)?);
         let joined = Mutex::default();
-        Ok(Self { shared: Arc::new(Shared { attach, configured: listed, joined, search }) })
+        Ok(Self { shared: Arc::new(Shared { dial, configured: listed, joined, search }) })
     }
 
     /// Members that joined the quorum while it ran, by the tree. The configured addresses stay: the tree may have
@@ -151,7 +127,7 @@ impl Coordinators {
     pub fn follow(&self, joined: &[String]) {
         let configured = &self.shared.configured;
         let others = joined.iter().filter(|address| configured.iter().all(|target| target.address != **address));
-        let joined: Vec<Target> = others.filter_map(|address| Target::new(address, &self.shared.attach).ok()).collect();
+        let joined: Vec<Target> = others.filter_map(|address| Target::new(address, &self.shared.dial).ok()).collect();
         let mut known = self.joined();
         if *known == joined {
             return;
@@ -206,7 +182,7 @@ impl Coordinators {
 
     fn target_of(&self, address: &str) -> Option<Target> {
         let listed = self.listed().into_iter().find(|target| target.address == address);
-        listed.or_else(|| Target::new(address, &self.shared.attach).ok())
+        listed.or_else(|| Target::new(address, &self.shared.dial).ok())
     }
 
     /// Calls the quorum leader by `attempt`, following hints, until it answers, refuses, or `timeout` has passed.
@@ -296,10 +272,13 @@ fn is_final(code: Code) -> bool {
     )
 }
 
-/// Whether the request certainly never left: nobody accepted the connection.
+/// Whether the request certainly never left: nobody accepted the connection, or there was no TLS.
 fn is_connect_error(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
+        if error.is::<HandshakeError>() {
+            return true;
+        }
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             return io.kind() == std::io::ErrorKind::ConnectionRefused;
         }

@@ -3,7 +3,8 @@
 //!
 //! - [`cluster`], [`quorum`], [`admin`]: generated messages, clients and servers.
 //! - [`ClusterClient`]: the requests of brokers; [`AdminClient`]: the requests of tools.
-//! - [`coordinators`]: the list of coordinators behind both: leader hints, back-off, dead peers.
+//! - [`coordinators`]: the list of coordinators behind both: leader hints, back-off, dead peers. [`channel`]: one
+//!   connection, in plaintext or by TLS.
 //! - [`leader_hint`]: how a coordinator that does not lead names the one that does. [`cluster_metadata`]: what each
 //!   call says of its cluster.
 //! - [`convert`]: tree nodes and their changes, to and from the wire.
@@ -11,6 +12,7 @@
 //! Protobuf types stop here: layer 1 never sees them.
 
 pub mod admin_client;
+pub mod channel;
 pub mod cluster_client;
 pub mod cluster_metadata;
 pub mod convert;
@@ -39,6 +41,7 @@ pub mod admin {
 }
 
 pub use admin_client::AdminClient;
+pub use channel::ChannelSecurity;
 pub use cluster_client::ClusterClient;
 pub use coordinators::{CallError, Coordinators};
 pub use heartbeat::HeartbeatStream;

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use crate::followed::Followed;
 use crate::settings::TlsSettings;
 use crate::verifier::ServerVerifier;
-use crate::{TlsError, provider, store};
+use crate::{HTTP_2, TlsError, provider, store};
 
 /// As [`crate::ServerTls`], new connections use the files as they were at the last look.
 pub struct ClientTls {
@@ -27,6 +27,16 @@ impl std::fmt::Debug for ClientTls {
 impl ClientTls {
     pub fn new(settings: TlsSettings) -> Result<Self, TlsError> {
         Ok(Self { followed: Followed::new(settings, client_config)? })
+    }
+
+    /// For HTTP/2 alone.
+    pub fn for_http(settings: TlsSettings) -> Result<Self, TlsError> {
+        let config = |settings: &TlsSettings| {
+            let mut config = client_config(settings)?;
+            config.alpn_protocols = vec![HTTP_2.to_vec()];
+            Ok(config)
+        };
+        Ok(Self { followed: Followed::new(settings, config)? })
     }
 
     /// Blocks.

@@ -29,6 +29,10 @@ pub use settings::{ClientAuth, Password, TlsSettings};
 pub use tokio_rustls::client::TlsStream as ClientTlsStream;
 pub use tokio_rustls::server::TlsStream as ServerTlsStream;
 
+/// Names of protocols in a handshake (ALPN).
+const HTTP_2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
+
 /// Why TLS cannot be used as it is set; one line, without secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

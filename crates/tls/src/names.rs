@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
@@ -25,6 +26,18 @@ const KEYWORDS: &[(&str, &str)] = &[
 pub(crate) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(name(parsed.subject()))
+}
+
+/// The common names of a certificate and its DNS names; empty for one that cannot be parsed.
+pub(crate) fn hosts(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    let alternative = parsed.subject_alternative_name().ok().flatten();
+    let dns = alternative.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(*name),
+        _ => None,
+    });
+    common.chain(dns).map(str::to_owned).collect()
 }
 
 pub(crate) fn is_valid_at(certificate: &CertificateDer<'_>, seconds: u64) -> Option<bool> {
@@ -109,5 +122,19 @@ mod tests {
         let expected = "1.2.840.113549.1.9.1=#0c0178,CN=broker-1,OU=\\ edge\\ ,O=A\\, B\\+C,C=AT";
         assert_eq!(subject(certificate.der()).as_deref(), Some(expected));
         assert_eq!(subject(&CertificateDer::from(vec![1, 2, 3])), None);
+        assert_eq!(hosts(certificate.der()), ["broker-1"]);
+    }
+
+    #[test]
+    fn hosts_are_the_common_name_and_the_dns_names() {
+        let mut params = CertificateParams::new(vec!["a.example".to_owned(), "b".to_owned()]).expect("names");
+        params.distinguished_name.push(DnType::CommonName, "c");
+        params.subject_alt_names.push(rcgen::SanType::IpAddress([10, 0, 0, 1].into()));
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let found = hosts(certificate.der());
+        assert!(found.contains(&"a.example".to_owned()) && found.contains(&"b".to_owned()), "{found:?}");
+        assert_eq!(found.iter().filter(|name| *name == "c").count(), 1, "{found:?}");
+        assert_eq!(hosts(&CertificateDer::from(vec![1, 2, 3])), Vec::<String>::new());
     }
 }

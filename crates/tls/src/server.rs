@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::followed::Followed;
 use crate::settings::{ClientAuth, TlsSettings};
 use crate::verifier::ClientVerifier;
-use crate::{TlsError, provider, store};
+use crate::{HTTP_1, HTTP_2, TlsError, names, provider, store};
 
 /// The TLS of one listener. New connections use the files as they were when [`ServerTls::follow`] looked last;
 /// connections that are open keep what they have.
@@ -23,6 +23,16 @@ impl ServerTls {
         Ok(Self { followed: Followed::new(settings, server_config)? })
     }
 
+    /// For a port that serves HTTP: clients learn in the handshake that it has HTTP/2, which gRPC's demand.
+    pub fn for_http(settings: TlsSettings) -> Result<Self, TlsError> {
+        let config = |settings: &TlsSettings| {
+            let mut config = server_config(settings)?;
+            config.alpn_protocols = [HTTP_2, HTTP_1].map(<[u8]>::to_vec).to_vec();
+            Ok(config)
+        };
+        Ok(Self { followed: Followed::new(settings, config)? })
+    }
+
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.followed.current())
     }
@@ -31,6 +41,11 @@ impl ServerTls {
     /// error, the former certificates stay in use until something changes again.
     pub fn follow(&self, settings: &TlsSettings) -> Result<bool, TlsError> {
         self.followed.follow(settings)
+    }
+
+    /// The names of hosts that a client's certificate has: its common name and its DNS names.
+    pub fn hosts(certificate: &CertificateDer<'_>) -> Vec<String> {
+        names::hosts(certificate)
     }
 
     /// The name of the principal that a client's certificate stands for; none if no rule matches it.

@@ -5,21 +5,34 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ottla_chaos::SteadyProducer;
-use ottla_e2e::{Cluster, Node};
+use ottla_e2e::{Cluster, ClusterOptions, Node};
 use rustix::process::Signal;
 
 const PARTITIONS: u32 = 6;
 /// Time of writing before and after a fault.
 const CALM: Duration = Duration::from_secs(2);
 
+/// Whether processes show coordinators certificates, and have roles: in one run of four, always with OTTLA_SECURED=1,
+/// never with OTTLA_SECURED=0.
+fn is_secured() -> bool {
+    match std::env::var("OTTLA_SECURED") {
+        Ok(said) => said == "1",
+        Err(_) => std::process::id().is_multiple_of(4),
+    }
+}
+
 fn under_load(topic: &str, faults: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
-    let mut cluster = Cluster::start()?;
+    let is_secured = is_secured();
+    let mut cluster = match is_secured {
+        true => Cluster::start_secured(&ClusterOptions::default())?,
+        false => Cluster::start()?,
+    };
     let producer = SteadyProducer::start(&cluster, topic, PARTITIONS)?;
     sleep(CALM);
     faults(&mut cluster)?;
     sleep(CALM);
     let report = producer.finish()?;
-    eprintln!("{topic}: {report:?}");
+    eprintln!("{topic}{}: {report:?}", if is_secured { ", OTTLA_SECURED=1" } else { "" });
     report.check()
 }
 

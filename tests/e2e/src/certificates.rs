@@ -8,6 +8,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 
 pub struct Authority {
     folder: PathBuf,
+    /// The file of its own certificate.
+    pub certificate: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -26,16 +28,22 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
-        let authority = Self { folder: folder.to_owned(), issuer: Issuer::new(params, key) };
-        fs::write(folder.join(format!("{name}-ca.pem")), certificate.pem())?;
-        Ok(authority)
+        let path = folder.join(format!("{name}-ca.pem"));
+        fs::write(&path, certificate.pem())?;
+        Ok(Self { folder: folder.to_owned(), certificate: path, issuer: Issuer::new(params, key) })
     }
 
     /// A certificate for this machine's addresses, in the name of `CN=name`.
     pub fn sign(&self, name: &str) -> Result<Identity> {
+        self.sign_until(name, 4_000)
+    }
+
+    /// As [`Authority::sign`], good until the beginning of a year.
+    pub fn sign_until(&self, name: &str, year: i32) -> Result<Identity> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
         params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let path = |ending: &str| self.folder.join(format!("{name}{ending}"));

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 use crate::wait;
 
+use crate::certificates::Authority;
+
 /// How long a cluster may take to be ready, or a process to end, before a test gives up. Generous: CI machines are
 /// shared.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -152,6 +154,19 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// As [`Cluster::start_with`]; the processes show coordinators certificates ([`Cluster::show_certificates`]).
+    pub fn start_secured(options: &ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::prepare(options)?;
+        let folder = cluster.folder().join("certificates");
+        fs::create_dir(&folder)?;
+        cluster.show_certificates(&Authority::new(&folder, "ours")?)?;
+        for node in cluster.nodes() {
+            cluster.spawn(node)?;
+        }
+        cluster.wait_ready()?;
+        Ok(cluster)
+    }
+
     /// A cluster whose processes are not running yet.
     pub fn prepare(options: &ClusterOptions) -> Result<Self> {
         let folder = TempDir::with_prefix("ottla-e2e-")?;
@@ -227,6 +242,41 @@ impl Cluster {
             listener_ports,
             folder,
         })
+    }
+
+    /// All processes show certificates of this authority to coordinators, which have no plaintext port and know who
+    /// may do what: the processes are members, `CN=admin` and `CN=reader` have these roles.
+    pub fn show_certificates(&mut self, authority: &Authority) -> Result<()> {
+        let ca = authority.certificate.display().to_string();
+        let members = self.nodes().iter().map(|node| format!("User:CN={node}")).collect::<Vec<_>>().join(";");
+        for node in self.nodes() {
+            let store = authority.sign(&node.to_string())?.store.display().to_string();
+            let environment = &mut self.member_mut(node)?.environment;
+            let variables = match node {
+                Node::Coordinator(_) => {
+                    let port = environment.remove("COORDINATOR_CLIENT_PORT").context("a port")?;
+                    vec![
+                        ("COORDINATOR_SECURE_CLIENT_PORT", port),
+                        ("COORDINATOR_SSL_QUORUM", "true".to_owned()),
+                        ("COORDINATOR_SSL_MEMBER_ID", "true".to_owned()),
+                        ("COORDINATOR_SSL_KEYSTORE_TYPE", "PEM".to_owned()),
+                        ("COORDINATOR_SSL_KEYSTORE_LOCATION", store),
+                        ("COORDINATOR_SSL_TRUSTSTORE_TYPE", "PEM".to_owned()),
+                        ("COORDINATOR_SSL_TRUSTSTORE_LOCATION", ca.clone()),
+                        ("COORDINATOR_ROLES_MEMBER", members.clone()),
+                        ("COORDINATOR_ROLES_ADMIN", "User:CN=admin".to_owned()),
+                        ("COORDINATOR_ROLES_READ", "User:CN=reader".to_owned()),
+                    ]
+                }
+                Node::Broker(_) => vec![
+                    ("KAFKA_ZOOKEEPER_SSL_CLIENT_ENABLE", "true".to_owned()),
+                    ("KAFKA_ZOOKEEPER_SSL_KEYSTORE_LOCATION", store),
+                    ("KAFKA_ZOOKEEPER_SSL_TRUSTSTORE_LOCATION", ca.clone()),
+                ],
+            };
+            environment.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        }
+        Ok(())
     }
 
     /// A further coordinator, which is not started. Its list of servers has those of the others, and itself.

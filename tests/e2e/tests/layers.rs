@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 2.
     ("storage", &["model", "protocol", "replication"]),
     ("partition", &["model", "protocol", "metadata", "replication", "storage"]),
-    ("rpc", &["model", "authorizer", "metadata"]),
+    ("rpc", &["model", "authorizer", "metadata", "tls"]),
     ("tls", &["model"]),
     ("secure-stream", &["model", "protocol", "sasl", "tls"]),
     ("client", &["model", "protocol", "authorizer", "secure-stream"]),
@@ -69,6 +69,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "zookeeper",
             "client",
             "resources",
+            "tls",
             "rpc",
             "config",
         ],

@@ -36,6 +36,7 @@ use ottla_replica_manager::quorum_handle::QuorumHandle;
 use ottla_replica_manager::suspects::HOLD_MAX;
 use ottla_resources::{ConnectionLimits, Usage};
 use ottla_rpc::{CallError, ClusterClient, ports};
+use ottla_tls::TlsError;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -81,6 +82,8 @@ pub enum RunError {
     Http { address: HostPort, source: io::Error, held_by: String },
     #[error("{0}")]
     Logs(#[from] ReplicaManagerError),
+    #[error("zookeeper.ssl.client.enable: {0}")]
+    CoordinatorTls(#[source] TlsError),
     #[error("coordinator.connect: {0}")]
     Coordinators(#[source] CallError),
     #[error("broker.id={configured}: {stored} is the id in {path}")]
@@ -186,7 +189,8 @@ async fn live(
     let chroot = config.chroot.as_ref().map(Chroot::to_string).unwrap_or_default();
     let coordinators: Vec<String> =
         config.coordinator_connect.iter().map(|address| format!("{address}{chroot}")).collect();
-    let client = ClusterClient::with_secret(&coordinators, config.cluster_secret.as_ref());
+    let to_coordinators = security::coordinators(&config).map_err(RunError::CoordinatorTls)?;
+    let client = ClusterClient::secured(&coordinators, &to_coordinators);
     let client = client.map_err(RunError::Coordinators)?.showing(identity.key().clone());
     let quorum: Arc<dyn QuorumHandle> =
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
@@ -239,8 +243,8 @@ async fn live(
     for (listener, checks) in bearers {
         accepting.spawn(checks.follow_keys(listener));
     }
-    if security.values().any(|listener| listener.tls.is_some()) {
-        accepting.spawn(security::follow_files(Arc::clone(&live_config), security));
+    if to_coordinators.tls.is_some() || security.values().any(|listener| listener.tls.is_some()) {
+        accepting.spawn(security::follow_files(Arc::clone(&live_config), security, to_coordinators.tls));
     }
     let parts = Parts {
         config,

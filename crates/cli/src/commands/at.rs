@@ -2,7 +2,7 @@
 //! machine.
 //!
 //! A profile is a file of properties: `bootstrap.servers`, `coordinators`, and the properties of a client
-//! (`security.protocol`, `ssl.*`, `sasl.*`).
+//! (`security.protocol`, `ssl.*`, `sasl.*`), and of connections to coordinators (`zookeeper.ssl.*`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,7 +62,8 @@ struct Profile {
     /// OTTLA_PROFILE, else `default`
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// A file with a client's properties, such as security.protocol; it goes before the profile
+    /// A file with a client's properties, such as security.protocol, and zookeeper.ssl.* for coordinators; it goes
+    /// before the profile
     #[arg(long, value_name = "FILE")]
     command_config: Option<PathBuf>,
 }
@@ -147,6 +148,7 @@ impl Quorum {
             }
             None => None,
         };
-        Ok(AdminClient::with_secret(&self.coordinators.addresses().await?, secret.as_ref())?)
+        let addresses = self.coordinators.addresses().await?;
+        Ok(AdminClient::secured(&addresses, &client_security::coordinators(secret.as_ref()))?)
     }
 }

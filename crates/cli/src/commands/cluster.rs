@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use ottla_rpc::AdminClient;
 use ottla_rpc::admin::{
     AddQuorumMemberRequest, ClusterHealthRequest, ClusterHealthResponse, Health, ListBrokersRequest,
     ListBrokersResponse, RemoveQuorumMemberRequest, TransferQuorumLeadershipRequest,
@@ -194,7 +193,7 @@ pub enum ClusterCommand {
 
 pub async fn run(command: ClusterCommand) -> Result<ExitCode> {
     let ClusterCommand::Status { output, at } = command;
-    let client = AdminClient::new(&at.addresses().await?)?;
+    let client = quorum::reader(&at.addresses().await?)?;
     let health = client.cluster_health(ClusterHealthRequest {}, quorum::TIMEOUT).await?;
     let brokers = client.list_brokers(ListBrokersRequest {}, quorum::TIMEOUT).await?;
     let (brokers, voters) = (broker_table(&brokers), voter_table(&health));

@@ -2,12 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
-use ottla_rpc::AdminClient;
 use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest};
 
 use super::Coordinators;
 use crate::out;
-use crate::quorum::TIMEOUT;
+use crate::quorum::{self, TIMEOUT};
 
 #[derive(Subcommand)]
 pub enum TreeCommand {
@@ -35,14 +34,14 @@ pub enum TreeCommand {
 pub async fn run(command: TreeCommand) -> Result<()> {
     match command {
         TreeCommand::Ls { path, recursive, at } => {
-            let client = AdminClient::new(&at.addresses().await?)?;
+            let client = quorum::reader(&at.addresses().await?)?;
             let request = ListNodesRequest { path, recursive, linearizable: true };
             for name in client.list_nodes(request, TIMEOUT).await?.names {
                 out!("{name}");
             }
         }
         TreeCommand::Get { path, stat, at } => {
-            let client = AdminClient::new(&at.addresses().await?)?;
+            let client = quorum::reader(&at.addresses().await?)?;
             let request = GetNodeRequest { path: path.clone(), linearizable: true };
             let node = client.get_node(request, TIMEOUT).await?.node.with_context(|| format!("{path} is not there"))?;
             out!("{}", node.json);

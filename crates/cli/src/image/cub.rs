@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ottla_client::{Client, ClientConfig};
 use ottla_config::HostPort;
+use ottla_secure_stream::StreamSecurity;
 use tokio::net::TcpStream;
 
 use super::usage;
@@ -147,7 +148,7 @@ async fn zk_ready(connect: &str, patience: Duration) -> ExitCode {
     let ask = async || {
         let mut failed = String::new();
         for address in &addresses {
-            match tokio::time::timeout(ANSWER_TIMEOUT, ask_coordinator(address)).await {
+            match tokio::time::timeout(ANSWER_TIMEOUT, ask_coordinator(address, &StreamSecurity::default())).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => failed = error.to_string(),
                 Err(_) => "no answer".clone_into(&mut failed),

@@ -63,9 +63,10 @@ fn parse(words: &[&str]) -> Option<(Command, Option<String>)> {
 
 async fn status(arguments: &NodeArguments) -> ExitCode {
     let answer = async {
-        let address = ready::coordinator(arguments)?;
-        out!("Client port found: {}. Client address: {}. Client SSL: false.", address.port, address.host);
-        ready::coordinator_mode(&address).await
+        let (address, security) = ready::coordinator(arguments)?;
+        let is_secure = security.tls.is_some();
+        out!("Client port found: {}. Client address: {}. Client SSL: {is_secure}.", address.port, address.host);
+        ready::coordinator_mode(&address, &security).await
     };
     match answer.await {
         Ok(mode) => {

@@ -5,16 +5,19 @@ use std::io::BufRead as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest, Node};
 use ottla_rpc::{AdminClient, CallError};
 
 use super::usage;
 use crate::quorum::{self, TIMEOUT};
-use crate::{err, out};
+use crate::{client_security, err, out};
 
-const USAGE: &str = "zookeeper-shell HOST:PORT[,…] [ls [-R] [-s]|get [-s]|stat PATH]; \
+const USAGE: &str = "zookeeper-shell HOST:PORT[,…] [-zk-tls-config-file FILE] [ls [-R] [-s]|get [-s]|stat PATH]; \
                      zkCli.sh [-server HOST:PORT[,…]] [-timeout MILLISECONDS] [the same]";
 const COMMANDS: &str = "only ls, get and stat are answered";
+/// Kafka's name, and that of ZooKeeper's own program.
+const TLS_OPTIONS: [&str; 2] = ["-zk-tls-config-file", "-client-configuration"];
 /// Where `zkCli.sh` goes that is told nothing.
 const DEFAULT_SERVER: &str = "localhost:2181";
 
@@ -22,18 +25,21 @@ const DEFAULT_SERVER: &str = "localhost:2181";
 struct Line<'a> {
     connect: &'a str,
     timeout: Duration,
+    /// A file with `zookeeper.ssl.*`.
+    tls: Option<&'a str>,
     /// Empty: those of standard input.
     command: Vec<&'a str>,
 }
 
 /// `is_zookeepers`: the program of ZooKeeper, which has a default server; Kafka's script begins with the server.
 fn parse(is_zookeepers: bool, words: &[String]) -> Option<Line<'_>> {
-    let (mut connect, mut timeout) = (is_zookeepers.then_some(DEFAULT_SERVER), TIMEOUT);
+    let (mut connect, mut timeout, mut tls) = (is_zookeepers.then_some(DEFAULT_SERVER), TIMEOUT, None);
     let mut words = words.iter().map(String::as_str).peekable();
     while let Some(option) = words.next_if(|word| word.starts_with('-')) {
         match option {
             "-server" => connect = Some(words.next()?),
             "-timeout" => timeout = Duration::from_millis(words.next()?.parse().ok()?),
+            option if TLS_OPTIONS.contains(&option) => tls = Some(words.next()?),
             // As it is: nothing is written here, and every request waits for the coordinators.
             "-r" | "-waitforconnection" => {}
             _ => return None,
@@ -43,12 +49,18 @@ fn parse(is_zookeepers: bool, words: &[String]) -> Option<Line<'_>> {
         Some(connect) => connect,
         None => words.next()?,
     };
-    Some(Line { connect, timeout, command: words.collect() })
+    // Kafka's script has it behind the server.
+    if words.next_if(|word| TLS_OPTIONS.contains(word)).is_some() {
+        tls = Some(words.next()?);
+    }
+    Some(Line { connect, timeout, tls, command: words.collect() })
 }
 
 pub async fn run(is_zookeepers: bool, arguments: &[String]) -> ExitCode {
-    let Some(Line { connect, timeout, command }) = parse(is_zookeepers, arguments) else { return usage(USAGE) };
-    let tree = match quorum::addresses(connect).and_then(|addresses| Ok(AdminClient::new(&addresses)?)) {
+    let Some(Line { connect, timeout, tls, command }) = parse(is_zookeepers, arguments) else { return usage(USAGE) };
+    let tls = tls.map_or(Ok(()), take_over);
+    let client = tls.and_then(|()| quorum::addresses(connect)).and_then(|addresses| Ok(quorum::reader(&addresses)?));
+    let tree = match client {
         Ok(client) => Tree { client, timeout },
         Err(error) => return told(Err(error)),
     };
@@ -72,6 +84,11 @@ pub async fn run(is_zookeepers: bool, arguments: &[String]) -> ExitCode {
         }
     }
     last
+}
+
+fn take_over(path: &str) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
+    client_security::take_over(&ottla_config::parse_properties(&text)).map_err(anyhow::Error::msg)
 }
 
 fn told(answer: anyhow::Result<String>) -> ExitCode {
@@ -172,13 +189,16 @@ mod tests {
     fn both_programs_lines_are_read() {
         let told = |is_zookeepers, text: &str| {
             let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-            parse(is_zookeepers, &words)
-                .map(|line| format!("{} {} {}", line.connect, line.timeout.as_millis(), line.command.join(" ")))
+            parse(is_zookeepers, &words).map(|line| {
+                let tls = line.tls.map(|file| format!(" by {file}")).unwrap_or_default();
+                format!("{} {} {}{tls}", line.connect, line.timeout.as_millis(), line.command.join(" "))
+            })
         };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(told(false, "zk:2181"), some("zk:2181 5000 "));
         assert_eq!(told(false, "zk:2181/one ls -R /brokers"), some("zk:2181/one 5000 ls -R /brokers"));
         assert_eq!(told(false, "-server zk:2181 ls /"), some("zk:2181 5000 ls /"));
+        assert_eq!(told(false, "zk:2182 -zk-tls-config-file /f ls /"), some("zk:2182 5000 ls / by /f"));
         assert_eq!(told(false, ""), None);
         assert_eq!(told(true, "ls /"), some("localhost:2181 5000 ls /"));
         assert_eq!(told(true, "-timeout 3000 -server zk:2181 get /controller"), some("zk:2181 3000 get /controller"));

@@ -50,7 +50,11 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("user", "String", "The user's principal name, whose credentials or quotas."),
     flag("user-defaults", "The quotas of all users without own ones."),
     flag("version", "Display the version."),
-    refused("zk-tls-config-file", Takes::Value, "coordinators speak no TLS"),
+    value(
+        "zk-tls-config-file",
+        "String: file",
+        "A file with zookeeper.ssl.client.enable and the like, for coordinators that are reached by TLS.",
+    ),
     value(
         "zookeeper",
         "String: urls",

@@ -68,7 +68,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 async fn shell(options: &Options, words: &[String]) -> Result<()> {
     let variable = std::env::var("OTTLA_COORDINATORS").ok().filter(|text| !text.is_empty());
     let controllers = options.get("controllers").map(str::to_owned).or(variable);
-    let client = AdminClient::new(&quorum::addresses(controllers.as_deref().unwrap_or("localhost:2181"))?)?;
+    let client = quorum::reader(&quorum::addresses(controllers.as_deref().unwrap_or("localhost:2181"))?)?;
     let mut shell = Shell { client, at: "/".to_owned() };
     if !words.is_empty() {
         shell.execute(words).await?;

@@ -158,7 +158,8 @@ where
         return ExitCode::SUCCESS;
     }
     // A tool that is told to use TLS or SASL must not go on without.
-    let planned = client_properties(&options, &["command-config"], &[]).and_then(|_| plan(&options));
+    let planned =
+        client_properties(&options, &["command-config", zookeeper::TLS_FILE], &[]).and_then(|_| plan(&options));
     match planned {
         Ok(plan) => execute(plan).await,
         Err(error) => refuse_options(&error, specs),

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::security::Security;
+
 /// One process of a local cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Member {
@@ -84,6 +86,8 @@ pub struct Layout {
     pub dir: PathBuf,
     pub coordinators: u16,
     pub brokers: u16,
+    /// None: everything is in plaintext.
+    pub security: Option<Security>,
 }
 
 /// The file in a local cluster's directory with the secret of its members.
@@ -98,6 +102,8 @@ impl Layout {
         let stored = std::fs::read(dir.join(SIZE_FILE))
             .ok()
             .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let certificates = stored.as_ref().and_then(|stored| stored.get("certificates")?.as_str().map(PathBuf::from));
+        let security = certificates.map(|folder| Security::new(&folder, &dir)).transpose()?;
         let stored = |key: &str| {
             let number = stored.as_ref()?.get(key)?.as_u64()?;
             u16::try_from(number).ok()
@@ -115,11 +121,22 @@ impl Layout {
             coordinators: coordinators.or(had_coordinators).unwrap_or(3),
             brokers: brokers.or(had_brokers).unwrap_or(3),
             dir,
+            security,
         };
         if layout.coordinators == 0 || layout.coordinators > MEMBERS_MAX || layout.brokers > MEMBERS_MAX {
             bail!("a local cluster has 1 to {MEMBERS_MAX} coordinators and at most {MEMBERS_MAX} brokers");
         }
         Ok(layout)
+    }
+
+    /// The cluster with these certificates, if it is new; one that is there keeps what it has.
+    pub fn secured(self, certificates: Option<&Path>) -> Result<Self> {
+        let Some(certificates) = certificates else { return Ok(self) };
+        let security = Some(Security::new(certificates, &self.dir)?);
+        if self.exists() && self.security != security {
+            bail!("{} was started without these certificates: use another --dir", self.dir.display());
+        }
+        Ok(Self { security, ..self })
     }
 
     /// Whether a cluster was ever started here.
@@ -130,7 +147,10 @@ impl Layout {
     /// Creates the directory and stores the number of members.
     pub fn save(&self) -> Result<()> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
-        let size = serde_json::json!({ "coordinators": self.coordinators, "brokers": self.brokers });
+        let mut size = serde_json::json!({ "coordinators": self.coordinators, "brokers": self.brokers });
+        if let (Some(security), Some(size)) = (&self.security, size.as_object_mut()) {
+            size.insert("certificates".to_owned(), security.certificates().display().to_string().into());
+        }
         let path = self.dir.join(SIZE_FILE);
         std::fs::write(&path, format!("{size}\n")).with_context(|| format!("write {}", path.display()))
     }
@@ -279,6 +299,10 @@ impl Layout {
                 environment.entry(format!("{name}_FILE")).or_insert(secret.display().to_string());
             }
         }
+        if let Some(security) = &self.security {
+            environment.remove("COORDINATOR_CLIENT_PORT");
+            environment.extend(security.environment(member, &self.members()));
+        }
         environment.insert(MARK.to_owned(), folder.display().to_string());
         environment
     }
@@ -297,7 +321,7 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout { dir: "/x/data".into(), coordinators: 3, brokers: 3 }
+        Layout { dir: "/x/data".into(), coordinators: 3, brokers: 3, security: None }
     }
 
     #[test]
@@ -355,6 +379,32 @@ mod tests {
         assert_eq!(get("COORDINATOR_SNAPSHOT_BYTES"), Some("9"));
         assert_eq!(get("COORDINATOR_BROKER_SESSION_TIMEOUT_MS"), Some("1234"));
         assert_eq!(get("COORDINATOR_MIN_INSYNC_REPLICAS"), Some("1"));
+    }
+
+    #[test]
+    fn a_secure_cluster_has_no_plaintext_port() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let certificates = folder.path().join("certificates");
+        let dir = folder.path().join("data");
+        let open = || Layout::open(&dir, None, None).expect("a layout");
+        let layout = open().secured(Some(&certificates)).expect("secured");
+        layout.save().expect("saved");
+        assert_eq!(open(), layout, "it is kept");
+        assert!(open().secured(Some(folder.path())).is_err(), "with others");
+        let coordinator = layout.environment(Member::Coordinator(2), &BTreeMap::new());
+        let get = |name: &str| coordinator.get(name).map(String::as_str);
+        assert_eq!((get("COORDINATOR_CLIENT_PORT"), get("COORDINATOR_SECURE_CLIENT_PORT")), (None, Some("32181")));
+        assert_eq!(get("COORDINATOR_ROLES_ADMIN"), Some("User:CN=admin"));
+        let broker = layout.environment(Member::Broker(1), &BTreeMap::new());
+        let protocols = broker.get("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP").map(String::as_str);
+        assert_eq!(protocols, Some("INTERNAL:SSL,HOST:SASL_SSL"));
+        let names: Vec<String> = layout.members().iter().map(Member::to_string).collect();
+        let missing = layout.security.expect("secured").check(&layout_members()).expect_err("no files").to_string();
+        assert!(names.iter().all(|name| missing.contains(name)) && !missing.contains('\n'), "{missing}");
+    }
+
+    fn layout_members() -> Vec<Member> {
+        layout().members()
     }
 
     #[test]

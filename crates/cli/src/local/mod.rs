@@ -6,6 +6,7 @@
 mod layout;
 mod logs;
 mod process;
+mod security;
 mod start;
 mod status;
 mod stop;
@@ -31,6 +32,10 @@ pub enum LocalCommand {
         /// Coordinators of the cluster (3 if it is new; fixed by the first start).
         #[arg(long)]
         coordinators: Option<u16>,
+        /// A folder of deploy/certs.sh: the members show each other its certificates, and clients log in. For a new
+        /// cluster.
+        #[arg(long, value_name = "FOLDER")]
+        certificates: Option<PathBuf>,
     },
     /// Stop members: brokers first, so that their leaderships move or end cleanly.
     Stop {
@@ -69,8 +74,9 @@ pub struct At {
 
 pub async fn run(command: LocalCommand) -> Result<()> {
     match command {
-        LocalCommand::Start { at, names, brokers, coordinators } => {
-            start::start(&Layout::open(&at.dir, coordinators, brokers)?, &names).await
+        LocalCommand::Start { at, names, brokers, coordinators, certificates } => {
+            let layout = Layout::open(&at.dir, coordinators, brokers)?.secured(certificates.as_deref())?;
+            start::start(&layout, &names).await
         }
         LocalCommand::Stop { at, names } => stop::stop(&Layout::open(&at.dir, None, None)?, &names).await,
         LocalCommand::Status { at, measure } => status::status(&Layout::open(&at.dir, None, None)?, measure).await,

@@ -24,9 +24,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
     let fresh = !layout.exists();
     let chosen = layout.select(names)?;
+    if let Some(security) = &layout.security {
+        security.check(&layout.members())?;
+    }
     layout.save()?;
-    if fresh {
-        layout.make_secret()?;
+    match &layout.security {
+        Some(security) => {
+            security.make_admin()?;
+            security.take_over()?;
+        }
+        None if fresh => layout.make_secret()?,
+        None => {}
     }
     let mut progress = Progress::new(Duration::ZERO);
     let mut absent = Vec::new();

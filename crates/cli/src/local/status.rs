@@ -27,6 +27,9 @@ pub async fn status(layout: &Layout, measure_s: Option<u64>) -> Result<()> {
         Some(seconds) => Some(measure_cpu(&pids, Duration::from_secs(seconds.max(1))).await),
         None => None,
     };
+    if let Some(security) = &layout.security {
+        security.take_over()?;
+    }
     let (leader, controller) = tokio::join!(leader(layout, &pids), controller(&pids));
     let rows: Vec<Row> = pids
         .iter()

@@ -32,8 +32,9 @@ pub async fn run(arguments: &NodeArguments) -> Result<()> {
         coordinator = node.coordinator.as_ref().map(|loaded| coordinator_of(&loaded.config));
         broker = node.broker.as_ref().map(|loaded| broker_of(&loaded.config));
     }
-    if let Some(Running { address, .. }) = coordinator.map(alive).transpose()? {
-        within(ask_coordinator(&address)).await.with_context(|| format!("coordinator at {address}"))?;
+    if let Some(Running { address, is_open, .. }) = coordinator.map(alive).transpose()? {
+        let security = if is_open { StreamSecurity::default() } else { coordinator_security(arguments)? };
+        within(ask_coordinator(&address, &security)).await.with_context(|| format!("coordinator at {address}"))?;
         out!("coordinator at {address}: ready");
     }
     if let Some(Running { address, is_open, .. }) = broker.map(alive).transpose()? {
@@ -44,13 +45,14 @@ pub async fn run(arguments: &NodeArguments) -> Result<()> {
     Ok(())
 }
 
-/// The coordinator that was started in this container, else the one that the settings name.
-pub fn coordinator(arguments: &NodeArguments) -> Result<HostPort> {
+/// The coordinator that was started in this container, else the one that the settings name; and how it is spoken to.
+pub fn coordinator(arguments: &NodeArguments) -> Result<(HostPort, StreamSecurity)> {
     let running = match started(Service::Coordinator).filter(|_| !arguments.names_settings()) {
         Some(running) => running,
         None => coordinator_of(&arguments.load()?.coordinator.context("the settings name no coordinator")?.config),
     };
-    Ok(running.address)
+    let security = if running.is_open { StreamSecurity::default() } else { coordinator_security(arguments)? };
+    Ok((running.address, security))
 }
 
 fn started(service: Service) -> Option<Running> {
@@ -73,7 +75,8 @@ async fn within<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// How this machine reaches a coordinator of these settings.
 pub fn coordinator_of(config: &CoordinatorConfig) -> Running {
-    Running::here(HostPort::new(reachable(&config.client_host), config.client_port), true)
+    let port = config.client_port.or(config.secure_client_port).unwrap_or_default();
+    Running::here(HostPort::new(reachable(&config.client_host), port), config.client_port.is_some())
 }
 
 /// How this machine reaches a broker of these settings: at a listener that needs nothing, else at that of the brokers.
@@ -87,6 +90,14 @@ pub fn broker_of(config: &BrokerConfig) -> Running {
         |listener: &Listener| HostPort::new(reachable(&listener.host), listener.port),
     );
     Running::here(address, open.is_some())
+}
+
+/// The coordinator's own key: it has been signed for clients too where coordinators speak TLS to each other.
+fn coordinator_security(arguments: &NodeArguments) -> Result<StreamSecurity> {
+    let coordinator = arguments.load()?.coordinator.context("the settings name no coordinator")?;
+    let settings = coordinator.config.tls.context("the settings have no secure.client.port")?.settings;
+    let tls = ClientTls::new(TlsSettings { verifies_host: false, ..settings })?;
+    Ok(StreamSecurity::new(Some(tls), None)?)
 }
 
 /// The brokers' own keys and login.
@@ -118,8 +129,8 @@ async fn ask_broker(address: &HostPort, security: StreamSecurity) -> Result<()> 
 
 /// By ZooKeeper's word for it. A coordinator says so before its quorum is formed: brokers that wait for it may hand
 /// over the list.
-pub async fn ask_coordinator(address: &HostPort) -> Result<()> {
-    let answer = four_letter_word(address, "ruok").await?;
+pub async fn ask_coordinator(address: &HostPort, security: &StreamSecurity) -> Result<()> {
+    let answer = four_letter_word(address, security, "ruok").await?;
     if answer != "imok" {
         bail!("it answers {:?}", answer.chars().take(64).collect::<String>());
     }
@@ -127,9 +138,11 @@ pub async fn ask_coordinator(address: &HostPort) -> Result<()> {
 }
 
 /// What a coordinator answers to one of ZooKeeper's words.
-async fn four_letter_word(address: &HostPort, word: &str) -> Result<String> {
-    let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+async fn four_letter_word(address: &HostPort, security: &StreamSecurity, word: &str) -> Result<String> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    let (mut stream, _) = security.secure(stream, &address.host).await?;
     stream.write_all(word.as_bytes()).await?;
+    stream.flush().await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -137,12 +150,12 @@ async fn four_letter_word(address: &HostPort, word: &str) -> Result<String> {
 
 /// `leader`, `follower` or the like, while the coordinator knows a leader. One that was told no list serves whoever
 /// comes first: brokers wait for a check that says so before they bring the list. ZooKeeper is `standalone` then.
-pub async fn coordinator_mode(address: &HostPort) -> Result<String> {
-    let answer = within(four_letter_word(address, "srvr")).await?;
+pub async fn coordinator_mode(address: &HostPort, security: &StreamSecurity) -> Result<String> {
+    let answer = within(four_letter_word(address, security, "srvr")).await?;
     if let Some(mode) = answer.lines().find_map(|line| line.strip_prefix("Mode: ")) {
         return Ok(mode.to_owned());
     }
-    let settings = within(four_letter_word(address, "conf")).await?;
+    let settings = within(four_letter_word(address, security, "conf")).await?;
     let has_list = settings.lines().any(|line| line.starts_with("server."));
     if has_list || !settings.contains("clientPort=") {
         bail!("it knows no leader");
@@ -169,7 +182,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.expect("taken");
             }
         });
-        let mode = coordinator_mode(&address).await.ok();
+        let mode = coordinator_mode(&address, &StreamSecurity::default()).await.ok();
         serving.abort();
         mode
     }

@@ -64,7 +64,7 @@ const fn refused(variable: &'static str, what: &'static str) -> Row {
 const JVM: &str = "for a Java process";
 const LOGS: &str = "for Kafka's logging; see KAFKA_LOGGING_LEVEL";
 const SCRIPT: &str = "for the other image's start script";
-const TLS: &str = "coordinators speak no TLS";
+const TLS: &str = "give COORDINATOR_SECURE_CLIENT_PORT, COORDINATOR_SSL_QUORUM and COORDINATOR_SSL_*";
 const SASL: &str = "coordinators know no users";
 const SECRETS: &str = "a file below /etc/kafka/secrets";
 const CLEANING: &str = "a coordinator removes old snapshots by itself";
@@ -216,9 +216,18 @@ pub const COORDINATOR_FAMILIES: &[Family] = &[
             unused("ZOOKEEPER_JMX_*", JVM),
             unused("ZOOKEEPER_HEAP_OPTS", JVM),
             unused("ZOOKEEPER_OPTS", JVM),
-            refused("ZOOKEEPER_SECURE_CLIENT_PORT", TLS),
-            refused("ZOOKEEPER_SSL_QUORUM", TLS),
+            property("ZOOKEEPER_SECURE_CLIENT_PORT", "secure.client.port"),
+            property("ZOOKEEPER_SSL_QUORUM", "ssl.quorum"),
+            property("ZOOKEEPER_SSL_CLIENT_AUTH", "ssl.client.auth"),
+            property("ZOOKEEPER_SSL_KEYSTORE_LOCATION", "ssl.keystore.location"),
+            property("ZOOKEEPER_SSL_KEYSTORE_PASSWORD", "ssl.keystore.password"),
+            property("ZOOKEEPER_SSL_KEYSTORE_TYPE", "ssl.keystore.type"),
+            property("ZOOKEEPER_SSL_TRUSTSTORE_LOCATION", "ssl.truststore.location"),
+            property("ZOOKEEPER_SSL_TRUSTSTORE_PASSWORD", "ssl.truststore.password"),
+            property("ZOOKEEPER_SSL_TRUSTSTORE_TYPE", "ssl.truststore.type"),
             warned("ZOOKEEPER_SSL_*", TLS),
+            unused("ZOOKEEPER_SERVER_CNXN_FACTORY", "for a Java process"),
+            unused("ZOOKEEPER_AUTH_PROVIDER_X509", "ssl.client.auth and ssl.truststore.* count"),
             unused("ZOOKEEPER_CONNECT", ANOTHER),
         ],
     },

@@ -117,6 +117,7 @@ const BROKER_QUIET: &[&str] = &[
     "zookeeper.sync.time.ms",
     "zookeeper.max.in.flight.requests",
     "zookeeper.set.acl",
+    "zookeeper.clientCnxnSocket",
     "zookeeper.clientcnxnsocket",
     "enable.zookeeper",
     "controlled.shutdown.retries",
@@ -131,7 +132,6 @@ const BROKER_QUIET: &[&str] = &[
 
 const BROKER_QUIET_PREFIXES: &[&str] = &[
     "confluent.",
-    "zookeeper.ssl.",
     "password.encoder.",
     "listener.name.",
     "metric.reporters.",
@@ -176,8 +176,31 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("raft.heartbeat.ms", Some("150")),
     ("raft.tick.ms", Some("50")),
     ("reserved.broker.max.id", Some("1000")),
+    ("roles.admin", None),
+    ("roles.member", None),
+    ("roles.operate", None),
+    ("roles.read", None),
+    ("secure.client.port", None),
     ("servers", None),
     ("snapshot.bytes", Some("20971520")),
+    ("ssl.cipher.suites", Some("")),
+    // ZooKeeper's default; brokers have Kafka's.
+    ("ssl.client.auth", Some("required")),
+    ("ssl.enabled.protocols", Some("TLSv1.2,TLSv1.3")),
+    ("ssl.endpoint.identification.algorithm", Some("https")),
+    ("ssl.key.password", None),
+    ("ssl.keystore.certificate.chain", None),
+    ("ssl.keystore.key", None),
+    ("ssl.keystore.location", None),
+    ("ssl.keystore.password", None),
+    ("ssl.keystore.type", Some("JKS")),
+    ("ssl.member.id", Some("false")),
+    ("ssl.principal.mapping.rules", Some("DEFAULT")),
+    ("ssl.quorum", Some("false")),
+    ("ssl.truststore.certificates", None),
+    ("ssl.truststore.location", None),
+    ("ssl.truststore.password", None),
+    ("ssl.truststore.type", Some("JKS")),
     ("sync.limit", Some("5")),
     ("tick.time", Some("2000")),
     ("unclean.leader.election.enable", Some("false")),
@@ -196,6 +219,15 @@ pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
     ("maxClientCnxns", "max.client.cnxns"),
     ("metrics.port", "http.port"),
     ("snapshot.max.bytes", "snapshot.bytes"),
+    ("secureClientPort", "secure.client.port"),
+    ("sslQuorum", "ssl.quorum"),
+    ("ssl.clientAuth", "ssl.client.auth"),
+    ("ssl.keyStore.location", "ssl.keystore.location"),
+    ("ssl.keyStore.password", "ssl.keystore.password"),
+    ("ssl.keyStore.type", "ssl.keystore.type"),
+    ("ssl.trustStore.location", "ssl.truststore.location"),
+    ("ssl.trustStore.password", "ssl.truststore.password"),
+    ("ssl.trustStore.type", "ssl.truststore.type"),
 ];
 
 const COORDINATOR_QUIET: &[&str] = &[
@@ -210,6 +242,8 @@ const COORDINATOR_QUIET: &[&str] = &[
     "admin.serverPort",
     "standaloneEnabled",
     "reconfigEnabled",
+    "serverCnxnFactory",
+    "authProvider.x509",
 ];
 
 /// Why a coordinator's property of this name has no effect; none: it has one, or is unknown.

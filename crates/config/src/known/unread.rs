@@ -152,6 +152,9 @@ const READ_NEVERTHELESS: &[&str] = &[
     "controller.quota.window.size.seconds",
 ];
 
+/// TLS towards coordinators, by the names of ZooKeeper's client.
+const TO_COORDINATORS: &str = "zookeeper.ssl.";
+
 /// The setting behind `listener.name.NAME.`, of those that a listener may have for itself.
 fn of_listener(name: &str) -> Option<&str> {
     let (_, setting) = name.strip_prefix("listener.name.")?.split_once('.')?;
@@ -164,7 +167,7 @@ fn of_listener(name: &str) -> Option<&str> {
 
 /// Why the configuration of this name has no effect; none: it has one.
 pub fn unread(name: &str) -> Option<Unread> {
-    if READ_NEVERTHELESS.contains(&name) {
+    if READ_NEVERTHELESS.contains(&name) || name.starts_with(TO_COORDINATORS) {
         return None;
     }
     if let Some(own) = of_listener(name) {
@@ -189,7 +192,8 @@ const AT_START: Unread = Unread::Otherwise("a broker reads it from its own prope
 /// Why it has no effect to set the configuration of this name while brokers run; none: it has one.
 pub fn unread_at_run_time(name: &str) -> Option<Unread> {
     let base = of_listener(name).unwrap_or(name);
-    unread(name).or_else(|| READ_AT_START.contains(&base).then_some(AT_START))
+    let is_of_start = READ_AT_START.contains(&base) || base.starts_with(TO_COORDINATORS);
+    unread(name).or_else(|| is_of_start.then_some(AT_START))
 }
 
 /// An error where a class is set that guards something; there are no classes to load.

@@ -16,7 +16,7 @@ use ottla_metadata::nodes;
 use ottla_metadata::transaction::{Change, Transaction};
 use ottla_model::{CoordinatorId, IncarnationId, Revision};
 use ottla_quorum_node::{Voter, snapshot};
-use ottla_rpc::coordinators::check_address;
+use ottla_rpc::channel::check_address;
 
 use super::{OfflineError, check};
 use crate::rocksdb_store::{Disk, Identity, RocksDbStore};

@@ -13,34 +13,17 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use futures::Stream;
-use ottla_model::ClusterSecret;
 use ottla_resources::{Ledger, ResourceTable, Share};
-use ottla_rpc::cluster_metadata;
 use tokio::time::Sleep;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::ADMIN_REQUEST_BYTES_MAX;
-use crate::shared::Caller;
+use crate::access::{self, Access, Role};
+use crate::listener::ClientInfo;
 
-const CLUSTER: &str = "/ottla.cluster.v1.Cluster/";
-const QUORUM: &str = "/ottla.quorum.v1.Quorum/";
 const ADMIN: &str = "/ottla.admin.v1.Admin/";
-/// Calls that anybody may make also where there is a secret: they alter nothing, and show no credentials of users.
-/// Every other call of the three services needs the secret; the watch shows the whole tree.
-const OPEN_CLUSTER_CALLS: [&str; 1] = ["DescribeQuorum"];
-const OPEN_ADMIN_CALLS: [&str; 10] = [
-    "ClusterHealth",
-    "DescribeConfig",
-    "DescribeTopic",
-    "GetNode",
-    "ListBrokers",
-    "ListNodes",
-    "ListPartitions",
-    "ListTopics",
-    "QuorumStatus",
-    "WatchNodes",
-];
+const DECIDE: &str = "/ottla.cluster.v1.Cluster/Decide";
 const WATCH: &str = "/ottla.cluster.v1.Cluster/Watch";
 /// Calls whose messages have no end: they last as long as the connection.
 const STREAMS: [&str; 2] = ["/ottla.cluster.v1.Cluster/Heartbeat", "/ottla.quorum.v1.Quorum/Raft"];
@@ -61,21 +44,15 @@ const PREFIX_BYTES: usize = 5;
 /// The ledgers of one coordinator, for all of its ports and clusters.
 #[derive(Clone)]
 pub struct Admission {
-    secret: Option<ClusterSecret>,
+    access: Arc<Access>,
     members: Arc<Ledger>,
     strangers: Arc<Ledger>,
 }
 
-fn needs_secret(path: &str) -> bool {
-    path.starts_with(QUORUM)
-        || path.strip_prefix(CLUSTER).is_some_and(|method| !OPEN_CLUSTER_CALLS.contains(&method))
-        || path.strip_prefix(ADMIN).is_some_and(|method| !OPEN_ADMIN_CALLS.contains(&method))
-}
-
 impl Admission {
-    pub fn new(secret: Option<ClusterSecret>) -> Self {
+    pub fn new(access: Arc<Access>) -> Self {
         let (members, strangers) = (Ledger::new(MEMBER_BYTES_MAX), Ledger::new(STRANGER_BYTES_MAX));
-        Self { secret, members, strangers }
+        Self { access, members, strangers }
     }
 
     /// Shows what the messages that are arriving hold.
@@ -100,18 +77,18 @@ impl Admission {
 
     /// The call with its caller's name and a bounded body; the status with which it is refused.
     fn admit(&self, mut request: Request) -> Result<Request, Status> {
+        let metadata = MetadataMap::from_headers(request.headers().clone());
+        let client = request.extensions().get::<ClientInfo>().and_then(|ClientInfo(client)| client.clone());
         let path = request.uri().path();
-        let shown =
-            cluster_metadata::check_secret(self.secret.as_ref(), &MetadataMap::from_headers(request.headers().clone()));
-        let caller = if shown.is_ok() && self.secret.is_some() { Caller::Member } else { Caller::Anybody };
-        let is_members_call = needs_secret(path);
-        if is_members_call {
-            shown?;
-        }
+        let caller = self.access.admit(path, &metadata, client)?;
+        // Without a secret and without roles whoever calls as a member is taken for one.
+        let is_members_call = caller.has(Role::Member) && !access::is_open(path);
         let (ledger, message_bytes_max) = match is_members_call {
             _ if path.starts_with(ADMIN) => (&self.strangers, ADMIN_REQUEST_BYTES_MAX),
             true if path == WATCH => (&self.members, OPEN_REQUEST_BYTES_MAX),
             true => (&self.members, usize::MAX),
+            // Changes of tools.
+            false if path == DECIDE => (&self.strangers, ADMIN_REQUEST_BYTES_MAX),
             false => (&self.strangers, OPEN_REQUEST_BYTES_MAX),
         };
         let share = ledger.take(CALL_BYTES).ok_or_else(no_room)?;
@@ -234,6 +211,7 @@ mod tests {
 
     use axum::response::Response;
     use futures::StreamExt as _;
+    use ottla_model::ClusterSecret;
     use ottla_rpc::cluster_metadata::ClusterMetadata;
     use tonic::codegen::Service as _;
     use tonic::service::Interceptor as _;
@@ -241,10 +219,8 @@ mod tests {
 
     use super::*;
 
-    const DECIDE: &str = "/ottla.cluster.v1.Cluster/Decide";
-
     fn admission() -> Admission {
-        Admission::new(Some(ClusterSecret::new("s3cret")))
+        Admission::new(Access::new(Some(ClusterSecret::new("s3cret")), None, false))
     }
 
     /// As tonic does: reads the message, then calls the service.

@@ -47,9 +47,13 @@ impl Cluster for ClusterService {
     type WatchStream = ReceiverStream<Result<WatchEvent, Status>>;
 
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
-        let mut request = request.into_inner();
-        self.shared.heard_of(std::mem::take(&mut request.coordinator_connect));
-        let answer = self.shared.decide(convert::request_from_proto(request)?).await?;
+        let caller = caller(&request)?;
+        let mut message = request.into_inner();
+        let connect = std::mem::take(&mut message.coordinator_connect);
+        let request = convert::request_from_proto(message)?;
+        caller.check_request(&request)?;
+        self.shared.heard_of(connect);
+        let answer = self.shared.decide(request).await?;
         Ok(Response::new(convert::answer_to_proto(answer)))
     }
 
@@ -57,12 +61,14 @@ impl Cluster for ClusterService {
         &self,
         request: Request<Streaming<HeartbeatRequest>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let caller = caller(&request)?;
         let driver = self.shared.require_leader()?.driver.clone();
         let mut beats = request.into_inner();
         let first = tokio::time::timeout(FIRST_BEAT_TIMEOUT, beats.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first heartbeat"))??;
         let first = first.ok_or_else(|| Status::invalid_argument("a heartbeat stream without heartbeat"))?;
         let beat = convert::first_beat_from_proto(&first)?;
+        caller.check_broker(beat.broker)?;
         let stream = driver.next_stream();
         let (responses, receiver) = mpsc::channel(BEAT_RESPONSES_MAX);
         driver.send(Input::OpenStream { stream, beat, responses }).await.map_err(|_| stopping())?;
@@ -88,7 +94,7 @@ impl Cluster for ClusterService {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let driver = &self.shared.require_formed()?.driver;
-        let permit = self.shared.watch_permit(caller(&request))?;
+        let permit = self.shared.watch_permit(&caller(&request)?)?;
         let watching = driver.watch(Revision(request.into_inner().from_revision)).await.map_err(|_| stopping())?;
         Ok(Response::new(watching::serve(watching, permit)))
     }

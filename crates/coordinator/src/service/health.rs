@@ -81,7 +81,7 @@ impl Health for HealthService {
     type WatchStream = ReceiverStream<Result<HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let permit = self.shared.watch_permit(caller(&request))?;
+        let permit = self.shared.watch_permit(&caller(&request)?)?;
         let (answers, receiver) = mpsc::channel(1);
         tokio::spawn(tell(self.shared.clone(), request.into_inner().service, answers, permit));
         Ok(Response::new(ReceiverStream::new(receiver)))

@@ -14,12 +14,14 @@ use ottla_rpc::admin::admin_server::AdminServer;
 use ottla_rpc::cluster::cluster_server::ClusterServer;
 use ottla_rpc::quorum::quorum_server::QuorumServer;
 use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
+use tonic::Status;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
 
 pub use admission::Admission;
 
-use crate::shared::{Caller, Shared};
+use crate::access::Caller;
+use crate::shared::Shared;
 
 /// Approximate size of one event with the changes of a revision: far below [`MESSAGE_BYTES_MAX`], with room for a node
 /// of any size.
@@ -29,8 +31,8 @@ const EVENT_BYTES_MAX: usize = 1024 * 1024;
 const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// Who makes the call, as [`Admission`] has found.
-fn caller<T>(request: &tonic::Request<T>) -> Caller {
-    request.extensions().get().copied().unwrap_or(Caller::Anybody)
+fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
+    request.extensions().get().cloned().ok_or_else(|| Status::internal("a call that was not admitted"))
 }
 
 /// The routes of every port: brokers' and coordinators' services, people's, reflection and health. [`Admission`]

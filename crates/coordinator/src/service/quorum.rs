@@ -9,11 +9,11 @@ use futures::future::join_all;
 use ottla_model::{CoordinatorId, IncarnationId};
 use ottla_quorum_node::identity::{names, vouched};
 use ottla_quorum_node::{Event, Members, disks};
-use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_server::Quorum;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::caller;
 use super::requests::stopping;
 use crate::identify;
 use crate::shared::{Formed, Shared};
@@ -94,7 +94,7 @@ impl QuorumService {
     /// The address and the disk that the other members know of a coordinator.
     async fn ask_of(&self, members: &Members, id: CoordinatorId) -> Option<(String, Option<IncarnationId>)> {
         let others = members.by_id.iter().filter(|(other, _)| **other != self.shared.id);
-        let channels = others.filter_map(|(_, member)| channel(&member.address).ok());
+        let channels = others.filter_map(|(_, member)| self.shared.channel(&member.address).ok());
         let answers = join_all(channels.map(|channel| identify::identify(&self.shared, channel))).await;
         vouched(members, id, answers.into_iter().flatten())
     }
@@ -132,8 +132,10 @@ impl Quorum for QuorumService {
         if self.shared.is_opening() {
             return Err(Status::unavailable("it reads its data directory"));
         }
+        let caller = caller(&request)?;
         let asker = request.into_inner();
         let id = CoordinatorId(asker.coordinator_id);
+        caller.check_coordinator(id)?;
         let listed: BTreeMap<_, _> =
             asker.voters.into_iter().map(|voter| (CoordinatorId(voter.coordinator_id), voter.address)).collect();
         let answer = self.shared.identify(id, &asker.disk_id, &asker.stream_token);
@@ -149,11 +151,13 @@ impl Quorum for QuorumService {
         let Some(formed) = self.shared.formed() else {
             return Err(Status::unavailable("the first start is not finished"));
         };
+        let caller = caller(&request)?;
         let mut frames = request.into_inner();
         let mut assembly = Assembly::default();
         let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, frames.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first frame"))??;
         let Some(mut frame) = first else { return Ok(Response::new(RaftClosed {})) };
+        caller.check_coordinator(CoordinatorId(frame.from))?;
         let Sender { id: sender, disk, address } = self.check_sender(formed, &frame).await?;
         let token = std::mem::take(&mut frame.token);
         identify::confirm_stream(&self.shared, &address, (sender, disk), token).await?;

@@ -6,7 +6,7 @@ use ottla_metadata::controller::{Answer, ChangeQuorum, Refusal, Request};
 use ottla_model::ErrorCode;
 use ottla_rpc::cluster::cluster_client::ClusterClient;
 use ottla_rpc::convert;
-use ottla_rpc::coordinators::{channel, describe};
+use ottla_rpc::coordinators::describe;
 use tonic::Status;
 
 use crate::driver::RequestError;
@@ -62,7 +62,7 @@ impl Shared {
     async fn check_change(&self, change: ChangeQuorum) -> Result<ChangeQuorum, Refusal> {
         let ChangeQuorum::Add { coordinator: id, disk, address } = change else { return Ok(change) };
         let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
-        let found = match channel(&address) {
+        let found = match self.channel(&address) {
             Ok(channel) => identify::identify(self, channel).await,
             Err(error) => return refuse(error.to_string()),
         };
@@ -80,7 +80,7 @@ impl Shared {
         }
         let not_leader = self.not_leader();
         let Some(leader) = &not_leader.leader else { return Err(not_leader.into_status()) };
-        let channel = channel(&leader.address).map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = self.channel(&leader.address).map_err(|error| Status::unavailable(error.to_string()))?;
         let mut message = tonic::Request::new(convert::request_to_proto(request));
         message.set_timeout(FORWARD_TIMEOUT);
         let answer = ClusterClient::new(self.cluster_channel(channel)).decide(message).await?.into_inner();

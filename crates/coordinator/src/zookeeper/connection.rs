@@ -8,8 +8,9 @@ use bytes::{Buf as _, BytesMut};
 use ottla_zookeeper::FRAME_BYTES_MAX;
 use ottla_zookeeper::connect::{CONNECT_BYTES_MAX, ConnectRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::stream::Stream;
 
 /// Frames up to this size need no part of [`LARGE_FRAMES_KIB`]: most requests have less than 200 bytes.
 const SMALL_FRAME_BYTES_MAX: usize = 8 * 1024;
@@ -43,7 +44,7 @@ impl Default for Budgets {
 
 /// A socket, what was received of it, and what is to be sent.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     received: BytesMut,
     pub out: Vec<u8>,
     budgets: Budgets,
@@ -54,7 +55,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, budgets: Budgets) -> Self {
+    pub fn new(stream: Stream, budgets: Budgets) -> Self {
         Self { stream, received: BytesMut::new(), out: Vec::new(), budgets, large_frame: None, answers: None }
     }
 
@@ -153,7 +154,12 @@ impl Connection {
     pub async fn flush(&mut self, timeout: Duration) -> io::Result<()> {
         if !self.out.is_empty() {
             let timeout = if self.is_large() { timeout.min(LARGE_ANSWERS_TIMEOUT) } else { timeout };
-            tokio::time::timeout(timeout, self.stream.write_all(&self.out)).await??;
+            let sending = async {
+                self.stream.write_all(&self.out).await?;
+                // TLS may hold back what the socket did not take.
+                self.stream.flush().await
+            };
+            tokio::time::timeout(timeout, sending).await??;
             self.out.clear();
         }
         self.out.shrink_to(SMALL_ANSWERS_BYTES_MAX);
@@ -168,7 +174,7 @@ pub fn invalid(problem: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> 
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -179,7 +185,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("listens");
         let (stream, _) = listener.accept().await.expect("accepted");
-        (Connection::new(stream, budgets.clone()), client)
+        (Connection::new(stream.into(), budgets.clone()), client)
     }
 
     #[tokio::test]

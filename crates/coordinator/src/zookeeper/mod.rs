@@ -17,16 +17,17 @@ use ottla_quorum_node::View;
 use ottla_zookeeper::sessions::{Opened, Sessions, TimeoutLimits, password};
 use ottla_zookeeper::{Client, ErrorCode, MayWrite, Next, Reassignments, WatchBudget, writes};
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::{Budgets, Connection, invalid};
 use self::pace::Pace;
+use crate::access::Role;
 use crate::clock::Clock;
 use crate::quorums::Quorums;
 use crate::shared::Shared;
+use crate::stream::Stream;
 
 /// Connections of ZooKeeper's clients, from all addresses together: monitors and tools, not a fleet of applications.
 const CONNECTIONS_MAX: usize = 512;
@@ -120,7 +121,7 @@ impl ZooKeeper {
     }
 
     /// Serves one connection until it ends.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, stream: Stream, peer: SocketAddr, stop: CancellationToken) {
         let address = peer.ip().to_canonical();
         let Some(permit) = self.permit(peer) else {
             self.refused_connections.run(|left_out| {
@@ -160,8 +161,12 @@ impl ZooKeeper {
         Some(ConnectionPermit { zookeeper: self.clone(), address, number, open })
     }
 
-    async fn converse(&self, stream: TcpStream, permit: &ConnectionPermit) -> io::Result<()> {
+    async fn converse(&self, stream: Stream, permit: &ConnectionPermit) -> io::Result<()> {
         let number = permit.number;
+        let caller = self.quorums.access.caller(None, stream.client.clone());
+        if caller.check(Role::Read, "ZooKeeper's protocol").is_err() {
+            return Ok(());
+        }
         // As ZooKeeper, which closes connections while it has no leader: the client tries the next server.
         if self.quorums.root().formed().is_none_or(|formed| formed.role.borrow().leader.is_none()) {
             return Ok(());
@@ -187,7 +192,8 @@ impl ZooKeeper {
         };
         let timeout = Duration::from_millis(timeout_ms.unsigned_abs().into());
         connect.accepted(id, timeout_ms, &password(id), &mut connection.out);
-        let mut session = Session { zookeeper: self, permit, id, timeout, parts: Vec::new() };
+        let may_write = if caller.has(Role::Admin) { MayWrite::Everything } else { MayWrite::Nothing };
+        let mut session = Session { zookeeper: self, permit, id, timeout, may_write, parts: Vec::new() };
         let ended = session.run(&mut connection).await;
         let mut sessions = self.sessions.lock();
         match ended {
@@ -230,6 +236,7 @@ struct Session<'a> {
     permit: &'a ConnectionPermit,
     id: i64,
     timeout: Duration,
+    may_write: MayWrite,
     /// One for each chroot that the client has named, and for the root.
     parts: Vec<Part>,
 }
@@ -330,11 +337,10 @@ impl Session<'_> {
         let formed = shared.formed().ok_or(io::ErrorKind::ConnectionAborted)?;
         let mut views = formed.view.subscribe();
         let tree = views.borrow_and_update().tree.clone();
-        let may_write = if shared.has_secret() { MayWrite::Nothing } else { MayWrite::Everything };
         let watches = self.zookeeper.watches.clone();
         let chroot = chroot.to_owned();
         let reassignments = self.zookeeper.reassignments.lock().entry(chroot.clone()).or_default().clone();
-        let client = Client::new(self.permit.address, chroot.clone(), tree, watches, reassignments, may_write);
+        let client = Client::new(self.permit.address, chroot.clone(), tree, watches, reassignments, self.may_write);
         self.parts.push(Part { chroot, shared, client, views });
         Ok(self.parts.len() - 1)
     }

@@ -117,7 +117,7 @@ async fn nothing_uses_the_disk_once_a_coordinator_is_gone() {
         }
         // Its port may not be free yet.
         let mut config = quorum.config(1, quorum.disks[&1].path(), None);
-        config.client_port = free_ports(1)[0];
+        config.client_port = Some(free_ports(1)[0]);
         if let Err(error) = Coordinator::bind(config).await {
             panic!("round {round}: {error}");
         }

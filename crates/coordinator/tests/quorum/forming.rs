@@ -23,7 +23,7 @@ async fn differing_lists_and_duplicate_ids_are_refused_by_name() {
     quorum.start(1).await;
     let data = tempfile::tempdir().expect("a directory");
     let mut config = quorum.config(1, data.path(), Some(quorum.servers()));
-    config.client_port = quorum.port(2);
+    config.client_port = Some(quorum.port(2));
     config.peer_port = None;
     let impostor = bind(config).await;
     let impostor = tokio::spawn(impostor.run(std::future::pending()));

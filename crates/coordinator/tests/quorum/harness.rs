@@ -11,7 +11,7 @@ use ottla_metadata::controller::{Beat, CreateTopics, NewTopic, Register, Registe
 use ottla_metadata::image::{Endpoint, LeaderSettings};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
 use ottla_rpc::admin::{QuorumStatusRequest, QuorumStatusResponse};
-use ottla_rpc::{AdminClient, ClusterClient, WatchStream, WatchUpdate};
+use ottla_rpc::{AdminClient, ChannelSecurity, ClusterClient, WatchStream, WatchUpdate};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -32,6 +32,10 @@ pub struct Quorum {
     pub disks: BTreeMap<u64, TempDir>,
     pub processes: BTreeMap<u64, Process>,
     pub flags: Vec<(String, String)>,
+    /// The ports are by TLS.
+    pub is_secure: bool,
+    /// Of the clients of this harness.
+    pub security: ChannelSecurity,
 }
 
 pub fn free_ports(count: usize) -> Vec<u16> {
@@ -41,7 +45,14 @@ pub fn free_ports(count: usize) -> Vec<u16> {
 
 impl Quorum {
     pub fn new(members: usize) -> Self {
-        Self { ports: free_ports(members), disks: BTreeMap::new(), processes: BTreeMap::new(), flags: Vec::new() }
+        Self {
+            ports: free_ports(members),
+            disks: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            flags: Vec::new(),
+            is_secure: false,
+            security: ChannelSecurity::default(),
+        }
     }
 
     pub fn port(&self, id: u64) -> u16 {
@@ -61,7 +72,7 @@ impl Quorum {
         let mut flags = vec![
             ("id".to_owned(), id.to_string()),
             ("client.host".to_owned(), "127.0.0.1".to_owned()),
-            ("client.port".to_owned(), self.port(id).to_string()),
+            (if self.is_secure { "secure.client.port" } else { "client.port" }.to_owned(), self.port(id).to_string()),
             ("data.dir".to_owned(), data.display().to_string()),
         ];
         flags.extend(servers.map(|servers| ("servers".to_owned(), servers)));
@@ -106,11 +117,12 @@ impl Quorum {
     }
 
     pub fn client(&self) -> ClusterClient {
-        ClusterClient::new(&self.addresses()).expect("addresses")
+        ClusterClient::secured(&self.addresses(), &self.security).expect("addresses")
     }
 
     pub async fn status_of(&self, id: u64) -> Option<QuorumStatusResponse> {
-        let admin = AdminClient::new(&[format!("127.0.0.1:{}", self.port(id))]).expect("an address");
+        let address = format!("127.0.0.1:{}", self.port(id));
+        let admin = AdminClient::secured(&[address], &self.security).expect("an address");
         admin.quorum_status(QuorumStatusRequest {}, Duration::from_millis(500)).await.ok()
     }
 
@@ -156,8 +168,8 @@ pub fn incarnation(broker: i32) -> IncarnationId {
     IncarnationId([u8::try_from(broker).expect("small"); 16])
 }
 
-pub async fn register(client: &ClusterClient, broker: i32) -> Registered {
-    let request = Register {
+pub fn register_request(broker: i32) -> Register {
+    Register {
         broker: BrokerId(broker),
         incarnation: incarnation(broker),
         cluster_id: None,
@@ -172,8 +184,11 @@ pub async fn register(client: &ClusterClient, broker: i32) -> Registered {
         clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
-    };
-    client.submit(request, PATIENCE).await.expect("an answer").expect("registered")
+    }
+}
+
+pub async fn register(client: &ClusterClient, broker: i32) -> Registered {
+    client.submit(register_request(broker), PATIENCE).await.expect("an answer").expect("registered")
 }
 
 /// A broker that lives as long as this: registered, with heartbeats from an image that is always the newest.

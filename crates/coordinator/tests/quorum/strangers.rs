@@ -8,7 +8,7 @@ use ottla_rpc::cluster::WatchRequest;
 use ottla_rpc::cluster::cluster_client::ClusterClient as WireClient;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, RaftFrame};
-use ottla_rpc::{AdminClient, CallError, ClusterClient};
+use ottla_rpc::{AdminClient, CallError, ChannelSecurity, ClusterClient};
 use tonic::Code;
 
 use crate::harness::{PATIENCE, Quorum, incarnation, register};
@@ -51,7 +51,8 @@ async fn only_processes_that_know_the_secret_take_part() {
     quorum.start_all().await;
     let leader = quorum.leader().await;
     let secret = ClusterSecret::new("s3cret");
-    let member = ClusterClient::with_secret(&quorum.addresses(), Some(&secret)).expect("addresses");
+    let member =
+        ClusterClient::secured(&quorum.addresses(), &ChannelSecurity::of_secret(Some(&secret))).expect("addresses");
     let registered = register(&member, 1).await;
     let wrong = ClusterSecret::new("guessed");
     let beat = Beat {
@@ -61,7 +62,8 @@ async fn only_processes_that_know_the_secret_take_part() {
         image_revision: Revision(0),
     };
     for stranger in [None, Some(&wrong)] {
-        let client = ClusterClient::with_secret(&quorum.addresses(), stranger).expect("addresses");
+        let client =
+            ClusterClient::secured(&quorum.addresses(), &ChannelSecurity::of_secret(stranger)).expect("addresses");
         let topics = DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] };
         for refused in
             [client.submit(topics, PATIENCE).await.map(drop), client.heartbeat(beat, PATIENCE).await.map(drop)]
@@ -70,7 +72,8 @@ async fn only_processes_that_know_the_secret_take_part() {
             assert_eq!(status.code(), Code::Unauthenticated);
         }
         assert!(client.quorum_progress(PATIENCE).await.is_ok());
-        let admin = AdminClient::with_secret(&quorum.addresses(), stranger).expect("addresses");
+        let admin =
+            AdminClient::secured(&quorum.addresses(), &ChannelSecurity::of_secret(stranger)).expect("addresses");
         let topic = CreateTopicRequest { name: "t".to_owned(), ..CreateTopicRequest::default() };
         let deletion = DeleteTopicRequest { name: "t".to_owned(), ..DeleteTopicRequest::default() };
         for refused in [
@@ -93,7 +96,8 @@ async fn only_processes_that_know_the_secret_take_part() {
     assert_eq!(stream.expect_err("refused").code(), Code::Unauthenticated);
     let admin = AdminClient::new(&quorum.addresses()).expect("addresses");
     assert!(admin.quorum_status(QuorumStatusRequest {}, PATIENCE).await.is_ok());
-    let admin = AdminClient::with_secret(&quorum.addresses(), Some(&secret)).expect("addresses");
+    let admin =
+        AdminClient::secured(&quorum.addresses(), &ChannelSecurity::of_secret(Some(&secret))).expect("addresses");
     let deletion = DeleteTopicRequest { name: "t".to_owned(), ..DeleteTopicRequest::default() };
     let Err(CallError::Refused { status, .. }) = admin.delete_topic(deletion, PATIENCE).await else {
         panic!("deleted")

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ottla_metrics::Watchdog;
 use ottla_resources::Ledger;
+use ottla_resources::handshakes::Handshakes;
 use tokio::sync::watch;
 
 use crate::frame_budget::FrameBudget;
-use crate::handshakes::Handshakes;
 use crate::metrics::NetworkMetrics;
 use crate::response_memory::ResponseMemory;
 use crate::service::Service;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ottla_fuzz::mutation::Random;
 use ottla_model::ErrorCode;
+use ottla_rpc::ChannelSecurity;
 use ottla_rpc::admin::admin_client::AdminClient;
 use ottla_rpc::admin::{
     AddQuorumMemberRequest, AlterConfigRequest, ConfigChange, ConfigResource, CreatePartitionsRequest,
@@ -12,7 +13,6 @@ use ottla_rpc::admin::{
     GetNodeRequest, ListNodesRequest, ListPartitionsRequest, PartitionId, ReassignPartitionsRequest, Reassignment,
     RemoveQuorumMemberRequest, Replicas, TransferQuorumLeadershipRequest, UnregisterBrokerRequest, config_change,
 };
-use ottla_rpc::coordinators::channel;
 
 use crate::words::{broker, config, number, pick, text, topic};
 
@@ -29,7 +29,7 @@ pub async fn send(random: &mut Random, at: &str) -> Result<(&'static str, Vec<i1
 
 /// The request's name, and the code of the status with which it was refused.
 async fn ask(random: &mut Random, at: &str) -> Result<(&'static str, Option<String>)> {
-    let mut admin = AdminClient::new(channel(at)?);
+    let mut admin = AdminClient::new(ChannelSecurity::default().channel(at)?);
     let (name, outcome) = match random.below(16) {
         0 | 1 => ("CreateTopic", admin.create_topic(create_topic(random)).await.map(drop)),
         2 => {

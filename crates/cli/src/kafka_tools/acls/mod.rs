@@ -78,7 +78,11 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("transactional-id", "String: transactional-id", "The transactional id of the ACLs; '*': all of them."),
     value("user-principal", "String: user-principal", "The user of the ACLs, of whom tokens may be made or described."),
     flag("version", "Display the version."),
-    refused("zk-tls-config-file", Takes::Value, "coordinators speak no TLS"),
+    value(
+        "zk-tls-config-file",
+        "String: file",
+        "A file with zookeeper.ssl.client.enable and the like, for coordinators that are reached by TLS.",
+    ),
 ];
 
 /// What the tool says to a line without any word.

@@ -22,13 +22,13 @@ use ottla_rpc::admin::{DescribeTopicRequest, GetNodeRequest, ListNodesRequest, L
 use ottla_rpc::{AdminClient, CallError, ClusterClient};
 use serde_json::Value;
 
-use super::ToolError;
 use super::exceptions;
 use super::options::{Options, OptionsError};
+use super::{ToolError, client_properties};
 use crate::kafka::{
     CONNECT_PAUSE, KafkaError, ListedTopic, NewTopic, PartitionDescription, REGISTRATION_PATIENCE, TopicDescription,
 };
-use crate::quorum;
+use crate::{client_security, quorum};
 pub use cluster::Cluster;
 
 /// How long a tool waits for the quorum; Kafka's tools wait as long for ZooKeeper.
@@ -36,6 +36,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// In a container of a broker or a coordinator one of these holds the secret that the quorum wants to be shown, or,
 /// with `_FILE` after it, names the file.
 const SECRET_VARIABLES: [&str; 2] = ["KAFKA_CLUSTER_SECRET", "COORDINATOR_CLUSTER_SECRET"];
+
+/// Names a file with `zookeeper.ssl.*`.
+pub const TLS_FILE: &str = "zk-tls-config-file";
 
 /// Whether the line names coordinators. It cannot name brokers as well, and options that only old tools had stand only
 /// beside `--zookeeper`.
@@ -65,7 +68,9 @@ pub struct Quorum {
 impl Quorum {
     /// None without `--zookeeper`.
     pub fn of(options: &Options) -> Result<Option<Self>, ToolError> {
-        options.get("zookeeper").map(Self::at).transpose()
+        let Some(coordinators) = options.get("zookeeper") else { return Ok(None) };
+        client_properties(options, &[TLS_FILE], &[])?;
+        Self::at(coordinators).map(Some)
     }
 
     /// `host:port,…[/chroot]`, as ZooKeeper's clients take it.
@@ -73,8 +78,9 @@ impl Quorum {
         let addresses =
             quorum::addresses(coordinators).map_err(|error| ToolError::Argument(format!("{coordinators}: {error}")))?;
         let secret = secret()?;
-        let reads = AdminClient::new(&addresses)?;
-        Ok(Self { reads, writes: ClusterClient::with_secret(&addresses, secret.as_ref())? })
+        let security = client_security::coordinators(secret.as_ref());
+        let reads = AdminClient::secured(&addresses, &security)?;
+        Ok(Self { reads, writes: ClusterClient::secured(&addresses, &security)? })
     }
 
     /// As [`crate::kafka::Kafka::create_topic`].

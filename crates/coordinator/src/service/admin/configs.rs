@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::AdminService;
 use super::errors::{invalid, refused, status};
 use super::topics::no_topic;
+use crate::access::{self, Caller};
 
 fn entity(resource: Option<ConfigResource>) -> Result<ConfigEntity, Status> {
     let resource = resource.unwrap_or_default();
@@ -56,8 +57,13 @@ impl AdminService {
         Ok(DescribeConfigResponse { entries: entries.collect(), revision: view.revision.0 })
     }
 
-    pub(super) async fn alter(&self, request: AlterConfigRequest) -> Result<AlterConfigResponse, Status> {
+    pub(super) async fn alter(
+        &self,
+        caller: &Caller,
+        request: AlterConfigRequest,
+    ) -> Result<AlterConfigResponse, Status> {
         let entity = entity(request.resource)?;
+        caller.check(access::role_of_entity(&entity), "AlterConfig of this kind")?;
         if entity.kind == ConfigKind::Brokers {
             // A broker checks them against its own properties first.
             let text = "the configuration of brokers is altered at a broker (IncrementalAlterConfigs, kafka-configs)";

@@ -7,7 +7,6 @@ use ottla_rpc::admin::{ClusterHealthResponse, Health, QuorumVoter};
 use ottla_rpc::cluster::DescribeQuorumRequest;
 use ottla_rpc::cluster::cluster_client::ClusterClient;
 use ottla_rpc::convert;
-use ottla_rpc::coordinators::channel;
 use tonic::{Request, Status};
 
 use super::partition_counts::PartitionCounts;
@@ -43,7 +42,7 @@ impl AdminService {
         }
         let not_leader = self.shared.not_leader();
         let Some(leader) = &not_leader.leader else { return Err(not_leader.into_status()) };
-        let channel = channel(&leader.address).map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = self.shared.channel(&leader.address).map_err(|error| Status::unavailable(error.to_string()))?;
         let mut client = ClusterClient::new(self.shared.cluster_channel(channel));
         let mut request = Request::new(DescribeQuorumRequest {});
         request.set_timeout(READ_TIMEOUT);

@@ -133,7 +133,8 @@ impl Admin for AdminService {
     }
 
     async fn alter_config(&self, request: Request<AlterConfigRequest>) -> Served<AlterConfigResponse> {
-        self.alter(request.into_inner()).await.map(Response::new)
+        let caller = caller(&request)?;
+        self.alter(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_brokers(&self, _: Request<ListBrokersRequest>) -> Served<ListBrokersResponse> {
@@ -190,7 +191,7 @@ impl Admin for AdminService {
     type WatchNodesStream = tree::NodeEventStream;
 
     async fn watch_nodes(&self, request: Request<WatchNodesRequest>) -> Served<Self::WatchNodesStream> {
-        let caller = caller(&request);
-        self.watch(caller, request.into_inner()).await.map(Response::new)
+        let caller = caller(&request)?;
+        self.watch(&caller, request.into_inner()).await.map(Response::new)
     }
 }

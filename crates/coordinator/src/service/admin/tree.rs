@@ -14,11 +14,11 @@ use tonic::{Code, Status};
 
 use super::errors::{invalid, status};
 use super::{AdminService, count};
+use crate::access::Caller;
 use crate::driver::Watching;
 use crate::service::EVENT_BYTES_MAX;
 use crate::service::requests::stopping;
 use crate::service::watching::deliver;
-use crate::shared::Caller;
 
 /// Names that one answer lists at most: some megabytes.
 const NAMES_MAX: usize = 50_000;
@@ -77,7 +77,7 @@ impl AdminService {
         Ok(ListNodesResponse { names, revision: view.revision.0 })
     }
 
-    pub(super) async fn watch(&self, caller: Caller, request: WatchNodesRequest) -> Result<NodeEventStream, Status> {
+    pub(super) async fn watch(&self, caller: &Caller, request: WatchNodesRequest) -> Result<NodeEventStream, Status> {
         let prefix = path(&request.prefix)?;
         let formed = self.shared.require_formed()?;
         let permit = self.shared.watch_permit(caller)?;

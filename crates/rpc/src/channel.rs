@@ -1,0 +1,118 @@
+//! Channels to coordinators: in plaintext or by TLS, with what each call shows of its caller.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use ottla_model::{Chroot, ClusterSecret};
+use ottla_tls::{ClientTls, ClientTlsStream};
+use tokio::net::TcpStream;
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cluster_metadata::ClusterMetadata;
+use crate::coordinators::CallError;
+
+/// Longer than a connection takes between the members of a quorum. Without it, a host that is gone would hold the
+/// caller for minutes.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// A TLS handshake after the connection: two more round trips, and signatures on a machine that is busy.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The interval of keep-alive pings on a connection with an open stream.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection without an answer to a ping for this time is closed: a stopped or unplugged peer is noticed after two
+/// seconds.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How coordinators are spoken to. The default is plaintext without a secret.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelSecurity {
+    /// None: plaintext.
+    pub tls: Option<Arc<ClientTls>>,
+    /// What each call shows, if anything.
+    pub secret: Option<ClusterSecret>,
+}
+
+impl ChannelSecurity {
+    /// Plaintext.
+    pub fn of_secret(secret: Option<&ClusterSecret>) -> Self {
+        Self { tls: None, secret: secret.cloned() }
+    }
+
+    /// Makes the (lazy) channel to one coordinator. Fails only on an address that cannot be one.
+    pub fn channel(&self, address: &str) -> Result<Channel, CallError> {
+        let endpoint = endpoint(address)?
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        Ok(match &self.tls {
+            None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
+            Some(tls) => endpoint.connect_with_connector_lazy(TlsDialer { tls: Arc::clone(tls) }),
+        })
+    }
+
+    /// What calls for a cluster carry.
+    pub fn metadata(&self, chroot: Option<&Chroot>) -> ClusterMetadata {
+        ClusterMetadata::new(self.secret.as_ref(), chroot)
+    }
+}
+
+/// Whether [`ChannelSecurity::channel`] takes the address. Needs no runtime.
+pub fn check_address(address: &str) -> Result<(), CallError> {
+    endpoint(address).map(|_| ())
+}
+
+/// The scheme does not say whether there is TLS: the dialer does.
+fn endpoint(address: &str) -> Result<Endpoint, CallError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| CallError::Address { address: address.to_owned(), reason: error.to_string() })?;
+    if endpoint.uri().port_u16().is_none() {
+        return Err(CallError::Address { address: address.to_owned(), reason: "no port".to_owned() });
+    }
+    Ok(endpoint)
+}
+
+/// A handshake that did not end in a connection: no request was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS: {0}")]
+pub(crate) struct HandshakeError(#[source] io::Error);
+
+/// Dials, then shakes hands with the certificates that are in use at that moment.
+struct TlsDialer {
+    tls: Arc<ClientTls>,
+}
+
+type Dialed = Result<TokioIo<ClientTlsStream<TcpStream>>, tonic::codegen::StdError>;
+
+impl Service<Uri> for TlsDialer {
+    type Response = TokioIo<ClientTlsStream<TcpStream>>;
+    type Error = tonic::codegen::StdError;
+    type Future = Pin<Box<dyn Future<Output = Dialed> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.tls.connector();
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default();
+            let port = uri.port_u16().unwrap_or_default();
+            let dialing = TcpStream::connect((host.trim_matches(['[', ']']), port));
+            let stream = in_time(CONNECT_TIMEOUT, dialing).await?;
+            stream.set_nodelay(true)?;
+            let shaking = connector.connect(ClientTls::server_name(host)?, stream);
+            let stream = in_time(HANDSHAKE_TIMEOUT, shaking).await.map_err(HandshakeError)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+async fn in_time<T>(timeout: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(timeout, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

@@ -331,8 +331,12 @@ impl<L: Found> Replicas<L> {
 
     /// The replicas that have several logs, one of which cannot be opened now: the next start decides.
     pub fn undecided(&self) -> impl Iterator<Item = TopicIdPartition> {
-        let unopened = self.hosted.iter().filter_map(|(id, unopened)| Some((id, unopened.as_ref()?)));
-        unopened.filter(|(_, unopened)| !unopened.others.is_empty()).map(|(id, _)| *id)
+        self.hosted.keys().copied().filter(|id| self.is_undecided(*id))
+    }
+
+    /// Whether the replica is one of [`Replicas::undecided`].
+    pub fn is_undecided(&self, id: TopicIdPartition) -> bool {
+        self.hosted.get(&id).and_then(Option::as_ref).is_some_and(|unopened| !unopened.others.is_empty())
     }
 
     /// The log of a partition of the topic with this id, and the others of its name.

@@ -218,7 +218,7 @@ impl ReplicaManager {
             }
             Place::New => work.created.push(partition.clone()),
             Place::Offline(_) => {
-                if self.replicas.lock().undecided().any(|undecided| undecided == id) {
+                if self.replicas.lock().is_undecided(id) {
                     tracing::error!(
                         partition = partition.name(),
                         "several log directories hold a log of this partition, and one of the logs cannot be opened now: \

@@ -101,7 +101,8 @@ impl Admission {
                 message_bytes_max,
                 lasts,
                 message: Message::default(),
-                timeout: Some(Box::pin(tokio::time::sleep(MESSAGE_TIMEOUT))),
+                // Two followers have nothing to say to each other: their stream may wait for its first message.
+                timeout: (!lasts).then(|| Box::pin(tokio::time::sleep(MESSAGE_TIMEOUT))),
             })
         }))
     }

@@ -43,6 +43,7 @@ pub use cluster_client::ClusterClient;
 pub use coordinators::{CallError, Coordinators};
 pub use heartbeat::HeartbeatStream;
 pub use leader_hint::{LeaderHint, NotLeader};
+pub use tonic::Code;
 pub use watch::{WatchStream, WatchUpdate};
 
 /// The descriptor set of every service above, for server reflection.

@@ -229,6 +229,7 @@ impl Kafka {
         let addresses = config.bootstrap.clone();
         let client = Client::new(config);
         let (mut line, mut told_at) = (String::new(), Instant::now());
+        let mut last: Option<ClientError> = None;
         let mut next_diagnosis = tokio::time::Instant::now() + DIAGNOSIS_AFTER;
         loop {
             let attempt = client.metadata(Some(&[]));
@@ -239,7 +240,7 @@ impl Kafka {
                     // What is no broker may take a request and never answer.
                     () = tokio::time::sleep_until(next_diagnosis) => {
                         next_diagnosis = tokio::time::Instant::now() + DIAGNOSIS_EVERY;
-                        refuse_hopeless(&mut progress, &addresses, None).await?;
+                        refuse_hopeless(&mut progress, &addresses, last.as_ref()).await?;
                     }
                 }
             };
@@ -260,6 +261,7 @@ impl Kafka {
                 told_at = Instant::now();
             }
             progress.show(&line);
+            last = Some(error);
             tokio::time::sleep(CONNECT_PAUSE).await;
         }
     }

@@ -224,7 +224,8 @@ async fn offsets_of_many_partitions_take_one_request_for_each_leader() {
             Api::ListOffsets => {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let mut bytes = Bytes::copy_from_slice(&frame[body..]);
-                let request = ListOffsetsRequest::decode(&mut bytes, header.api_version).unwrap();
+                let schema = Api::ListOffsets.schema_version(header.api_version);
+                let request = ListOffsetsRequest::decode(&mut bytes, schema).unwrap();
                 let topics = request.topics.into_iter().map(|topic| {
                     let partitions = topic.partitions.iter().map(|partition| {
                         let index = partition.partition_index;

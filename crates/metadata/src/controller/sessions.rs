@@ -60,8 +60,8 @@ impl Controller {
         let Some(broker) = self.liveness.stream_closed(stream) else { return };
         if self.liveness.session(broker).is_some_and(|session| session.is_leaving) {
             // Nothing that anybody has to look after.
-            if let Some(who) = self.remove_broker(broker) {
-                self.note(format!("{who} is fenced: it has shut down"));
+            if let Some(text) = self.remove_broker(broker, "it has shut down") {
+                self.note(text);
             }
         }
     }
@@ -83,14 +83,14 @@ impl Controller {
 
     /// A broker that is not there any more, or must not be.
     pub(super) fn fence(&mut self, broker: BrokerId, reason: &str) {
-        if let Some(who) = self.remove_broker(broker) {
-            self.warn(format!("{who} is fenced: {reason}"));
+        if let Some(text) = self.remove_broker(broker, reason) {
+            self.warn(text);
         }
     }
 
     /// Removes the broker from the tree, and from as many partitions as fit into one transaction; the rest follows.
-    /// Which one that was; none if it is being removed already.
-    fn remove_broker(&mut self, broker: BrokerId) -> Option<String> {
+    /// The line to log; none if it is being removed already.
+    fn remove_broker(&mut self, broker: BrokerId, reason: &str) -> Option<String> {
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
         // The session is of the committed registration. Its fencing may be in flight already, and with it the next
         // incarnation's registration, which has done nothing yet to be fenced for.
@@ -128,7 +128,10 @@ impl Controller {
             self.work.push(progress);
         }
         self.end_shutdowns_of(broker);
-        Some(format!("broker {broker} (epoch {}, incarnation {})", registration.epoch, registration.incarnation))
+        Some(format!(
+            "broker {broker} (epoch {}, incarnation {}) is fenced: {reason}",
+            registration.epoch, registration.incarnation
+        ))
     }
 
     /// `/controller` names this broker from now on, or none.

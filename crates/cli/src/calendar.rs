@@ -111,6 +111,16 @@ pub fn duration_ms(text: &str) -> Option<i64> {
     total.checked_mul(sign)
 }
 
+/// Milliseconds of `10m`, `2h`, `7d`, or of Java's `PT10M`.
+pub fn short_duration_ms(text: &str) -> Option<i64> {
+    let iso = match text.to_ascii_uppercase() {
+        upper if upper.contains('P') => upper,
+        upper if upper.ends_with('D') => format!("P{upper}"),
+        upper => format!("PT{upper}"),
+    };
+    duration_ms(&iso)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::err;
 use crate::group_consumer::{GroupConsumer, GroupSettings};
 use crate::kafka::{Kafka, KafkaError};
 
@@ -23,14 +24,23 @@ pub enum From {
     Beginning,
     End,
     At(i64),
+    /// This offset; of a partition that does not have it the nearest, which is said on standard error.
+    Nearest(i64),
+    /// The first record at or after this time, else the end.
+    Time(TimestampMs),
 }
+
+/// Kafka's special times.
+const LATEST: TimestampMs = TimestampMs(-1);
+const EARLIEST: TimestampMs = TimestampMs(-2);
 
 impl From {
     /// Kafka's special time for the end that reading starts from where a position does not exist.
     fn reset(self) -> TimestampMs {
-        const LATEST: TimestampMs = TimestampMs(-1);
-        const EARLIEST: TimestampMs = TimestampMs(-2);
-        if self == Self::Beginning { EARLIEST } else { LATEST }
+        match self {
+            Self::Beginning | Self::Nearest(_) | Self::Time(_) => EARLIEST,
+            Self::End | Self::At(_) => LATEST,
+        }
     }
 }
 
@@ -124,10 +134,16 @@ impl Position {
         let next = match (next, settings.from) {
             (Some(next), _) => next,
             (None, From::At(offset)) => Offset(offset),
-            (None, _) => client.list_offsets(topic, partition, reset).await?.offset,
+            (None, From::Nearest(offset)) => nearest(client, &at, Offset(offset)).await?,
+            (None, From::Time(time)) => match client.list_offsets(topic, partition, time).await?.offset {
+                // No record is so new.
+                NO_OFFSET => client.list_offsets(topic, partition, LATEST).await?.offset,
+                found => found,
+            },
+            (None, From::Beginning | From::End) => client.list_offsets(topic, partition, reset).await?.offset,
         };
         let end = match settings.exit_at_end {
-            true => Some(client.list_offsets(topic, partition, From::End.reset()).await?.offset),
+            true => Some(client.list_offsets(topic, partition, LATEST).await?.offset),
             false => None,
         };
         Ok(Self { at, next, end, reset })
@@ -155,6 +171,23 @@ impl Position {
 
 fn topic_name(topic: &str) -> Result<TopicName, KafkaError> {
     TopicName::new(topic).map_err(|error| KafkaError::refused(ErrorCode::InvalidTopicException, &error.to_string()))
+}
+
+/// What brokers answer where no record is at or after a time.
+const NO_OFFSET: Offset = Offset(-1);
+
+/// The offset of a partition that is nearest to one that it may not have. Where it is another, a line says so: who asks
+/// for the records from 1000 on must not take those from 1500 on, or none, for them.
+async fn nearest(client: &Client, at: &TopicPartition, wanted: Offset) -> Result<Offset, KafkaError> {
+    let (topic, partition) = (at.topic.as_str(), at.partition);
+    let begin = client.list_offsets(topic, partition, EARLIEST).await?.offset;
+    let end = client.list_offsets(topic, partition, LATEST).await?.offset;
+    if wanted > end {
+        err!("{at} ends at offset {end}: {wanted} is not there yet; reading from {end}");
+    } else if wanted < begin {
+        err!("{at} begins at offset {begin}: {wanted} is not there any more; reading from {begin}");
+    }
+    Ok(wanted.clamp(begin, end.max(begin)))
 }
 
 /// Records of one batch.

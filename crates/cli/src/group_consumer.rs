@@ -213,7 +213,7 @@ impl GroupConsumer {
         for at in share.iter().cloned() {
             // An explicit start offset wins over the committed one.
             let next = match self.settings.from {
-                crate::consumer::From::At(_) => None,
+                crate::consumer::From::At(_) | crate::consumer::From::Nearest(_) => None,
                 _ => self.committed.get(&at).copied(),
             };
             let position = Position::find(client, at.clone(), next, &self.settings).await?;

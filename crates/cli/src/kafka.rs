@@ -9,12 +9,15 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId};
 use crate::client_security;
 use crate::kafka_tools::exceptions;
 use crate::progress::Progress;
+use crate::quorum;
 
 /// How long a tool waits for brokers that do not answer yet: a command right after the start of a cluster should wait.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a tool waits for brokers that a new topic needs and that have not registered yet. Scripts rely on the
 /// seconds that a tool of Java takes to start: they create topics as soon as one broker of a new cluster answers.
 pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a topic may be new to a broker. Who misspelt a name waits as long.
+const NEW_TOPIC_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the line of a tool that waits may name another reason: where standard error is a file, each is a new line.
 const REASON_PERIOD: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
@@ -61,6 +64,54 @@ impl From<ClientError> for KafkaError {
     }
 }
 
+/// How long nobody may answer before it is asked whether that can change; then how often it is asked.
+const DIAGNOSIS_AFTER: Duration = Duration::from_secs(3);
+const DIAGNOSIS_EVERY: Duration = Duration::from_secs(10);
+/// A coordinator answers at once.
+const COORDINATOR_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Refuses addresses where waiting is in vain.
+async fn refuse_hopeless(
+    progress: &mut Progress,
+    addresses: &[String],
+    error: Option<&ClientError>,
+) -> Result<(), KafkaError> {
+    let Some(message) = hopeless(addresses, error).await else { return Ok(()) };
+    progress.clear();
+    Err(KafkaError::refused(ErrorCode::InvalidConfig, &message))
+}
+
+/// Why no broker will ever answer at these addresses; none if one may.
+async fn hopeless(addresses: &[String], error: Option<&ClientError>) -> Option<String> {
+    let mut unknown = None;
+    for address in addresses {
+        match tokio::net::lookup_host(address).await {
+            Ok(_) => {
+                unknown = None;
+                break;
+            }
+            Err(reason) => unknown = Some(reason),
+        }
+    }
+    if let Some(reason) = unknown {
+        // Kafka's words, and why.
+        return Some(format!(
+            "No resolvable bootstrap urls given in bootstrap.servers: {}: {reason}",
+            addresses.join(",")
+        ));
+    }
+    if let Some(error @ (ClientError::Frame { .. } | ClientError::Decode(_))) = error.map(ClientError::innermost) {
+        return Some(format!("{error}: what listens there is no broker"));
+    }
+    for address in addresses {
+        if quorum::status(std::slice::from_ref(address), COORDINATOR_TIMEOUT).await.is_err() {
+            return None;
+        }
+    }
+    let address = addresses.first()?;
+    Some(format!("{address} is a coordinator's port, not a broker's: a command for coordinators has --coordinators"))
+}
+
 /// Whether a text can be `host:port` at all.
 fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
@@ -76,6 +127,14 @@ pub struct NewTopic {
     /// The brokers of each partition; empty: the cluster chooses.
     pub assignments: Vec<Vec<i32>>,
     pub configs: Vec<(String, String)>,
+}
+
+impl NewTopic {
+    /// As the cluster makes topics of which nothing is said.
+    pub fn with_defaults(name: &str) -> Self {
+        let name = name.to_owned();
+        Self { name, partitions: None, replication_factor: None, assignments: Vec::new(), configs: Vec::new() }
+    }
 }
 
 pub struct ListedTopic {
@@ -167,25 +226,42 @@ impl Kafka {
             let message = format!("Invalid url in bootstrap.servers: {address}");
             return Err(KafkaError::refused(ErrorCode::InvalidConfig, &message));
         }
+        let addresses = config.bootstrap.clone();
         let client = Client::new(config);
         let (mut line, mut told_at) = (String::new(), Instant::now());
+        let mut last: Option<ClientError> = None;
+        let mut next_diagnosis = tokio::time::Instant::now() + DIAGNOSIS_AFTER;
         loop {
-            let error = match client.metadata(Some(&[])).await {
-                Ok(_) => {
-                    progress.clear();
-                    return Ok(Self { client });
+            let attempt = client.metadata(Some(&[]));
+            tokio::pin!(attempt);
+            let outcome = loop {
+                tokio::select! {
+                    outcome = &mut attempt => break outcome.map(drop),
+                    // What is no broker may take a request and never answer.
+                    () = tokio::time::sleep_until(next_diagnosis) => {
+                        next_diagnosis = tokio::time::Instant::now() + DIAGNOSIS_EVERY;
+                        refuse_hopeless(&mut progress, &addresses, last.as_ref()).await?;
+                    }
                 }
-                Err(error) => error,
+            };
+            let Err(error) = outcome else {
+                progress.clear();
+                return Ok(Self { client: client.clone() });
             };
             if !error.is_retriable() || progress.elapsed() > CONNECT_PATIENCE {
                 progress.clear();
                 return Err(error.into());
+            }
+            if tokio::time::Instant::now() >= next_diagnosis {
+                next_diagnosis = tokio::time::Instant::now() + DIAGNOSIS_EVERY;
+                refuse_hopeless(&mut progress, &addresses, Some(&error)).await?;
             }
             if line.is_empty() || told_at.elapsed() > REASON_PERIOD {
                 line = format!("waiting up to {} s for {bootstrap}: {error}", CONNECT_PATIENCE.as_secs());
                 told_at = Instant::now();
             }
             progress.show(&line);
+            last = Some(error);
             tokio::time::sleep(CONNECT_PAUSE).await;
         }
     }
@@ -298,6 +374,24 @@ impl Kafka {
             });
         }
         Ok(descriptions)
+    }
+
+    /// Whether there is a topic; it is not created. A broker may hear of a new topic a moment later than its creator.
+    pub async fn has_topic(&self, topic: &str) -> Result<bool, KafkaError> {
+        let began = Instant::now();
+        loop {
+            let view = self.client.metadata(Some(&[topic])).await?;
+            match view.topics.get(topic).map(|found| found.error) {
+                Some(ErrorCode::UnknownTopicOrPartition) | None if began.elapsed() < NEW_TOPIC_PATIENCE => {}
+                Some(ErrorCode::UnknownTopicOrPartition) | None => return Ok(false),
+                Some(error @ (ErrorCode::InvalidTopicException | ErrorCode::TopicAuthorizationFailed)) => {
+                    return Err(KafkaError::refused(error, &format!("{topic}: {}", exceptions::message(error))));
+                }
+                // What else may be wrong with it passes, or is told by who uses it.
+                Some(_) => return Ok(true),
+            }
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
     }
 
     /// The partitions of a topic, which is created where it does not exist and the brokers allow it; each has a leader,

@@ -35,10 +35,28 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            err!("ottla: {error:#}");
+            err!("ottla: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes on one line. Many errors end with the text of their cause: it is told once. What a broker
+/// refused is told in its words, without the name of the code.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let next = match cause.downcast_ref::<ottla_client::ClientError>() {
+            Some(refused) => kafka::KafkaError::from(refused.clone()).to_string(),
+            None => cause.to_string(),
+        };
+        if text.is_empty() {
+            text = next;
+        } else if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+    }
+    text
 }
 
 fn run() -> anyhow::Result<ExitCode> {
@@ -66,18 +84,46 @@ fn run() -> anyhow::Result<ExitCode> {
         runtime.shutdown_background();
         return code.ok_or_else(|| anyhow::anyhow!("{called} is not the name of a tool"));
     }
-    let arguments = match commands::Arguments::try_parse() {
+    let parsed = match commands::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if error.kind() == ErrorKind::DisplayHelp && output::page(&error.render().ansi().to_string()) => {
             return Ok(ExitCode::SUCCESS);
         }
-        Err(error) => error.exit(),
+        Err(error) => {
+            let tip = commands::config::tip(&arguments).filter(|_| error.use_stderr());
+            if let Some(tip) = tip {
+                // Standard error that is gone has nobody to be told.
+                let _ = error.print();
+                err!("{tip}");
+                return Ok(ExitCode::from(2));
+            }
+            error.exit()
+        }
     };
-    if let Some(ended) = arguments.run_services() {
+    if let Some(ended) = parsed.run_services() {
         return ended.map(|()| ExitCode::SUCCESS);
     }
     let runtime = runtime()?;
-    let result = runtime.block_on(commands::run(arguments));
+    let result = runtime.block_on(commands::run(parsed));
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_client::ClientError;
+    use ottla_model::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once_and_in_words() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the port: {0}")]
+        struct Repeats(#[source] std::io::Error);
+        let error = anyhow::Error::from(Repeats(std::io::Error::other("in use"))).context("ottla dev");
+        assert_eq!(told(&error), "ottla dev: the port: in use");
+        let error = anyhow::Error::from(ClientError::refused(ErrorCode::GroupIdNotFound));
+        assert!(!told(&error).contains("GroupIdNotFound"), "{}", told(&error));
+    }
 }

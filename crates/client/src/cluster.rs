@@ -292,6 +292,12 @@ impl Client {
         self.state().coordinators.remove(key);
     }
 
+    /// Whether the view has the leaders of a topic, and none of them was refused since.
+    pub(crate) fn knows_topic(&self, topic: &str) -> bool {
+        let state = self.state();
+        state.view.topics.get(topic).is_some_and(|known| known.error.is_ok()) && !state.stale.contains(topic)
+    }
+
     /// A topic as the view has it, else as the cluster answers.
     pub(crate) async fn topic(&self, topic: &str) -> Result<TopicView, ClientError> {
         let known = {

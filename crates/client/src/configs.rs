@@ -172,7 +172,11 @@ impl Client {
     async fn link_for(&self, resource: &ConfigResource) -> Result<std::sync::Arc<crate::cluster::Link>, ClientError> {
         match resource.broker() {
             Some(broker) => {
-                self.metadata(Some(&[])).await?;
+                // Only the broker itself answers for its configuration: waiting for one that is down would not help.
+                if !self.metadata(Some(&[])).await?.brokers.contains_key(&broker) {
+                    let message = Some(format!("broker {broker} does not run, or is none of this cluster"));
+                    return Err(ClientError::Refused { code: ErrorCode::BrokerNotAvailable, message });
+                }
                 self.link_to(broker).await
             }
             None => self.admin_link().await,

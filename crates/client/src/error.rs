@@ -24,7 +24,7 @@ pub enum Outcome {
 pub enum ClientError {
     #[error("cannot connect to {address}: {reason}")]
     Connect { address: String, reason: Arc<io::Error> },
-    #[error("cannot connect to {address} within {timeout:?}")]
+    #[error("cannot connect to {address} within {}", rounded(*.timeout))]
     ConnectTimeout { address: String, timeout: Duration },
     /// TLS or the login failed: trying again would not help.
     #[error("{address}: {reason}")]
@@ -33,7 +33,7 @@ pub enum ClientError {
     Closed { address: String },
     #[error("the connection to {address} was lost before the response arrived: {reason}")]
     Lost { address: String, reason: Arc<io::Error> },
-    #[error("no answer from {address} within {timeout:?}")]
+    #[error("no answer from {address} within {}", rounded(*.timeout))]
     TimedOut { address: String, timeout: Duration },
     #[error("{address} sent an invalid frame: {reason}")]
     Frame { address: String, reason: FrameError },
@@ -53,8 +53,20 @@ pub enum ClientError {
     NoSuchPartition { topic: String, partition: i32 },
     #[error("the response of {0} lacks the requested data")]
     Incomplete(Api),
-    #[error("gave up after {waited:?}: {last}")]
+    #[error("gave up after {}: {last}", rounded(*.waited))]
     GaveUp { waited: Duration, last: Arc<ClientError> },
+}
+
+/// A span of time as people say it: `350 ms`, `29.9 s`, `30 s`.
+fn rounded(span: Duration) -> String {
+    if span < Duration::from_secs(1) {
+        return format!("{} ms", span.as_millis());
+    }
+    let tenths = (span.as_millis() + 50) / 100;
+    match (tenths / 10, tenths % 10) {
+        (seconds, 0) => format!("{seconds} s"),
+        (seconds, tenth) => format!("{seconds}.{tenth} s"),
+    }
 }
 
 fn refused_text(code: ErrorCode, message: Option<&str>) -> String {
@@ -132,6 +144,14 @@ impl ClientError {
         }
     }
 
+    /// What stood in the way of the last broker that was tried.
+    pub fn innermost(&self) -> &Self {
+        match self {
+            Self::NoBroker(last) | Self::GaveUp { last, .. } => last.innermost(),
+            other => other,
+        }
+    }
+
     /// TLS or the login failed.
     pub fn is_distrust(&self) -> bool {
         match self {
@@ -154,5 +174,20 @@ impl ClientError {
 impl From<WireError> for ClientError {
     fn from(error: WireError) -> Self {
         Self::Decode(CodecError::Wire(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_as_people_say_them() {
+        let told = |millis| rounded(Duration::from_millis(millis));
+        assert_eq!([told(350), told(999), told(1_000)], ["350 ms", "999 ms", "1 s"]);
+        assert_eq!([told(29_882), told(29_960), told(30_000)], ["29.9 s", "30 s", "30 s"]);
+        let last = Arc::new(ClientError::refused(ErrorCode::LeaderNotAvailable));
+        let error = ClientError::GaveUp { waited: Duration::from_nanos(29_882_230_821), last };
+        assert_eq!(error.to_string(), "gave up after 29.9 s: LeaderNotAvailable");
     }
 }

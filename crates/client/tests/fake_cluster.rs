@@ -6,13 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use kafka_protocol::messages::{BrokerId as WireBrokerId, MetadataRequest, MetadataResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{
+    BrokerId as WireBrokerId, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::{Decodable as _, StrBytes};
 use ottla_client::{Client, ClientConfig, FetchOptions, Outcome};
-use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs};
+use ottla_model::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicPartition,
+};
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::messages::fetch::{self, FetchPartitionResponse, FetchResponse, FetchTopicResponse, Part};
 use ottla_protocol::messages::produce::{self, PartitionProduceResponse, ProduceResponse, TopicProduceResponse};
@@ -55,16 +60,24 @@ async fn listen() -> (TcpListener, u16) {
 }
 
 fn metadata(header: &RequestHeader, ports: &[u16], leader: i32, epoch: i32) -> Bytes {
+    metadata_of(header, ports, &[leader], epoch)
+}
+
+/// A topic with a partition for each of these leaders.
+fn metadata_of(header: &RequestHeader, ports: &[u16], leaders: &[i32], epoch: i32) -> Bytes {
     let brokers = ports.iter().enumerate().map(|(at, port)| {
         MetadataResponseBroker::default()
             .with_node_id(WireBrokerId(at as i32 + 1))
             .with_host(StrBytes::from_static_str("127.0.0.1"))
             .with_port(i32::from(*port))
     });
-    let partition = MetadataResponsePartition::default().with_leader_id(WireBrokerId(leader)).with_leader_epoch(epoch);
+    let partitions = leaders.iter().zip(0..).map(|(leader, index)| {
+        let partition = MetadataResponsePartition::default().with_partition_index(index);
+        partition.with_leader_id(WireBrokerId(*leader)).with_leader_epoch(epoch)
+    });
     let topic = MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_static_str("logs"))))
-        .with_partitions(vec![partition]);
+        .with_partitions(partitions.collect());
     let response = MetadataResponse::default()
         .with_brokers(brokers.collect())
         .with_controller_id(WireBrokerId(1))
@@ -196,4 +209,51 @@ async fn records_come_back_and_refusals_for_good_are_not_repeated() {
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let error = client.leader("logs", PartitionId(7)).await.unwrap_err();
     assert!(error.to_string().contains("logs-7"));
+}
+
+#[tokio::test]
+async fn offsets_of_many_partitions_take_one_request_for_each_leader() {
+    let ((first, first_port), (second, second_port)) = (listen().await, listen().await);
+    let asked = Arc::new(AtomicUsize::new(0));
+    // The first broker refuses partition 0 once.
+    let refuses = Arc::new(AtomicUsize::new(1));
+    for listener in [first, second] {
+        let (counted, refuses) = (asked.clone(), refuses.clone());
+        let answer: Answer = Arc::new(move |header, frame, body| match header.api()? {
+            Api::Metadata => Some(metadata_of(header, &[first_port, second_port], &[1, 2, 1, 2, 1], 3)),
+            Api::ListOffsets => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let mut bytes = Bytes::copy_from_slice(&frame[body..]);
+                let schema = Api::ListOffsets.schema_version(header.api_version);
+                let request = ListOffsetsRequest::decode(&mut bytes, schema).unwrap();
+                let topics = request.topics.into_iter().map(|topic| {
+                    let partitions = topic.partitions.iter().map(|partition| {
+                        let index = partition.partition_index;
+                        let is_refused = index == 0 && refuses.swap(0, Ordering::SeqCst) == 1;
+                        let error = if is_refused { ErrorCode::NotLeaderOrFollower } else { ErrorCode::None };
+                        ListOffsetsPartitionResponse::default()
+                            .with_partition_index(index)
+                            .with_error_code(error.code())
+                            .with_offset(i64::from(index) * 10)
+                    });
+                    ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions.collect())
+                });
+                let response = ListOffsetsResponse::default().with_topics(topics.collect());
+                let (version, id) = (header.api_version, header.correlation_id);
+                Some(ottla_protocol::encode_response::<ListOffsetsRequest>(version, id, &response).unwrap())
+            }
+            _ => None,
+        });
+        tokio::spawn(serve(listener, answer));
+    }
+    let name = ottla_model::TopicName::new("logs").unwrap();
+    let at = |index| TopicPartition::new(name.clone(), PartitionId(index));
+    // The last one does not exist.
+    let wanted: Vec<TopicPartition> = (0..6).map(at).collect();
+    let found = client(first_port).list_offsets_of(&wanted, TimestampMs(-1)).await;
+    let offsets: Vec<Option<i64>> =
+        wanted.iter().map(|at| found[at].as_ref().ok().map(|found| found.offset.0)).collect();
+    assert_eq!(offsets, [Some(0), Some(10), Some(20), Some(30), Some(40), None]);
+    // Two leaders, and partition 0 once more.
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }

@@ -120,7 +120,8 @@ pub static DYNAMIC_CONFIGS: &[DynamicConfig] = {
         wide("log.cleaner.max.compaction.lag.ms", long(1)),
         wide("log.cleaner.min.cleanable.ratio", Double { min: 0.0, max: 1.0 }),
         wide("log.cleaner.min.compaction.lag.ms", long(0)),
-        wide("log.cleaner.threads", int(0)),
+        // A file may say 0; a running broker is not told to stop its cleaner, as in Kafka.
+        wide("log.cleaner.threads", int(1)),
         wide("log.cleanup.policy", List(&["compact", "delete"])),
         wide("log.flush.interval.messages", long(1)),
         wide("log.flush.interval.ms", ANY_LONG),
@@ -343,7 +344,12 @@ mod tests {
                 "",
             ),
             (&[("no.such", "abc")], false, ""),
-            (&[("log.cleaner.threads", "0")], false, ""),
+            (
+                &[("log.cleaner.threads", "0")],
+                false,
+                "Invalid value 0 for configuration log.cleaner.threads: Value must be at least 1",
+            ),
+            (&[("log.cleaner.threads", "1")], false, ""),
             (&[("listener.name.x.max.connections", "5")], false, ""),
             (
                 &[("listener.name.x.max.connections", "-5")],

@@ -10,9 +10,10 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use ottla_model::{Chroot, ClusterSecret};
 use ottla_tls::{ClientTls, ClientTlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
+use tonic::codegen::{Service, StdError};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster_metadata::ClusterMetadata;
@@ -28,6 +29,11 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection without an answer to a ping for this time is closed: a stopped or unplugged peer is noticed after two
 /// seconds.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection, in plaintext or by TLS.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+pub type Dialed = Box<dyn Duplex>;
 
 /// How coordinators are spoken to. The default is plaintext without a secret.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +60,17 @@ impl ChannelSecurity {
             None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
             Some(tls) => endpoint.connect_with_connector_lazy(TlsDialer { tls: Arc::clone(tls) }),
         })
+    }
+
+    /// A connection to `host:port`, for protocols other than gRPC.
+    ///
+    /// # Errors
+    /// The address is none, nobody accepts the connection, or the TLS handshake fails.
+    pub async fn dial(&self, address: &str) -> io::Result<Dialed> {
+        let Some(tls) = &self.tls else { return Ok(Box::new(TcpStream::connect(address).await?)) };
+        let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = parts.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Box::new(shake_hands(tls, host, port).await.map_err(io::Error::other)?))
     }
 
     /// What calls for a cluster carry.
@@ -87,30 +104,32 @@ struct TlsDialer {
     tls: Arc<ClientTls>,
 }
 
-type Dialed = Result<TokioIo<ClientTlsStream<TcpStream>>, tonic::codegen::StdError>;
+type Shaken = Result<TokioIo<ClientTlsStream<TcpStream>>, StdError>;
 
 impl Service<Uri> for TlsDialer {
     type Response = TokioIo<ClientTlsStream<TcpStream>>;
-    type Error = tonic::codegen::StdError;
-    type Future = Pin<Box<dyn Future<Output = Dialed> + Send>>;
+    type Error = StdError;
+    type Future = Pin<Box<dyn Future<Output = Shaken> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connector = self.tls.connector();
+        let tls = Arc::clone(&self.tls);
         Box::pin(async move {
             let host = uri.host().unwrap_or_default();
-            let port = uri.port_u16().unwrap_or_default();
-            let dialing = TcpStream::connect((host.trim_matches(['[', ']']), port));
-            let stream = in_time(CONNECT_TIMEOUT, dialing).await?;
-            stream.set_nodelay(true)?;
-            let shaking = connector.connect(ClientTls::server_name(host)?, stream);
-            let stream = in_time(HANDSHAKE_TIMEOUT, shaking).await.map_err(HandshakeError)?;
-            Ok(TokioIo::new(stream))
+            Ok(TokioIo::new(shake_hands(&tls, host, uri.port_u16().unwrap_or_default()).await?))
         })
     }
+}
+
+async fn shake_hands(tls: &ClientTls, host: &str, port: u16) -> Result<ClientTlsStream<TcpStream>, StdError> {
+    let dialing = TcpStream::connect((host.trim_matches(['[', ']']), port));
+    let stream = in_time(CONNECT_TIMEOUT, dialing).await?;
+    stream.set_nodelay(true)?;
+    let shaking = tls.connector().connect(ClientTls::server_name(host)?, stream);
+    Ok(in_time(HANDSHAKE_TIMEOUT, shaking).await.map_err(HandshakeError)?)
 }
 
 async fn in_time<T>(timeout: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -41,11 +41,12 @@ pub mod admin {
 }
 
 pub use admin_client::AdminClient;
-pub use channel::ChannelSecurity;
+pub use channel::{ChannelSecurity, Dialed};
 pub use cluster_client::ClusterClient;
 pub use coordinators::{CallError, Coordinators};
 pub use heartbeat::HeartbeatStream;
 pub use leader_hint::{LeaderHint, NotLeader};
+pub use tonic::Code;
 pub use watch::{WatchStream, WatchUpdate};
 
 /// The descriptor set of every service above, for server reflection.

@@ -7,13 +7,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use ottla_model::ClusterSecret;
 use ottla_rpc::AdminClient;
 use tokio::net::TcpStream;
 
-use crate::client_security;
+use crate::{client_security, kafka};
 
 /// The cluster of processes that `ottla local` starts by default.
 const LOCAL_BROKERS: &str = "127.0.0.1:29092,127.0.0.1:39092,127.0.0.1:49092";
@@ -23,6 +23,9 @@ const USUAL_BROKER: &str = "127.0.0.1:9092";
 const USUAL_COORDINATOR: &str = "127.0.0.1:2181";
 /// A port of this machine answers, or refuses, at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
+/// A broker answers at once.
+const BROKER_TIMEOUT: Duration = Duration::from_millis(500);
+const SHOWN_FOLDER: &str = "~/.config/ottla";
 const DEFAULT_PROFILE: &str = "default";
 
 /// The bootstrap brokers.
@@ -83,6 +86,9 @@ impl Profile {
     /// process from then on.
     fn properties(&self) -> Result<Vec<(String, String)>> {
         let named = self.profile.clone().or_else(|| variable("OTTLA_PROFILE"));
+        if let Some(name) = named.as_deref().filter(|name| !is_profile_name(name)) {
+            bail!("--profile {name}: a profile is the name of a file in {SHOWN_FOLDER}, without a path");
+        }
         let mut properties = Vec::new();
         let path =
             folder().map(|folder| folder.join(format!("{}.properties", named.as_deref().unwrap_or(DEFAULT_PROFILE))));
@@ -103,6 +109,11 @@ impl Profile {
         }
         Ok(properties)
     }
+}
+
+/// A name of one file: a path would lead out of the folder.
+fn is_profile_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.')
 }
 
 fn value(properties: &[(String, String)], name: &str) -> Option<String> {
@@ -138,6 +149,20 @@ impl Coordinators {
     }
 }
 
+/// Why coordinators did not answer, where what listens there are brokers.
+pub async fn explain(addresses: &[String], error: anyhow::Error) -> anyhow::Error {
+    for address in addresses {
+        let address = address.split('/').next().unwrap_or(address);
+        let asked = tokio::time::timeout(BROKER_TIMEOUT, kafka::broker_ids(address)).await;
+        if matches!(asked, Ok(Ok(_))) {
+            return anyhow!(
+                "{address} is a broker's port, not a coordinator's: a command for brokers has --bootstrap-server"
+            );
+        }
+    }
+    error
+}
+
 impl Quorum {
     pub async fn client(&self) -> Result<AdminClient> {
         let named = || variable("OTTLA_CLUSTER_SECRET_FILE").map(PathBuf::from);
@@ -150,5 +175,18 @@ impl Quorum {
         };
         let addresses = self.coordinators.addresses().await?;
         Ok(AdminClient::secured(&addresses, &client_security::coordinators(secret.as_ref()))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_lie_in_their_folder() {
+        assert!(is_profile_name("prod") && is_profile_name("eu-1.prod"));
+        for wrong in ["../x", "/etc/x", "a/b", "", ".hidden", ".."] {
+            assert!(!is_profile_name(wrong), "{wrong}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_model::{BrokerId, ErrorCode, PartitionId, TopicName, TopicPartition};
 
 use super::at::Bootstrap;
+use super::cluster::{self, BrokersArguments};
 use crate::kafka::Kafka;
 use crate::kafka_tools::exceptions;
 use crate::out;
@@ -28,6 +29,8 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Subcommand)]
 pub enum BrokerCommand {
+    /// The brokers that run: id, address, rack and which is the controller
+    List(BrokersArguments),
     /// Move all replicas and leaderships away from a broker, wait until it is stopped, and unregister it
     Drain {
         broker: i32,
@@ -97,6 +100,7 @@ impl Waves {
 
 pub async fn broker(command: BrokerCommand) -> Result<()> {
     match command {
+        BrokerCommand::List(arguments) => cluster::brokers(arguments).await,
         BrokerCommand::Drain { broker, plan, keep, waves, at } => {
             let kafka = Kafka::connect(&at.addresses().await?).await?;
             drain(kafka.client(), BrokerId(broker), plan, keep, waves.pace()).await

@@ -12,8 +12,8 @@ use ottla_rpc::admin::{
 };
 use serde_json::{Value, json};
 
-use super::at::{Bootstrap, Coordinators, Quorum};
-use super::rendering::{Output, Table};
+use super::at::{Bootstrap, Coordinators, Quorum, explain};
+use super::rendering::{Output, Table, counted};
 use crate::kafka::Kafka;
 use crate::out;
 use crate::progress::Progress;
@@ -24,6 +24,8 @@ pub struct BrokersArguments {
     /// Wait until this number of brokers is registered
     #[arg(long, value_name = "N")]
     wait: Option<usize>,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     at: Bootstrap,
 }
@@ -49,11 +51,16 @@ pub async fn brokers(arguments: BrokersArguments) -> Result<()> {
         tokio::time::sleep(POLL).await;
     };
     progress.clear();
+    let mut table = Table::new(&["broker", "address", "rack", "controller"]);
+    let mut lines = Vec::new();
     for (id, broker) in &view.brokers {
-        let controller = if view.controller == Some(*id) { "  controller" } else { "" };
+        let is_controller = view.controller == Some(*id);
+        table.push([id.0.into(), broker.address().into(), broker.rack.clone().into(), is_controller.into()]);
+        let controller = if is_controller { "  controller" } else { "" };
         let rack = broker.rack.as_ref().map_or(String::new(), |rack| format!("  rack {rack}"));
-        out!("{id}  {}{rack}{controller}", broker.address());
+        lines.push(format!("{id}  {}{rack}{controller}", broker.address()));
     }
+    arguments.output.value(&table.to_json(), || lines);
     Ok(())
 }
 
@@ -63,13 +70,20 @@ pub struct QuorumArguments {
     #[command(subcommand)]
     command: Option<QuorumCommand>,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     at: Coordinators,
 }
 
 #[derive(Subcommand)]
 enum QuorumCommand {
     /// The members, who leads, and how far each has got
-    Members(Coordinators),
+    Members {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        at: Coordinators,
+    },
     /// Add a coordinator that runs with an empty data directory, and wait until it votes
     Add {
         /// ID@host:port
@@ -101,8 +115,8 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub async fn quorum(arguments: QuorumArguments) -> Result<()> {
     match arguments.command {
-        None => members(&arguments.at).await,
-        Some(QuorumCommand::Members(at)) => members(&at).await,
+        None => members(&arguments.at, &arguments.output).await,
+        Some(QuorumCommand::Members { output, at }) => members(&at, &output).await,
         Some(QuorumCommand::Add { member, at }) => {
             let parsed = member.split_once('@').and_then(|(id, address)| Some((id.parse::<u64>().ok()?, address)));
             let Some((coordinator_id, address)) = parsed.filter(|(id, address)| *id > 0 && address.contains(':'))
@@ -125,7 +139,7 @@ pub async fn quorum(arguments: QuorumArguments) -> Result<()> {
             let request = TransferQuorumLeadershipRequest { coordinator_id: id.unwrap_or(0) };
             at.client().await?.transfer_quorum_leadership(request, CHANGE_TIMEOUT).await?;
             await_leader(&at.coordinators).await?;
-            members(&at.coordinators).await
+            members(&at.coordinators, &Output::default()).await
         }
     }
 }
@@ -140,25 +154,49 @@ async fn await_leader(coordinators: &Coordinators) -> Result<()> {
     Ok(())
 }
 
-async fn members(coordinators: &Coordinators) -> Result<()> {
-    let status = quorum::status(&coordinators.addresses().await?, quorum::TIMEOUT).await?;
-    out!("cluster {}  term {}  committed revision {}", status.cluster_id, status.term, status.committed_revision);
+async fn members(coordinators: &Coordinators, output: &Output) -> Result<()> {
+    let addresses = coordinators.addresses().await?;
+    let status = match quorum::status(&addresses, quorum::TIMEOUT).await {
+        Ok(status) => status,
+        Err(error) => return Err(explain(&addresses, error).await),
+    };
+    let head = format!(
+        "cluster {}  term {}  committed revision {}",
+        status.cluster_id, status.term, status.committed_revision
+    );
+    let mut lines = vec![head];
+    let mut table = Table::new(&["coordinator", "address", "role", "matched_revision", "silent"]);
     let leader = status.members.iter().find(|member| member.coordinator_id == status.leader_id);
     let now = leader.map(|leader| leader.heard_at_ms);
     for member in &status.members {
         let role = match member.coordinator_id == status.leader_id {
-            true => "  quorum leader",
-            false if member.learner => "  learner",
-            false => "",
+            true => "quorum leader",
+            false if member.learner => "learner",
+            false => "follower",
         };
-        let silence = silence(now, member.heard_at_ms).map_or_else(String::new, |silence| format!("  {silence}"));
+        let silent = silence(now, member.heard_at_ms);
         // Only the leader knows how far the others are.
-        let matched = match member.matched_revision {
-            0 => String::new(),
-            revision => format!("  has revision {revision}"),
-        };
-        out!("{}  {}{matched}{role}{silence}", member.coordinator_id, member.address);
+        let matched = Some(member.matched_revision).filter(|revision| *revision > 0);
+        let mut line = format!("{}  {}", member.coordinator_id, member.address);
+        line.extend(matched.map(|revision| format!("  has revision {revision}")));
+        line.extend(Some(role).filter(|role| *role != "follower").map(|role| format!("  {role}")));
+        line.extend(silent.as_ref().map(|silence| format!("  {silence}")));
+        lines.push(line);
+        table.push([
+            member.coordinator_id.into(),
+            member.address.as_str().into(),
+            role.into(),
+            matched.into(),
+            silent.is_some().into(),
+        ]);
     }
+    let value = json!({
+        "cluster_id": status.cluster_id,
+        "term": status.term,
+        "committed_revision": status.committed_revision,
+        "members": table.to_json(),
+    });
+    output.value(&value, || lines);
     if status.leader_id == 0 {
         bail!("there is no quorum leader (asked coordinator {})", status.coordinator_id);
     }
@@ -193,8 +231,12 @@ pub enum ClusterCommand {
 
 pub async fn run(command: ClusterCommand) -> Result<ExitCode> {
     let ClusterCommand::Status { output, at } = command;
-    let client = quorum::reader(&at.addresses().await?)?;
-    let health = client.cluster_health(ClusterHealthRequest {}, quorum::TIMEOUT).await?;
+    let addresses = at.addresses().await?;
+    let client = quorum::reader(&addresses)?;
+    let health = match client.cluster_health(ClusterHealthRequest {}, quorum::TIMEOUT).await {
+        Ok(health) => health,
+        Err(error) => return Err(explain(&addresses, error.into()).await),
+    };
     let brokers = client.list_brokers(ListBrokersRequest {}, quorum::TIMEOUT).await?;
     let (brokers, voters) = (broker_table(&brokers), voter_table(&health));
     let value = json!({
@@ -270,9 +312,9 @@ fn screen(health: &ClusterHealthResponse, brokers: &Table, voters: &Table, is_te
     let mut lines = vec![format!("cluster {}  {state}", health.cluster_id)];
     lines.extend(health.problems.iter().map(|problem| format!("  {problem}")));
     lines.push(format!(
-        "{} topics, {} partitions: {} leaderless, {} under-replicated, {} below min.insync.replicas, {} reassigning",
-        health.topics,
-        health.partitions,
+        "{}, {}: {} leaderless, {} under-replicated, {} below min.insync.replicas, {} reassigning",
+        counted(health.topics, "topic"),
+        counted(health.partitions, "partition"),
         health.leaderless_partitions,
         health.under_replicated_partitions,
         health.under_min_isr_partitions,

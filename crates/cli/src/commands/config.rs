@@ -82,6 +82,23 @@ impl Resource {
     }
 }
 
+/// What to say to `config get topic NAME`, which other tools have.
+pub fn tip(words: &[String]) -> Option<String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [
+            "config",
+            verb @ ("get" | "set" | "unset"),
+            kind @ ("topic" | "broker" | "group" | "client-metrics"),
+            rest @ ..,
+        ] => {
+            let name = rest.first().filter(|name| !name.starts_with('-')).unwrap_or(&"NAME");
+            Some(format!("tip: ottla config {verb} --{kind} {name}"))
+        }
+        _ => None,
+    }
+}
+
 /// Kafka's number of a value that nobody set.
 const DEFAULT_SOURCE: i8 = 5;
 
@@ -130,4 +147,17 @@ async fn alter(of: &Resource, changes: Vec<ConfigChange>, at: &Bootstrap) -> Res
     kafka.client().alter_configs(&resource, &changes).await?;
     out!("changed {} {}", changes.len(), if changes.len() == 1 { "value" } else { "values" });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_should_be_an_option_gets_a_tip() {
+        let told = |line: &str| tip(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(told("config get topic T").as_deref(), Some("tip: ottla config get --topic T"));
+        assert_eq!(told("config set broker").as_deref(), Some("tip: ottla config set --broker NAME"));
+        assert_eq!((told("config get --topic T"), told("topic list")), (None, None));
+    }
 }

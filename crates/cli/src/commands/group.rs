@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Subcommand;
+use ottla_client::ClientError;
+use ottla_model::{ErrorCode, TopicPartition};
 use serde_json::{Value, json};
 
 use super::at::Bootstrap;
 use super::group_reset::{self, ResetArguments};
 use super::rendering::{Output, Table};
 use crate::kafka::Kafka;
-use crate::kafka_tools::consumer_groups::{LATEST, offset_at};
+use crate::kafka_tools::consumer_groups::LATEST;
 use crate::{out, output};
 
 #[derive(Subcommand)]
@@ -86,15 +88,26 @@ pub async fn run(command: GroupCommand) -> Result<()> {
         GroupCommand::Reset(arguments) => group_reset::run(arguments).await?,
         GroupCommand::Delete { group, at } => {
             let kafka = Kafka::connect(&at.addresses().await?).await?;
-            kafka.client().delete_group(&group).await?;
+            kafka.client().delete_group(&group).await.map_err(|error| worded(&group, error))?;
             out!("deleted group {group}");
         }
     }
     Ok(())
 }
 
+/// What a person can do about it, where that is known.
+fn worded(group: &str, error: ClientError) -> anyhow::Error {
+    match error.code() {
+        Some(ErrorCode::GroupIdNotFound) => {
+            anyhow!("group {group} does not exist; ottla group list shows those that do")
+        }
+        Some(ErrorCode::NonEmptyGroup) => anyhow!("group {group} has members: stop them first"),
+        _ => error.into(),
+    }
+}
+
 async fn describe(kafka: &Kafka, group: &str, output: &Output) -> Result<()> {
-    let found = kafka.client().describe_group(group).await?;
+    let found = kafka.client().describe_group(group).await.map_err(|error| worded(group, error))?;
     let mut members = Table::new(&["member", "client", "host", "partitions"]);
     for member in found.members {
         let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -126,11 +139,14 @@ async fn describe(kafka: &Kafka, group: &str, output: &Output) -> Result<()> {
 
 async fn lag(kafka: &Kafka, group: &str) -> Result<Table> {
     // That the group exists.
-    kafka.client().describe_group(group).await?;
+    kafka.client().describe_group(group).await.map_err(|error| worded(group, error))?;
     let committed = kafka.client().committed_offsets(group, None, false).await?;
+    let asked: Vec<TopicPartition> = committed.keys().cloned().collect();
+    let mut ends = kafka.client().list_offsets_of(&asked, LATEST).await;
     let mut table = Table::new(&["topic", "partition", "committed", "end", "lag"]);
     for (at, committed) in committed {
-        let end = offset_at(kafka, &at, LATEST).await?.map(|end| end.0);
+        // A partition that is gone, or has no leader, has no end; the others are shown.
+        let end = ends.remove(&at).and_then(Result::ok).map(|end| end.offset.0);
         let lag = end.map(|end| (end - committed.offset.0).max(0));
         table.push([
             at.topic.as_str().into(),
@@ -141,4 +157,16 @@ async fn lag(kafka: &Kafka, group: &str) -> Result<Table> {
         ]);
     }
     Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_in_words() {
+        let text = |code| worded("nosuch", ClientError::refused(code)).to_string();
+        assert!(text(ErrorCode::GroupIdNotFound).starts_with("group nosuch does not exist"));
+        assert_eq!(text(ErrorCode::NonEmptyGroup), "group nosuch has members: stop them first");
+    }
 }

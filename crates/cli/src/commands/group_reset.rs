@@ -70,7 +70,7 @@ impl To {
             return Ok(Scenario::Time(TimestampMs(time)));
         }
         if let Some(text) = &self.by_duration {
-            let Some(ago) = duration_ms(text) else {
+            let Some(ago) = calendar::short_duration_ms(text) else {
                 bail!("--by-duration {text}: no duration; one looks like 10m, 2h, 7d or PT10M")
             };
             return Ok(Scenario::Time(TimestampMs(now_ms.saturating_sub(ago))));
@@ -83,16 +83,6 @@ impl To {
             _ => Scenario::Current,
         })
     }
-}
-
-/// `10m`, or Java's `PT10M`.
-fn duration_ms(text: &str) -> Option<i64> {
-    let iso = match text.to_ascii_uppercase() {
-        upper if upper.contains('P') => upper,
-        upper if upper.ends_with('D') => format!("P{upper}"),
-        upper => format!("PT{upper}"),
-    };
-    calendar::duration_ms(&iso)
 }
 
 pub async fn run(arguments: ResetArguments) -> Result<()> {

@@ -2,14 +2,16 @@
 
 mod at;
 mod balance;
+mod bench;
 mod cluster;
-mod config;
+pub mod config;
 mod consume;
 mod generate;
 mod group;
 mod group_reset;
 mod produce;
 mod rebalance;
+mod record_json;
 mod rendering;
 mod top;
 mod topic;
@@ -17,9 +19,10 @@ mod tree;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 
+use crate::kafka_tools::dump_log;
 use crate::node::{self, NodeArguments};
 use crate::{dev, local};
 use at::{Bootstrap, Coordinators};
@@ -56,11 +59,13 @@ enum Command {
     Top(top::TopArguments),
     /// Write a record for each line of standard input
     Produce(produce::ProduceArguments),
+    /// How fast records are written and read
+    Bench(bench::BenchArguments),
     /// Print the records of a topic
     Consume(consume::ConsumeArguments),
     /// The brokers of the cluster
     Brokers(cluster::BrokersArguments),
-    /// A broker leaves the cluster
+    /// Brokers: list them; one leaves the cluster
     #[command(subcommand)]
     Broker(balance::BrokerCommand),
     /// Brokers get their shares of bytes, replicas and leaders
@@ -107,11 +112,15 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Group(command) => group::run(command).await?,
         Command::Top(arguments) => top::run(arguments).await?,
         Command::Produce(arguments) => return produce::run(arguments).await,
+        Command::Bench(arguments) => bench::run(arguments).await?,
         Command::Consume(arguments) => consume::run(arguments).await?,
         Command::Brokers(arguments) => cluster::brokers(arguments).await?,
         Command::Quorum(arguments) => cluster::quorum(arguments).await?,
         Command::Cluster(command) => return cluster::run(command).await,
-        Command::Dump { arguments } => return Ok(crate::kafka_tools::dump_log::run(&arguments).await),
+        Command::Dump { arguments } => {
+            dump_log::check(&arguments).map_err(|error| anyhow!("{error}; ottla dump --help lists the options"))?;
+            return Ok(dump_log::run(&arguments).await);
+        }
         Command::Generate(command) => generate::run(command)?,
         Command::Broker(command) => balance::broker(command).await?,
         Command::Rebalance(command) => rebalance::rebalance(command).await?,

@@ -7,15 +7,16 @@ use serde_json::{Map, Value};
 
 use crate::out;
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Output {
     /// How the result is written
     #[arg(long, short, value_enum, default_value_t = Form::Table)]
     output: Form,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 enum Form {
+    #[default]
     Table,
     Json,
     Yaml,
@@ -62,6 +63,12 @@ impl Table {
         let heading = if is_terminal { format!("\x1b[1m{heading}\x1b[0m") } else { heading };
         std::iter::once(heading).chain(rows.iter().map(line)).collect()
     }
+}
+
+/// `1 topic`, `2 topics`.
+pub fn counted(count: impl Into<i128>, noun: &str) -> String {
+    let count = count.into();
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// A value in a cell.
@@ -134,6 +141,12 @@ mod tests {
         table.push(["a".into(), Value::Null]);
         assert_eq!(table.lines(false), ["GROUP    TOTAL LAG", "readers  12", "a        -"]);
         assert_eq!(table.to_json(), json!([{"group": "readers", "total_lag": 12}, {"group": "a", "total_lag": null}]));
+    }
+
+    #[test]
+    fn nouns_agree_with_their_numbers() {
+        let told = [counted(0, "topic"), counted(1, "topic"), counted(2, "topic")];
+        assert_eq!(told, ["0 topics", "1 topic", "2 topics"]);
     }
 
     #[test]

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use futures::StreamExt as _;
-use ottla_client::TransactionFilter;
+use ottla_client::{Client, TransactionFilter};
 use ottla_model::{BrokerId, ErrorCode, Offset, PartitionId, ProducerId, TopicName, TopicPartition};
 use serde_json::Value;
 
 use super::at::Bootstrap;
 use super::rendering::{Output, Table};
 use crate::kafka::Kafka;
-use crate::kafka_tools::consumer_groups::{LATEST, offset_at};
+use crate::kafka_tools::consumer_groups::LATEST;
 use crate::output;
 
 #[derive(Args)]
@@ -40,6 +40,9 @@ pub struct TopArguments {
 
 /// Requests that are under way at once.
 const CONCURRENT: usize = 32;
+
+/// How long a look waits for leaders that do not answer.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the cluster tells at one time.
 #[derive(Default)]
@@ -89,14 +92,16 @@ struct Group {
 pub async fn run(arguments: TopArguments) -> Result<()> {
     let kafka = Kafka::connect(&arguments.at.addresses().await?).await?;
     let is_watched = std::io::stdout().is_terminal() && !arguments.once;
-    let mut before = look(&kafka).await?;
+    let hasty = kafka.with_patience(LOOK_PATIENCE);
+    let hasty = hasty.client();
+    let mut before = look(&kafka, hasty).await?;
     let mut looked = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(arguments.interval)) => {}
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
-        let after = look(&kafka).await?;
+        let after = look(&kafka, hasty).await?;
         let passed = looked.elapsed();
         looked = Instant::now();
         let rates = Rates::between(&before, &after, passed);
@@ -120,22 +125,20 @@ pub async fn run(arguments: TopArguments) -> Result<()> {
     }
 }
 
-async fn look(kafka: &Kafka) -> Result<Look> {
+/// `hasty` does not wait long for leaders.
+async fn look(kafka: &Kafka, hasty: &Client) -> Result<Look> {
     let client = kafka.client();
-    let view = client.metadata(None).await?;
+    let view = hasty.metadata(None).await?;
     let mut leaders: BTreeMap<TopicPartition, BrokerId> = BTreeMap::new();
     for topic in view.topics.values() {
         let Ok(name) = TopicName::new(&topic.name) else { continue };
         let led = topic.partitions.values().filter(|partition| partition.leader != BrokerId::NONE);
         leaders.extend(led.map(|led| (TopicPartition::new(name.clone(), led.partition), led.leader)));
     }
-    let ends = futures::stream::iter(leaders.keys())
-        .map(|at| async move { (at.clone(), offset_at(kafka, at, LATEST).await) })
-        .buffer_unordered(CONCURRENT)
-        // A topic may be deleted, a leader may be gone: it is left out until the next look.
-        .filter_map(|(at, end)| async move { Some((at, end.ok()??.0)) })
-        .collect()
-        .await;
+    let asked: Vec<TopicPartition> = leaders.keys().cloned().collect();
+    // A topic may be deleted, a leader may be gone: it is left out until the next look.
+    let ends = hasty.list_offsets_of(&asked, LATEST).await;
+    let ends = ends.into_iter().filter_map(|(at, end)| Some((at, end.ok()?.offset.0))).collect();
     let mut bytes = BTreeMap::new();
     for broker in view.brokers.keys() {
         let Ok(dirs) = client.describe_log_dirs(*broker).await else { continue };

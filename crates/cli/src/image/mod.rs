@@ -6,6 +6,7 @@ mod daemon;
 mod nc;
 pub mod storage;
 mod zk_server;
+mod zookeeper_session;
 mod zookeeper_shell;
 
 use std::process::ExitCode;

@@ -120,6 +120,12 @@ fn format(words: &[&str]) -> ExitCode {
 
 fn info(words: &[&str]) -> ExitCode {
     let Some(file) = option(words, &["-c", "--config"]) else { return usage(USAGE) };
+    // Scripts of images format with files that are not here; who asks what a file's directories hold must not be told
+    // of others.
+    if let Err(error) = std::fs::File::open(file) {
+        err!("{file}: {error}");
+        return ExitCode::FAILURE;
+    }
     let directories = match log_dirs(file) {
         Ok(directories) => directories,
         Err(code) => return code,
@@ -194,6 +200,19 @@ mod tests {
         assert_eq!(format(format!("log.dir: {}\nmetadata.log.dir={}\n", path("c"), path("d"))), formatted);
         assert!(["a", "b", "c", "d"].into_iter().all(logs));
         assert_ne!(format("node.id=1\nbroker.id=2\n".to_owned()), formatted);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_has_no_directories() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("server.properties");
+        let told = || format!("{:?}", info(&["-c", &file.display().to_string()]));
+        assert_eq!(told(), format!("{:?}", ExitCode::FAILURE));
+        let logs = directory.path().join("logs");
+        std::fs::write(&file, format!("log.dirs={}\n", logs.display())).expect("written");
+        std::fs::create_dir(&logs).expect("made");
+        std::fs::write(logs.join(META), "cluster.id=x\n").expect("written");
+        assert_eq!(told(), format!("{:?}", ExitCode::SUCCESS));
     }
 
     #[test]

@@ -10,14 +10,19 @@ use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest, Node};
 use ottla_rpc::{AdminClient, CallError};
 
 use super::usage;
+use super::zookeeper_session::{Session, SessionError, Stat};
+use crate::calendar::civil;
 use crate::quorum::{self, TIMEOUT};
 use crate::{client_security, err, out};
 
-const USAGE: &str = "zookeeper-shell HOST:PORT[,…] [-zk-tls-config-file FILE] [ls [-R] [-s]|get [-s]|stat PATH]; \
+const USAGE: &str = "zookeeper-shell HOST:PORT[,…] [-zk-tls-config-file FILE] \
+                     [ls [-R] [-s]|get [-s]|stat|create|set|delete|deleteall PATH]; \
                      zkCli.sh [-server HOST:PORT[,…]] [-timeout MILLISECONDS] [the same]";
-const COMMANDS: &str = "only ls, get and stat are answered";
+const COMMANDS: &str = "ls, get, stat, create, set, delete and deleteall are known";
 /// Kafka's name, and that of ZooKeeper's own program.
 const TLS_OPTIONS: [&str; 2] = ["-zk-tls-config-file", "-client-configuration"];
+/// What a shell ends with that does not know a command, ZooKeeper's too.
+const NOT_FOUND: u8 = 127;
 /// Where `zkCli.sh` goes that is told nothing.
 const DEFAULT_SERVER: &str = "localhost:2181";
 
@@ -59,9 +64,9 @@ fn parse(is_zookeepers: bool, words: &[String]) -> Option<Line<'_>> {
 pub async fn run(is_zookeepers: bool, arguments: &[String]) -> ExitCode {
     let Some(Line { connect, timeout, tls, command }) = parse(is_zookeepers, arguments) else { return usage(USAGE) };
     let tls = tls.map_or(Ok(()), take_over);
-    let client = tls.and_then(|()| quorum::addresses(connect)).and_then(|addresses| Ok(quorum::reader(&addresses)?));
-    let tree = match client {
-        Ok(client) => Tree { client, timeout },
+    let known = tls.and_then(|()| quorum::addresses(connect));
+    let tree = match known.and_then(|known| Ok((quorum::reader(&known)?, known))) {
+        Ok((client, addresses)) => Tree { client, addresses, timeout },
         Err(error) => return told(Err(error)),
     };
     out!("Connecting to {connect}\n");
@@ -94,18 +99,27 @@ fn take_over(path: &str) -> anyhow::Result<()> {
 fn told(answer: anyhow::Result<String>) -> ExitCode {
     match answer {
         Ok(text) => {
-            out!("{text}");
+            // ZooKeeper's shell says nothing of a change.
+            if !text.is_empty() {
+                out!("{text}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
             err!("{error:#}");
-            ExitCode::FAILURE
+            if error.is::<UnknownCommand>() { ExitCode::from(NOT_FOUND) } else { ExitCode::FAILURE }
         }
     }
 }
 
+/// In ZooKeeper's words.
+#[derive(Debug, thiserror::Error)]
+#[error("Command not found: Command not found {0}")]
+struct UnknownCommand(String);
+
 struct Tree {
     client: AdminClient,
+    addresses: Vec<String>,
     timeout: Duration,
 }
 
@@ -120,13 +134,21 @@ impl Tree {
     }
 
     async fn answer(&self, words: &[&str]) -> anyhow::Result<String> {
+        match words {
+            ["ls" | "get" | "stat", ..] => self.read(words).await,
+            ["create" | "set" | "delete" | "deleteall", ..] => self.write(words).await,
+            [unknown, ..] => Err(UnknownCommand((*unknown).to_owned()).into()),
+            [] => anyhow::bail!("{COMMANDS}, with a path"),
+        }
+    }
+
+    async fn read(&self, words: &[&str]) -> anyhow::Result<String> {
         let [command, options @ .., path] = words else { anyhow::bail!("{COMMANDS}, with a path") };
         let has = |option: &str| options.contains(&option);
         let known: &[&str] = match *command {
             "ls" => &["-R", "-s", "-w"],
             "get" => &["-s", "-w"],
-            "stat" => &["-w"],
-            other => anyhow::bail!("{other}: {COMMANDS}"),
+            _ => &["-w"],
         };
         if let Some(unknown) = options.iter().find(|option| !known.contains(option)) {
             anyhow::bail!("{command}: {unknown} is unknown");
@@ -141,18 +163,52 @@ impl Tree {
         if let Some(names) = names.as_ref().filter(|_| has("-R")) {
             return Ok(names.join("\n"));
         }
-        let node = match names.is_none() || has("-s") {
-            true => Some(self.node(path).await?),
+        let listed = names.map(|names| format!("[{}]", names.join(", ")));
+        let content = match *command {
+            "get" => match self.node(path).await?.json {
+                // As ZooKeeper's shell shows a node without data.
+                empty if empty.is_empty() => Some("null".to_owned()),
+                json => Some(json),
+            },
+            _ => None,
+        };
+        let stat = match *command == "stat" || has("-s") {
+            true => Some(self.stat(path).await?),
             false => None,
         };
-        let listed = names.map(|names| format!("[{}]", names.join(", ")));
-        let content = node.as_ref().filter(|_| *command == "get").map(|node| match node.json.as_str() {
-            // As ZooKeeper's shell shows a node without data.
-            "" => "null".to_owned(),
-            json => json.to_owned(),
-        });
-        let stat = node.as_ref().filter(|_| *command == "stat" || has("-s")).map(stat);
         Ok([listed, content, stat].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+    }
+
+    async fn stat(&self, path: &str) -> Result<String, SessionError> {
+        let mut session = Session::open(&self.addresses, self.timeout).await?;
+        let found = session.stat(path).await;
+        session.close().await;
+        found.map(|found| stat(&found))
+    }
+
+    /// The writes of Kafka's old tools, as far as the coordinators do them.
+    async fn write(&self, words: &[&str]) -> anyhow::Result<String> {
+        let (command, path, data) = match words {
+            ["create", path] => ("create", *path, String::new()),
+            [command @ ("create" | "set"), path, data @ ..] if !data.is_empty() => (*command, *path, data.join(" ")),
+            [command @ ("delete" | "deleteall"), path] => (*command, *path, String::new()),
+            _ => anyhow::bail!("create PATH [DATA], set PATH DATA, delete PATH, deleteall PATH"),
+        };
+        if !path.starts_with('/') {
+            anyhow::bail!("{command}: {path} is no path, which begins with /, and options are not known");
+        }
+        let below = match command {
+            "deleteall" => self.names(path, true).await?,
+            _ => Vec::new(),
+        };
+        let mut session = Session::open(&self.addresses, self.timeout).await?;
+        let done = match command {
+            "create" => session.create(path, data.as_bytes()).await.map(|()| format!("Created {path}")),
+            "set" => session.set(path, data.as_bytes()).await.map(|()| String::new()),
+            _ => delete(&mut session, path, below).await.map(|()| String::new()),
+        };
+        session.close().await;
+        Ok(done?)
     }
 
     async fn names(&self, path: &str, recursive: bool) -> anyhow::Result<Vec<String>> {
@@ -174,11 +230,45 @@ fn failed(path: &str, error: CallError) -> anyhow::Error {
     if error.is_not_found() { anyhow::anyhow!("Node does not exist: {path}") } else { error.into() }
 }
 
-fn stat(node: &Node) -> String {
-    format!(
-        "cZxid = {:#x}\nmZxid = {:#x}\ndataVersion = {}\nnumChildren = {}",
-        node.created_revision, node.modified_revision, node.version, node.children
-    )
+/// The node and those below, the deepest first.
+async fn delete(session: &mut Session, path: &str, mut below: Vec<String>) -> Result<(), SessionError> {
+    below.retain(|name| name != path);
+    below.sort_by_key(|name| std::cmp::Reverse(name.matches('/').count()));
+    for name in &below {
+        session.delete(name).await?;
+    }
+    session.delete(path).await
+}
+
+/// As ZooKeeper's shell shows it.
+fn stat(stat: &Stat) -> String {
+    [
+        format!("cZxid = {:#x}", stat.czxid),
+        format!("ctime = {}", date(stat.ctime_ms)),
+        format!("mZxid = {:#x}", stat.mzxid),
+        format!("mtime = {}", date(stat.mtime_ms)),
+        format!("pZxid = {:#x}", stat.pzxid),
+        format!("cversion = {}", stat.cversion),
+        format!("dataVersion = {}", stat.version),
+        format!("aclVersion = {}", stat.acl_version),
+        format!("ephemeralOwner = {:#x}", stat.ephemeral_owner),
+        format!("dataLength = {}", stat.data_length),
+        format!("numChildren = {}", stat.children),
+    ]
+    .join("\n")
+}
+
+/// `Sun Nov 29 20:00:00 UTC 2026`: as Java writes a date.
+fn date(ms: i64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = u64::try_from(ms).unwrap_or(0) / 1_000;
+    let days = seconds / 86_400;
+    let (year, month, day) = civil(days);
+    let of_week = usize::try_from(days % 7).ok().and_then(|at| DAYS.get(at)).unwrap_or(&"");
+    let of_year = usize::try_from(month - 1).ok().and_then(|at| MONTHS.get(at)).unwrap_or(&"");
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{of_week} {of_year} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}")
 }
 
 #[cfg(test)]
@@ -211,13 +301,39 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_answered_is_named() {
         let client = AdminClient::new(&["127.0.0.1:1"]).expect("an address");
-        let tree = Tree { client, timeout: Duration::from_millis(1) };
+        let tree = Tree { client, addresses: vec!["127.0.0.1:1".to_owned()], timeout: Duration::from_millis(1) };
         for (command, expected) in [
-            (&["create", "/a"][..], "create: only ls, get and stat are answered"),
-            (&["ls"], "only ls, get and stat are answered, with a path"),
+            (&["frobnicate", "/a"][..], "Command not found: Command not found frobnicate"),
+            (&["ls"], "ls, get, stat, create, set, delete and deleteall are known, with a path"),
+            (&["set", "/a"], "create PATH [DATA], set PATH DATA, delete PATH, deleteall PATH"),
+            (&["create", "-e", "/a"], "create: -e is no path, which begins with /, and options are not known"),
             (&["get", "-R", "/"], "get: -R is unknown"),
         ] {
             assert_eq!(tree.answer(command).await.expect_err("refused").to_string(), expected);
         }
+    }
+
+    #[test]
+    fn nodes_are_told_as_by_zookeepers_shell() {
+        assert_eq!(
+            (date(0), date(1_795_982_400_000)),
+            ("Thu Jan 01 00:00:00 UTC 1970".to_owned(), "Sun Nov 29 20:00:00 UTC 2026".to_owned())
+        );
+        let found = Stat {
+            czxid: 16,
+            mzxid: 17,
+            ctime_ms: 0,
+            mtime_ms: 0,
+            version: 1,
+            cversion: 2,
+            acl_version: 0,
+            ephemeral_owner: 5,
+            data_length: 3,
+            children: 4,
+            pzxid: 18,
+        };
+        let told = stat(&found);
+        assert!(told.starts_with("cZxid = 0x10\nctime = Thu Jan 01 00:00:00 UTC 1970\nmZxid = 0x11\n"), "{told}");
+        assert!(told.ends_with("ephemeralOwner = 0x5\ndataLength = 3\nnumChildren = 4"), "{told}");
     }
 }

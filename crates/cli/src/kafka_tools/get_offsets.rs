@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ottla_model::{Offset, PartitionId, TimestampMs};
+use ottla_model::{Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 use regex_lite::Regex;
 
 use super::options::{OptionSpec, Options, flag, value};
@@ -161,24 +161,25 @@ async fn offsets(plan: Plan) -> Result<(), ToolError> {
     let kafka = Kafka::connect(&plan.bootstrap).await?;
     let topics = kafka.client().list_topics().await.map_err(KafkaError::from)?;
     let topics = topics.into_iter().filter(|topic| !(plan.without_internal && topic.is_internal));
-    let mut wanted: Vec<(String, PartitionId)> = topics
-        .flat_map(|topic| topic.partitions.into_keys().map(move |partition| (topic.name.clone(), partition)))
-        .filter(|(topic, partition)| plan.rules.iter().any(|rule| rule.has(topic, *partition)))
+    let mut wanted: Vec<TopicPartition> = topics
+        .filter_map(|topic| Some((TopicName::new(&topic.name).ok()?, topic.partitions)))
+        .flat_map(|(name, all)| all.into_keys().map(move |partition| TopicPartition::new(name.clone(), partition)))
+        .filter(|at| plan.rules.iter().any(|rule| rule.has(at.topic.as_str(), at.partition)))
         .collect();
     if wanted.is_empty() {
         let message = "Could not match any topic-partitions with the specified filters";
         return Err(ToolError::Argument(message.to_owned()));
     }
     // As texts: Kafka's tool has t-10 before t-2.
-    wanted.sort_by_key(|(topic, partition)| format!("{topic}-{partition}"));
-    for (topic, partition) in wanted {
-        match kafka.client().list_offsets(&topic, partition, plan.time).await {
+    wanted.sort_by_key(ToString::to_string);
+    let mut found = kafka.client().list_offsets_of(&wanted, plan.time).await;
+    for (at, found) in wanted.iter().filter_map(|at| found.remove_entry(at)) {
+        match found {
             Ok(found) if found.offset == Offset::UNKNOWN => {}
-            Ok(found) => out!("{topic}:{partition}:{}", found.offset),
+            Ok(found) => out!("{}:{}:{}", at.topic, at.partition, found.offset),
             Err(error) => {
-                let error = KafkaError::from(error);
-                let shown = super::exceptions::shown(&error);
-                err!("Skip getting offsets for topic-partition {topic}-{partition} due to error: {shown}");
+                let shown = super::exceptions::shown(&KafkaError::from(error));
+                err!("Skip getting offsets for topic-partition {at} due to error: {shown}");
             }
         }
     }

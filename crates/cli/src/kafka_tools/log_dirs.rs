@@ -8,7 +8,7 @@ use ottla_model::BrokerId;
 
 use super::json::Json;
 use super::options::{OptionSpec, Options, flag, value};
-use super::{ToolError, bootstrap, exceptions, run_tool};
+use super::{ToolError, exceptions, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -61,7 +61,8 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
-    let bootstrap = bootstrap(options)?.to_owned();
+    // Here --broker-list names ids.
+    let bootstrap = options.required("bootstrap-server")?.to_owned();
     if !options.has("describe") {
         return Err(super::options::OptionsError::Missing("describe").into());
     }
@@ -122,6 +123,15 @@ mod tests {
 
     use super::*;
     use crate::sample_partitions::at;
+
+    #[test]
+    fn a_list_of_brokers_is_no_address() {
+        let planned = |line: &str| crate::kafka_tools::planned(SPECS, line, plan);
+        let told = planned("--describe --broker-list 7").err().unwrap_or_default();
+        assert!(told.contains("bootstrap-server"), "{told}");
+        let plan = planned("--describe --broker-list 7 --bootstrap-server k:9092").expect("a plan");
+        assert_eq!((plan.bootstrap.as_str(), plan.brokers), ("k:9092", BTreeSet::from([BrokerId(7)])));
+    }
 
     #[test]
     fn directories_are_shown_as_kafkas_tool_shows_them() {

@@ -144,6 +144,15 @@ impl Layout {
         self.dir.join(SIZE_FILE).exists()
     }
 
+    /// The cluster that was started in `dir`.
+    pub fn existing(dir: &Path) -> Result<Self> {
+        let layout = Self::open(dir, None, None)?;
+        if !layout.exists() {
+            bail!("there is no local cluster in {}: ottla local start makes one, --dir names another", dir.display());
+        }
+        Ok(layout)
+    }
+
     /// Creates the directory and stores the number of members.
     pub fn save(&self) -> Result<()> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
@@ -322,6 +331,15 @@ mod tests {
 
     fn layout() -> Layout {
         Layout { dir: "/x/data".into(), coordinators: 3, brokers: 3, security: None }
+    }
+
+    #[test]
+    fn a_folder_without_a_cluster_says_so() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let refused = Layout::existing(folder.path()).map_err(|error| error.to_string());
+        assert!(refused.is_err_and(|text| text.contains("there is no local cluster")));
+        Layout::open(folder.path(), Some(1), Some(1)).and_then(|layout| layout.save()).expect("saved");
+        assert!(Layout::existing(folder.path()).is_ok());
     }
 
     #[test]

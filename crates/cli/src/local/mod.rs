@@ -79,9 +79,9 @@ pub async fn run(command: LocalCommand) -> Result<()> {
             start::start(&layout, &names).await
         }
         LocalCommand::Stop { at, names } => stop::stop(&Layout::open(&at.dir, None, None)?, &names).await,
-        LocalCommand::Status { at, measure } => status::status(&Layout::open(&at.dir, None, None)?, measure).await,
+        LocalCommand::Status { at, measure } => status::status(&Layout::existing(&at.dir)?, measure).await,
         LocalCommand::Logs { at, names, lines, follow } => {
-            logs::logs(&Layout::open(&at.dir, None, None)?, &names, lines, follow).await
+            logs::logs(&Layout::existing(&at.dir)?, &names, lines, follow).await
         }
     }
 }

@@ -23,8 +23,7 @@ pub fn run(arguments: &ExplainArguments) -> Result<()> {
         .collect();
     if let Some(coordinator) = &node.coordinator {
         out!("coordinator:");
-        let why = |name: &str| known::coordinator_unread(name).map(str::to_owned);
-        show(&lines(&coordinator.config.properties, arguments.all, why));
+        show(&lines(&coordinator.config.properties, arguments.all, why_coordinator));
         show(&unused(&variables, COORDINATOR_FAMILIES));
     }
     if let Some(broker) = &node.broker {
@@ -36,7 +35,7 @@ pub fn run(arguments: &ExplainArguments) -> Result<()> {
         out!("  # listens on {}", texts(&config.listeners));
         out!("  # tells clients {}", texts(&config.advertised_listeners));
         out!("  # other brokers use {}", config.inter_broker_listener);
-        show(&lines(&config.properties, arguments.all, |name| known::unread(name).map(|why| why.to_string())));
+        show(&lines(&config.properties, arguments.all, why_broker));
         show(&unused(&variables, BROKER_FAMILIES));
     }
     let warnings = [node.coordinator.map(|loaded| loaded.warnings), node.broker.map(|loaded| loaded.warnings)];
@@ -44,6 +43,19 @@ pub fn run(arguments: &ExplainArguments) -> Result<()> {
         err!("warning: {warning}");
     }
     Ok(())
+}
+
+const UNKNOWN: &str = "it is unknown";
+
+/// Why a broker does not use a property.
+fn why_broker(name: &str) -> Option<String> {
+    known::unread(name).map(|why| why.to_string()).or_else(|| (!known::broker_knows(name)).then(|| UNKNOWN.to_owned()))
+}
+
+/// Why a coordinator does not use a property.
+fn why_coordinator(name: &str) -> Option<String> {
+    let why = known::coordinator_unread(name).or_else(|| (!known::coordinator_knows(name)).then_some(UNKNOWN));
+    why.map(str::to_owned)
 }
 
 fn show(lines: &[String]) {
@@ -83,15 +95,17 @@ mod tests {
             ("KAFKA_BACKGROUND_THREADS", "4"),
             ("KAFKA_SSL_KEY_PASSWORD", "hunter2"),
             ("KAFKA_HEAP_OPTS", "-Xmx1G"),
+            ("KAFKA_NUM_IO_THREDS", "4"),
         ];
         let sources = Sources::of_environment(variables);
         let defaults = NodeDefaults { log_dir: "/l".into(), coordinator_dir: "/c".into() };
         let node = Node::load(Service::Broker, &sources, &defaults).expect("usable");
         let properties = node.broker.expect("a broker").config.properties;
-        let lines = lines(&properties, false, |name| known::unread(name).map(|why| why.to_string()));
+        let lines = lines(&properties, false, why_broker);
         let text = lines.join("\n");
         assert!(text.contains("background.threads=4  (KAFKA_BACKGROUND_THREADS; not used: the number of"), "{text}");
         assert!(text.contains("coordinator.connect=z:2181  (KAFKA_ZOOKEEPER_CONNECT)"), "{text}");
+        assert!(text.contains("num.io.threds=4  (KAFKA_NUM_IO_THREDS; not used: it is unknown)"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
         let unused = unused(&sources.environment, BROKER_FAMILIES);
         assert_eq!(unused, ["# KAFKA_HEAP_OPTS is not used: for a Java process"]);

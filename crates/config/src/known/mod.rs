@@ -143,7 +143,8 @@ const BROKER_QUIET_PREFIXES: &[&str] = &[
 /// Names that the listener rules read (Kafka before 1.0, and its images).
 const BROKER_LEGACY: &[&str] = &["host.name", "port", "advertised.host.name", "advertised.port"];
 
-pub(crate) fn broker_knows(name: &str) -> bool {
+/// Whether a broker knows a property, if only to say that it has no effect.
+pub fn broker_knows(name: &str) -> bool {
     broker_config(name).is_some()
         || BROKER_ALIASES.iter().any(|(alias, _)| *alias == name)
         || BROKER_LEGACY.contains(&name)
@@ -251,7 +252,8 @@ pub fn coordinator_unread(name: &str) -> Option<&'static str> {
     COORDINATOR_QUIET.contains(&name).then_some("it is for ZooKeeper")
 }
 
-pub(crate) fn coordinator_knows(name: &str) -> bool {
+/// As [`broker_knows`], of a coordinator.
+pub fn coordinator_knows(name: &str) -> bool {
     COORDINATOR_CONFIGS.iter().any(|(known, _)| *known == name)
         || COORDINATOR_ALIASES.iter().any(|(alias, _)| *alias == name)
         || COORDINATOR_QUIET.contains(&name)

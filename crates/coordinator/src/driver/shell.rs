@@ -219,8 +219,13 @@ impl Sink for Shell {
             }
             Output::Published(view) => self.view.set(view),
             Output::Watch { watcher, update } => {
-                if self.watchers.get(&watcher).is_some_and(|updates| !updates.send(update)) {
-                    tracing::warn!("a watcher is too slow, or gone: its stream ends");
+                let unsent = self.watchers.get(&watcher).filter(|updates| !updates.send(update));
+                if let Some(updates) = unsent {
+                    match updates.is_closed() {
+                        // A broker that stopped, a tool that ended.
+                        true => tracing::debug!("a watcher is gone"),
+                        false => tracing::warn!("a watcher is too slow: its stream ends"),
+                    }
                     self.watchers.remove(&watcher);
                     self.events.push(Event::WatchClosed(watcher));
                 }

@@ -59,7 +59,10 @@ impl Controller {
     pub(super) fn stream_closed(&mut self, stream: StreamId) {
         let Some(broker) = self.liveness.stream_closed(stream) else { return };
         if self.liveness.session(broker).is_some_and(|session| session.is_leaving) {
-            self.fence(broker, "it has shut down");
+            // Nothing that anybody has to look after.
+            if let Some(text) = self.remove_broker(broker, "it has shut down") {
+                self.note(text);
+            }
         }
     }
 
@@ -78,13 +81,21 @@ impl Controller {
         }
     }
 
-    /// Removes the broker from the tree, and from as many partitions as fit into one transaction; the rest follows.
+    /// A broker that is not there any more, or must not be.
     pub(super) fn fence(&mut self, broker: BrokerId, reason: &str) {
+        if let Some(text) = self.remove_broker(broker, reason) {
+            self.warn(text);
+        }
+    }
+
+    /// Removes the broker from the tree, and from as many partitions as fit into one transaction; the rest follows.
+    /// The line to log; none if it is being removed already.
+    fn remove_broker(&mut self, broker: BrokerId, reason: &str) -> Option<String> {
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
         // The session is of the committed registration. Its fencing may be in flight already, and with it the next
         // incarnation's registration, which has done nothing yet to be fenced for.
-        let Some(epoch) = self.liveness.session(broker).map(|session| session.epoch) else { return };
-        let Some(registration) = ahead.broker(broker).filter(|broker| broker.epoch == epoch).cloned() else { return };
+        let epoch = self.liveness.session(broker)?.epoch;
+        let registration = ahead.broker(broker).filter(|broker| broker.epoch == epoch).cloned()?;
         let mut draft = Draft::default();
         draft.delete(tree, nodes::broker::path(broker));
         // A session that was never ready led nothing and joined no ISR, and the broker may not know of it (the response
@@ -117,10 +128,10 @@ impl Controller {
             self.work.push(progress);
         }
         self.end_shutdowns_of(broker);
-        self.warn(format!(
+        Some(format!(
             "broker {broker} (epoch {}, incarnation {}) is fenced: {reason}",
             registration.epoch, registration.incarnation
-        ));
+        ))
     }
 
     /// `/controller` names this broker from now on, or none.

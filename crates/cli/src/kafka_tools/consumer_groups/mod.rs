@@ -8,7 +8,7 @@ mod list;
 mod partitions;
 mod reset;
 
-pub use partitions::{LATEST, Named, offset_at};
+pub use partitions::{LATEST, Named};
 pub use reset::{Offsets, Scenario, commit as commit_offsets, plan as plan_offsets};
 
 use std::process::ExitCode;

@@ -73,6 +73,18 @@ pub async fn run(arguments: &[String]) -> ExitCode {
     .await
 }
 
+/// What is wrong with a line for this tool: of `ottla dump`, which tells it in its own form.
+pub fn check(arguments: &[String]) -> Result<(), ToolError> {
+    if arguments.is_empty() {
+        return Ok(());
+    }
+    let options = Options::parse(SPECS, arguments)?;
+    if options.has("help") || options.has("version") {
+        return Ok(());
+    }
+    plan(&options).map(drop)
+}
+
 fn plan(options: &Options) -> Result<Plan, ToolError> {
     let files = options.required("files")?;
     let is_of_records = ["offsets-decoder", "transaction-log-decoder", "key-decoder-class", "value-decoder-class"]

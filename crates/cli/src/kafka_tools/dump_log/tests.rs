@@ -62,4 +62,9 @@ fn command_lines_are_checked() {
     assert!(refused("--files x --cluster-metadata-decoder").contains("cluster-metadata-decoder is not supported"));
     assert!(refused("--files x --value-decoder-class org.example.Avro").contains("org.example.Avro"));
     assert!(refused("--files x --max-bytes many").contains("Cannot parse"));
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let told = check(&words("--nosuch")).map_err(|error| error.to_string());
+    assert_eq!(told, Err("nosuch is not a recognized option".to_owned()));
+    assert!(check(&words("--print-data-log")).is_err() && check(&words("--files x")).is_ok());
+    assert!(check(&[]).is_ok() && check(&words("--help")).is_ok());
 }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
-use super::producer_stats::Stats;
+use super::producer_stats::{Stats, Summary};
 use super::{NO_METRICS, Pace, producer_settings, spread};
 use crate::kafka::{Connecting, Kafka};
 use crate::kafka_tools::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, value};
@@ -209,7 +209,10 @@ async fn measure(plan: Plan) -> Result<(), ToolError> {
         }
         true
     };
-    let (sent, ()) = tokio::join!(producer.run_reporting(&mut records, report), generate(&plan, sender));
+    let (sent, ()) = tokio::join!(
+        producer.run_reporting(&mut records, report),
+        generate(&plan.payload, plan.records, plan.throughput, sender)
+    );
     sent.map_err(|error| ToolError::Argument(error.to_string()))?;
     out!("{}", stats.total_line(now_ms()));
     if let Some(mut steady) = steady {
@@ -218,13 +221,55 @@ async fn measure(plan: Plan) -> Result<(), ToolError> {
     Ok(())
 }
 
+/// What `ottla bench` writes.
+pub struct Load {
+    pub topic: String,
+    pub settings: Settings,
+    pub records: u64,
+    pub record_bytes: usize,
+    /// Records a second; negative: as many as go.
+    pub throughput: f64,
+}
+
+/// Writes records of random letters as this tool does, and says nothing meanwhile. The first error ends it.
+pub async fn write(kafka: &Kafka, load: &Load) -> Result<Summary, ToolError> {
+    let producer = Producer::open(kafka, &load.topic, load.settings.clone()).await?;
+    let (sender, records) = mpsc::channel(QUEUE_RECORDS);
+    let mut stats = Stats::new(load.records, i64::MAX, false, now_ms());
+    let mut failed = None;
+    let report = |sent: Sent| {
+        if let Err(error) = sent.result {
+            failed = Some(error);
+            return false;
+        }
+        let now = now_ms();
+        for record in &sent.records {
+            let latency_ms = record.timestamp.map_or(0, |began| u32::try_from(now - began.0).unwrap_or(0));
+            stats.record(latency_ms, record.value.as_ref().map_or(0, Bytes::len) as u64, now);
+        }
+        true
+    };
+    let payload = Payload::Random(load.record_bytes);
+    // Whoever takes no more records ends the making of them.
+    let writing = async {
+        let mut records = records;
+        producer.run_reporting(&mut records, report).await
+    };
+    let (sent, ()) = tokio::join!(writing, generate(&payload, load.records, load.throughput, sender));
+    sent.map_err(|error| ToolError::Argument(error.to_string()))?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(stats.summary(now_ms())),
+    }
+}
+
 /// Makes the records; the channel ends with them.
-async fn generate(plan: &Plan, sender: mpsc::Sender<Outgoing>) {
+async fn generate(payload: &Payload, records: u64, throughput: f64, sender: mpsc::Sender<Outgoing>) {
     // As Kafka's tool: the same records in every run.
     let mut random = StdRng::seed_from_u64(0);
-    let pace = Pace::new(plan.throughput);
-    for number in 0..plan.records {
-        let value = Some(plan.payload.next(number, &mut random));
+    let pace = Pace::new(throughput);
+    for number in 0..records {
+        let value = Some(payload.next(number, &mut random));
         let record = Outgoing { value, timestamp: Some(TimestampMs(now_ms())), ..Outgoing::default() };
         if sender.send(record).await.is_err() {
             return;

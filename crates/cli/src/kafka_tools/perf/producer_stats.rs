@@ -31,6 +31,18 @@ impl Counts {
     }
 }
 
+/// What all records came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    pub records: u64,
+    pub records_per_s: f64,
+    pub mib_per_s: f64,
+    pub latency_avg_ms: f64,
+    pub latency_max_ms: u32,
+    /// The 50th, 95th, 99th and 99.9th.
+    pub latency_percentiles_ms: [u32; 4],
+}
+
 pub struct Stats {
     began_ms: i64,
     window_began_ms: i64,
@@ -98,26 +110,36 @@ impl Stats {
         )
     }
 
-    pub fn total_line(&mut self, now_ms: i64) -> String {
-        let (records, megabytes, average) = self.total.rates(now_ms - self.began_ms);
+    /// What was counted until now.
+    pub fn summary(&mut self, now_ms: i64) -> Summary {
+        let (records_per_s, mib_per_s, latency_avg_ms) = self.total.rates(now_ms - self.began_ms);
         self.latencies.sort_unstable();
         let at = |share: f64| {
             let index = (share * self.latencies.len() as f64) as usize;
             self.latencies.get(index).copied().unwrap_or(0)
         };
+        Summary {
+            records: self.total.records,
+            records_per_s,
+            mib_per_s,
+            latency_avg_ms,
+            latency_max_ms: self.total.latency_max_ms,
+            latency_percentiles_ms: [at(0.5), at(0.95), at(0.99), at(0.999)],
+        }
+    }
+
+    pub fn total_line(&mut self, now_ms: i64) -> String {
+        let total = self.summary(now_ms);
+        let [p50, p95, p99, p999] = total.latency_percentiles_ms;
         format!(
             "{}{} records sent, {} records/sec ({} MB/sec), {} ms avg latency, {} ms max latency, \
-             {} ms 50th, {} ms 95th, {} ms 99th, {} ms 99.9th.",
-            self.total.records,
+             {p50} ms 50th, {p95} ms 95th, {p99} ms 99th, {p999} ms 99.9th.",
+            total.records,
             if self.is_steady_state { " steady state" } else { "" },
-            decimal(records, 6),
-            decimal(megabytes, 2),
-            decimal(average, 2),
-            decimal(f64::from(self.total.latency_max_ms), 2),
-            at(0.5),
-            at(0.95),
-            at(0.99),
-            at(0.999)
+            decimal(total.records_per_s, 6),
+            decimal(total.mib_per_s, 2),
+            decimal(total.latency_avg_ms, 2),
+            decimal(f64::from(total.latency_max_ms), 2),
         )
     }
 }

@@ -168,9 +168,9 @@ pub fn errors(ask: &mut impl Ask, api: Api, names: &Names) -> Result<Vec<i16>> {
             let of_leader = ask.ask(4, &AddPartitionsToTxnRequest::default().with_transactions(vec![transaction]))?;
             let of_partition = of_leader
                 .results_by_transaction
-                .first()
-                .map_or(0, |one| one.topic_results[0].results_by_partition[0].partition_error_code);
-            vec![of_client, of_leader.error_code, of_partition]
+                .iter()
+                .map(|one| one.topic_results[0].results_by_partition[0].partition_error_code);
+            [of_client, of_leader.error_code].into_iter().chain(of_partition).collect()
         }
         Api::AddOffsetsToTxn => {
             vec![ask.ask(3, &AddOffsetsToTxnRequest::default().with_transactional_id(x))?.error_code]

@@ -159,7 +159,7 @@ where
     }
     // A tool that is told to use TLS or SASL must not go on without.
     let planned =
-        client_properties(&options, &["command-config", zookeeper::TLS_FILE], &[]).and_then(|_| plan(&options));
+        client_properties(&options, &["command-config", "zk-tls-config-file"], &[]).and_then(|_| plan(&options));
     match planned {
         Ok(plan) => execute(plan).await,
         Err(error) => refuse_options(&error, specs),

@@ -37,9 +37,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// with `_FILE` after it, names the file.
 const SECRET_VARIABLES: [&str; 2] = ["KAFKA_CLUSTER_SECRET", "COORDINATOR_CLUSTER_SECRET"];
 
-/// Names a file with `zookeeper.ssl.*`.
-pub const TLS_FILE: &str = "zk-tls-config-file";
-
 /// Whether the line names coordinators. It cannot name brokers as well, and options that only old tools had stand only
 /// beside `--zookeeper`.
 pub fn is_asked_for(options: &Options) -> Result<bool, ToolError> {
@@ -69,7 +66,7 @@ impl Quorum {
     /// None without `--zookeeper`.
     pub fn of(options: &Options) -> Result<Option<Self>, ToolError> {
         let Some(coordinators) = options.get("zookeeper") else { return Ok(None) };
-        client_properties(options, &[TLS_FILE], &[])?;
+        client_properties(options, &["zk-tls-config-file"], &[])?;
         Self::at(coordinators).map(Some)
     }
 

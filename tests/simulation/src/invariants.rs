@@ -456,10 +456,11 @@ impl Invariants {
                 violated!("partition {}: {promise:?} was acknowledged, and {found:?} is there", id.partition);
             }
         }
-        // Idempotent producers: every sequence once, in order.
+        // Idempotent producers: every sequence once, in order. A follower that starts behind deleted records does not
+        // know their producers, and as a leader takes whatever they send first (KIP-360): seed 172.
         let mut sequences = BTreeMap::new();
         let with_sequence = |record: &RecordId| record.producer.0 >= 0 && record.sequence >= 0;
-        for (offset, record) in content.iter().filter(|(_, record)| with_sequence(record)) {
+        for (offset, record) in content.iter_from(kept).filter(|(_, record)| with_sequence(record)) {
             if let Some(last) = sequences.insert((record.producer, record.producer_epoch), record.sequence)
                 && ottla_replication::producer_state::last_sequence(last, 1) != record.sequence
             {

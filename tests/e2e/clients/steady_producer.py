@@ -65,11 +65,11 @@ consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enab
 
 
 def end_of(p):
-    """This call of librdkafka does not try again when a leader has just changed."""
-    deadline = time.monotonic() + 30
+    """This call of librdkafka does not try again when a leader has just changed; it may wait for one broker only."""
+    deadline = time.monotonic() + 90
     while True:
         try:
-            return consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30)[1]
+            return consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 5)[1]
         except KafkaException:
             if time.monotonic() > deadline:
                 raise

@@ -114,7 +114,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/partition/leader_side.rs", "search.run()", "without the lock, by run_blocking"),
     ("replica-manager/src/partition/retention_side.rs", "search.run()", "without the lock, a job of the I/O thread"),
     ("replica-manager/src/partition/follower_side.rs", "work.run()", "the flush, a job of the directory's I/O thread"),
-    ("broker/src/coordinators/hosted_partition.rs", "records.read(", "the load of a state, on a blocking thread"),
+    ("broker/src/coordinators/partition_handle.rs", "records.read(", "the load of a state, on a blocking thread"),
     ("replica-manager/src/manager/moves.rs", "copy.append(", "the thread of a move, of its copy"),
     ("replica-manager/src/manager/moves.rs", "copy.cut_to(", "the thread of a move, of its copy"),
     ("replica-manager/src/manager/moves.rs", "copy.start_at(", "the thread of a move, of its copy"),

@@ -1,5 +1,6 @@
 //! Requests by hand.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 
@@ -7,7 +8,7 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::PATIENCE;
 use ottla_e2e::{clients, wait};
-use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TimestampMs};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, FindCoordinatorRequest, TopicName};
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
@@ -76,9 +77,15 @@ pub fn produce_frame(topic: &str, partitions: impl Iterator<Item = i32>) -> Resu
 
 /// Produces and returns whether every partition has taken its batch.
 pub fn produced(stream: &mut TcpStream, frame: &[u8]) -> Result<bool> {
+    Ok(refusals(stream, frame)?.is_empty())
+}
+
+/// Produces and returns the errors of the partitions that have not taken their batch.
+pub fn refusals(stream: &mut TcpStream, frame: &[u8]) -> Result<BTreeSet<ErrorCode>> {
     let response = call(stream, frame)?;
     let (_, response) = produce::decode_response(PRODUCE_VERSION, &response)?;
-    Ok(response.topics.iter().flat_map(|topic| &topic.partitions).all(|partition| partition.error.is_ok()))
+    let errors = response.topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.error);
+    Ok(errors.filter(|error| !error.is_ok()).collect())
 }
 
 pub fn create_topic(address: SocketAddr, name: &str, partitions: i32, replicas: i16) -> Result<()> {

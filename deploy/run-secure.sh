@@ -23,15 +23,17 @@ for user in alice bob; do
   password=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')
   "$bin"/kafka-configs --bootstrap-server "$brokers" --command-config "$admin" --alter --entity-type users \
     --entity-name "$user" --add-config "SCRAM-SHA-512=[password=$password]"
+  module=org.apache.kafka.common.security.scram.ScramLoginModule
   (umask 077; printf '%s\n' "security.protocol=SASL_SSL" "sasl.mechanism=SCRAM-SHA-512" \
-    "sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username=\"$user\" password=\"$password\";" \
+    "sasl.jaas.config=$module required username=\"$user\" password=\"$password\";" \
     "ssl.truststore.type=PEM" "ssl.truststore.location=$(cd "$certificates" && pwd)/ca.pem" > "$data/$user.properties")
 done
 "$bin"/kafka-acls --bootstrap-server "$brokers" --command-config "$admin" --add --allow-principal User:alice \
   --producer --consumer --topic my-topic --group '*'
 
 step "alice writes two records, and reads them"
-"$ottla" produce my-topic --bootstrap-server "$brokers" --command-config "$data/alice.properties" <<< $'hello\nthis is alice'
+printf '%s\n' hello "this is alice" |
+  "$ottla" produce my-topic --bootstrap-server "$brokers" --command-config "$data/alice.properties"
 "$ottla" consume my-topic --from-beginning --exit-at-end --bootstrap-server "$brokers" \
   --command-config "$data/alice.properties"
 

@@ -5,7 +5,8 @@
 //! - `quorums`: the cluster at the root and those of chroots. `member`: this coordinator's part in one of them.
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
 //! - [`peers`]: the streams to the other members. [`service`]: the gRPC services.
-//! - `listener`, `stream`: the ports; `certificates`: TLS; `access`: roles; `four_letter_words`, `zookeeper`: what else the client port speaks.
+//! - `listener`, `stream`: the ports; `certificates`: TLS; `access`: roles; `four_letter_words`, `zookeeper`: what else
+//!   the client port speaks.
 //! - [`offline`]: what is done to a data directory without running the coordinator.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!

@@ -9,8 +9,8 @@
 //! - `apply`: committed entries → tree, image, store, watchers, controller. When the log is compacted.
 //! - [`watchers`]: the history, and the updates of a watcher from a revision.
 //! - [`members`]: who belongs to the quorum, and where; `members_change`: how the leader changes it.
-//! - [`first_start`]: how an empty disk comes to vote. [`identity`]: what coordinators tell each other of themselves, and
-//!   what follows; [`opinions`]: when members are believed that a disk is the wrong one.
+//! - [`first_start`]: how an empty disk comes to vote. [`identity`]: what coordinators tell each other of themselves,
+//!   and what follows; [`opinions`]: when members are believed that a disk is the wrong one.
 //! - [`disks`]: checks which disk may act for which coordinator. [`snapshot`]: the tree as a snapshot's data.
 //! - [`store`]: the storage trait. [`event`]: inputs and outputs.
 //!

@@ -251,8 +251,10 @@ fn deployments_of_other_images_come_up() -> Result<()> {
     Ok(())
 }
 
-/// The helper of Testcontainers that removes containers is an image of a registry; these tests remove their own.
-const WITHOUT_RYUK: (&str, &str) = ("TESTCONTAINERS_RYUK_DISABLED", "true");
+/// The helper of Testcontainers that removes containers is an image of a registry; these tests remove their own. A
+/// machine that is a container itself is not asked for its gateway: the ports are published here.
+const TESTCONTAINERS: [(&str, &str); 2] =
+    [("TESTCONTAINERS_RYUK_DISABLED", "true"), ("TESTCONTAINERS_HOST_OVERRIDE", "localhost")];
 
 /// The images with a tag that the modules of Testcontainers compare with versions of Confluent's image.
 struct ConfluentTag(String);
@@ -282,8 +284,7 @@ fn testcontainers_of_python_start_the_image_where_they_would_start_kafka() -> Re
         return Ok(());
     }
     let image = ConfluentTag::new(6)?;
-    let (name, value) = WITHOUT_RYUK;
-    run(python_script("testcontainers_kafka.py", &[&image.broker()]).env(name, value)).map(drop)
+    run(python_script("testcontainers_kafka.py", &[&image.broker()]).envs(TESTCONTAINERS)).map(drop)
 }
 
 #[test]
@@ -297,10 +298,9 @@ fn testcontainers_of_java_start_the_image_where_they_would_start_kafka() -> Resu
     };
     let image = ConfluentTag::new(7)?;
     let source = clients::script("Testcontainers.java");
-    let (name, value) = WITHOUT_RYUK;
     let mut command = Command::new("java");
     command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
-    command.arg(format!("{}/*", jars.display())).arg(source).arg(image.broker()).env(name, value);
+    command.arg(format!("{}/*", jars.display())).arg(source).arg(image.broker()).envs(TESTCONTAINERS);
     let out = run(&mut command)?;
     ensure!(out == "apache\nconfluent\nolder\nolder, KRaft\n", "{out}");
     Ok(())
@@ -317,9 +317,8 @@ fn testcontainers_of_go_start_the_image_where_they_would_start_kafka() -> Result
         return Ok(());
     };
     let image = ConfluentTag::new(8)?;
-    let (name, value) = WITHOUT_RYUK;
     let mut command = Command::new(program);
-    command.arg(image.broker()).env(name, value).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(image.broker()).envs(TESTCONTAINERS).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut container = command.spawn()?;
     let mut bootstrap = String::new();
     let out = container.stdout.take().context("its output")?;

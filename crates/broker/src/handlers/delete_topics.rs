@@ -81,8 +81,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     throttled(answer, Api::DeleteTopics, version, wait)
 }
 
-/// Without the topics that are named both by name and by id. As in Kafka one answer tells of both, and only to those who
-/// may delete the topic: it shows which id the name has.
+/// Without the topics that are named both by name and by id. As in Kafka one answer tells of both, and only to those
+/// who may delete the topic: it shows which id the name has.
 fn without_both(image: &Image, topics: Vec<TopicRef>, responses: &mut Vec<DeletableTopicResult>) -> Vec<TopicRef> {
     let text = "The provided topic name maps to an ID that was already supplied.";
     let refusal = Refusal::new(ErrorCode::InvalidRequest, text);

@@ -1,5 +1,5 @@
-//! A session with a coordinator in ZooKeeper's protocol: what its admin API does not tell of a node, and the writes that
-//! tools of a ZooKeeper-era Kafka do.
+//! A session with a coordinator in ZooKeeper's protocol: what its admin API does not tell of a node, and the writes
+//! that tools of a ZooKeeper-era Kafka do.
 
 use std::io;
 use std::time::Duration;

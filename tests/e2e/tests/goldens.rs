@@ -1,7 +1,8 @@
-//! The commands of `goldens/commands.txt`: what Kafka 4.3's own tools said at a Kafka 4.3 (`goldens/kafka-4.3.jsonl`) is
-//! said by our tools at an Ottla, by our tools at a Kafka, and by Kafka's tools at an Ottla.
+//! The commands of `goldens/commands.txt`: what Kafka 4.3's own tools said at a Kafka 4.3 (`goldens/kafka-4.3.jsonl`)
+//! is said by our tools at an Ottla, by our tools at a Kafka, and by Kafka's tools at an Ottla.
 //!
-//! A JVM for each command takes minutes: `make crossed` runs Kafka's tools. To record Kafka's answers anew: `make goldens`.
+//! A JVM for each command takes minutes: `make crossed` runs Kafka's tools. To record Kafka's answers anew:
+//! `make goldens`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

@@ -173,6 +173,10 @@ pub struct CertifiedClient {
     pub names: Vec<String>,
 }
 
+/// The certificate of a connection's client, for each of its calls.
+#[derive(Clone)]
+pub struct ClientInfo(pub Option<Arc<CertifiedClient>>);
+
 /// The rules of one coordinator.
 pub struct Access {
     secret: Option<ClusterSecret>,

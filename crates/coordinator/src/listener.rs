@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::access::CertifiedClient;
+use crate::access::{CertifiedClient, ClientInfo};
 use crate::four_letter_words::Words;
 use crate::stream::{FIRST_BYTES, Stream};
 use crate::zookeeper::ZooKeeper;
@@ -250,10 +250,6 @@ async fn tell(stream: &mut Stream, answer: &str) -> io::Result<()> {
     while stream.read(&mut said).await? > 0 {}
     Ok(())
 }
-
-/// The certificate of a connection's client, for each of its calls.
-#[derive(Clone)]
-pub struct ClientInfo(pub Option<Arc<CertifiedClient>>);
 
 /// A connection that reads as ended once the coordinator stops. Otherwise the server would wait for open streams to
 /// end, while the other side keeps sending to a stopped coordinator.

@@ -49,11 +49,13 @@ const PREFIXED: i8 = 4;
 const USERS: [&str; 7] = ["none", "allow", "deny", "prefixed", "wildcard", "elsewhere", ADMINISTRATOR];
 /// They take away what other requests ask for.
 const LAST: [Api; 2] = [Api::DeleteGroups, Api::DeleteTopics];
-/// A coordinator is being loaded, or a transaction of the moment before is being ended.
-const PASSING: [ErrorCode; 4] = [
+/// A coordinator is being loaded, a leader does not know of itself yet, or a transaction of the moment before is being
+/// ended.
+const PASSING: [ErrorCode; 5] = [
     ErrorCode::CoordinatorLoadInProgress,
     ErrorCode::CoordinatorNotAvailable,
     ErrorCode::NotCoordinator,
+    ErrorCode::NotLeaderOrFollower,
     ErrorCode::ConcurrentTransactions,
 ];
 const TRIES_MAX: usize = 30;

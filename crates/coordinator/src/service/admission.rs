@@ -19,8 +19,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::ADMIN_REQUEST_BYTES_MAX;
-use crate::access::{self, Access, Role};
-use crate::listener::ClientInfo;
+use crate::access::{self, Access, ClientInfo, Role};
 
 const ADMIN: &str = "/ottla.admin.v1.Admin/";
 const DECIDE: &str = "/ottla.cluster.v1.Cluster/Decide";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::{Cluster, Node, clients, wait};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use rustix::process::Signal;
 
 const RECORDS: u32 = 4_000;
@@ -98,7 +98,18 @@ fn a_replication_factor_goes_up_and_down_under_a_writer() -> Result<()> {
 /// Broker 3 stands still: what it is to take waits, and is cancelled.
 #[test]
 fn a_reassignment_that_cannot_go_on_is_cancelled() -> Result<()> {
-    let cluster = Cluster::start()?;
+    let mut cluster = Cluster::prepare(&ClusterOptions::default())?;
+    for node in cluster.nodes().into_iter().filter(|node| *node != Node::Broker(3)) {
+        cluster.spawn(node)?;
+    }
+    // Tools ask the controller, which is the first broker that registers: not the one that stops.
+    wait::until_ok("broker 1 lives", || {
+        let ids = clients::broker_ids(cluster.broker_address(1))?;
+        ensure!(ids.contains(&1) || ids.contains(&2), "{ids:?}");
+        Ok(())
+    })?;
+    cluster.spawn(Node::Broker(3))?;
+    cluster.wait_ready()?;
     let at = cluster.bootstrap();
     tool(&at, "kafka-topics", &["--create", "--topic", "kept", "--replica-assignment", "1:2"])?;
     let target = file(&cluster, "kept", &[&[3, 1]])?;

@@ -140,31 +140,6 @@ pub fn role_of_entity(entity: &ConfigEntity) -> Role {
     }
 }
 
-/// The broker in whose name a request is.
-fn broker_of(request: &Request) -> Option<BrokerId> {
-    match request {
-        Request::Register(register) => Some(register.broker),
-        Request::AlterPartitions(alter) => Some(alter.broker),
-        Request::ResignLeadership(resign) => Some(resign.broker),
-        Request::ControlledShutdown(shutdown) => Some(shutdown.broker),
-        Request::AllocateProducerIds(allocate) => Some(allocate.broker),
-        Request::Once(_, request) | Request::Proved(_, request) => broker_of(request),
-        Request::CreateTopics(_)
-        | Request::DeleteTopics(_)
-        | Request::CreatePartitions(_)
-        | Request::AlterConfigs(_)
-        | Request::AdmitCoordinator(_)
-        | Request::SetMember(_)
-        | Request::ChangeQuorum(_)
-        | Request::UnregisterBroker(_)
-        | Request::ElectLeaders(_)
-        | Request::CreateAcls(_)
-        | Request::DeleteAcls(_)
-        | Request::AlterReassignments(_)
-        | Request::AlterDelegationToken(_) => None,
-    }
-}
-
 /// What a client's certificate says of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertifiedClient {
@@ -299,7 +274,7 @@ impl Caller {
     /// Refuses a request that the caller may not have decided.
     pub fn check_request(&self, request: &Request) -> Result<(), Status> {
         self.check(role_of(request), request.name())?;
-        match broker_of(request) {
+        match request.broker() {
             Some(broker) => self.check_broker(broker),
             None => Ok(()),
         }

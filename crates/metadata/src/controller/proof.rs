@@ -13,6 +13,31 @@ impl Request {
     pub fn is_in_own_name(&self) -> bool {
         sender(self).is_some()
     }
+
+    /// The broker in whose name this is; none if anybody may send it.
+    pub fn broker(&self) -> Option<BrokerId> {
+        match self {
+            Self::Register(register) => Some(register.broker),
+            Self::AlterPartitions(alter) => Some(alter.broker),
+            Self::ResignLeadership(resign) => Some(resign.broker),
+            Self::ControlledShutdown(shutdown) => Some(shutdown.broker),
+            Self::AllocateProducerIds(allocate) => Some(allocate.broker),
+            Self::Once(_, request) | Self::Proved(_, request) => request.broker(),
+            Self::CreateTopics(_)
+            | Self::DeleteTopics(_)
+            | Self::CreatePartitions(_)
+            | Self::AlterConfigs(_)
+            | Self::AdmitCoordinator(_)
+            | Self::SetMember(_)
+            | Self::ChangeQuorum(_)
+            | Self::UnregisterBroker(_)
+            | Self::ElectLeaders(_)
+            | Self::CreateAcls(_)
+            | Self::DeleteAcls(_)
+            | Self::AlterReassignments(_)
+            | Self::AlterDelegationToken(_) => None,
+        }
+    }
 }
 
 /// In whose name a request is.
@@ -23,29 +48,12 @@ enum Sender {
     Registered(BrokerId),
 }
 
-/// None: anybody may send it.
+/// None: anybody may send it. A request that is wrapped is asked about without its wrapping.
 fn sender(request: &Request) -> Option<Sender> {
     match request {
         Request::Register(register) => Some(Sender::Incarnation(register.incarnation)),
-        Request::AlterPartitions(alter) => Some(Sender::Registered(alter.broker)),
-        Request::ResignLeadership(resign) => Some(Sender::Registered(resign.broker)),
-        Request::ControlledShutdown(shutdown) => Some(Sender::Registered(shutdown.broker)),
-        Request::AllocateProducerIds(allocate) => Some(Sender::Registered(allocate.broker)),
-        Request::CreateTopics(_)
-        | Request::DeleteTopics(_)
-        | Request::CreatePartitions(_)
-        | Request::AlterConfigs(_)
-        | Request::AdmitCoordinator(_)
-        | Request::SetMember(_)
-        | Request::ChangeQuorum(_)
-        | Request::UnregisterBroker(_)
-        | Request::ElectLeaders(_)
-        | Request::CreateAcls(_)
-        | Request::DeleteAcls(_)
-        | Request::AlterReassignments(_)
-        | Request::AlterDelegationToken(_)
-        | Request::Once(..)
-        | Request::Proved(..) => None,
+        Request::Once(..) | Request::Proved(..) => None,
+        request => request.broker().map(Sender::Registered),
     }
 }
 

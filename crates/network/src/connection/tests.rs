@@ -158,20 +158,20 @@ impl Service for Recorder {
     }
 }
 
+/// A service, and the gate that is open to it.
+fn opened<S: Service<Identity = ()> + Default>() -> (Arc<S>, Arc<ConnectionShared<S>>) {
+    let budget = FrameBudget::new(1 << 20);
+    let shared = ConnectionShared::new(Arc::default(), metrics(), FRAME_BYTES_MAX, budget, responses(), None);
+    let service = Arc::new(S::default());
+    shared.gate.open(service.clone());
+    (service, Arc::new(shared))
+}
+
 /// The whole way, with frames that arrive in one piece: writes, reads between them, and a read behind a Produce that
 /// waits for its replicas.
 #[tokio::test]
 async fn writes_of_one_connection_are_carried_out_one_after_another() {
-    let shared = Arc::new(ConnectionShared::<Recorder>::new(
-        Arc::default(),
-        metrics(),
-        FRAME_BYTES_MAX,
-        FrameBudget::new(1 << 20),
-        responses(),
-        None,
-    ));
-    let service = Arc::new(Recorder::default());
-    shared.gate.open(service.clone());
+    let (service, shared) = opened::<Recorder>();
     let (mut client, task) = connect(&shared).await;
     let sent = [
         Api::OffsetCommit,
@@ -269,16 +269,7 @@ impl Service for Holder {
 
 #[tokio::test]
 async fn a_held_request_is_carried_out_before_the_next_one_is_handled() {
-    let shared = Arc::new(ConnectionShared::<Holder>::new(
-        Arc::default(),
-        metrics(),
-        FRAME_BYTES_MAX,
-        FrameBudget::new(1 << 20),
-        responses(),
-        None,
-    ));
-    let service = Arc::new(Holder::default());
-    shared.gate.open(service.clone());
+    let (service, shared) = opened::<Holder>();
     let (mut client, task) = connect(&shared).await;
     for id in 1..=3 {
         client.write_all(&ApiVersionsResponse::encode_request(4, id, None)).await.expect("sent");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use ottla_e2e::clients::{have, python, run, run_script};
-use ottla_e2e::{Cluster, ClusterOptions};
+use ottla_e2e::{Cluster, ClusterOptions, wait};
 use ottla_test_support::skipped;
 
 fn small() -> Result<Cluster> {
@@ -76,7 +76,10 @@ fn grpcurl_works_bare() -> Result<()> {
     }
     let described = grpcurl(&[at, "describe", "ottla.admin.v1.Admin.ListTopics"])?;
     ensure!(described.contains("The topics by name"), "{described}");
-    let health = grpcurl(&[at, "ottla.admin.v1.Admin/ClusterHealth"])?;
-    ensure!(health.contains("\"health\": \"HEALTH_OK\""), "{health}");
-    Ok(())
+    // The leader counts only members and brokers that it has heard since its election.
+    wait::until_ok("the cluster is healthy", || {
+        let health = grpcurl(&[at, "ottla.admin.v1.Admin/ClusterHealth"])?;
+        ensure!(health.contains("\"health\": \"HEALTH_OK\""), "{health}");
+        Ok(())
+    })
 }

@@ -148,7 +148,8 @@ impl Quorum {
         for _ in 0..10 {
             for from in 0..MEMBERS {
                 for message in std::mem::take(&mut self.wants[from].sent) {
-                    let to = message.to.0 as usize - 1;
+                    // Only a known member has a connection: a spoilt configuration may name others.
+                    let Some(to) = (0..MEMBERS).find(|member| id_of(*member) == message.to) else { continue };
                     if message.is_snapshot() {
                         self.step(from, Event::SnapshotSent { to: message.to, sent: true });
                     }

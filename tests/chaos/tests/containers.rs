@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use ottla_chaos::SteadyProducer;
-use ottla_e2e::cluster::free_ports;
 use ottla_e2e::containers::{Deployment, docker, has_compose, make_images};
+use ottla_test_support::free_ports;
 
 const NODES: &[&str] = &["kafka-1", "kafka-2", "kafka-3", "coordinator-1", "coordinator-2", "coordinator-3"];
 const KAFKA_PORTS: &[&str] = &["KAFKA_PORT_1", "KAFKA_PORT_2", "KAFKA_PORT_3"];

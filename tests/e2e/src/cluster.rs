@@ -10,6 +10,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ottla_test_support::free_ports;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use tempfile::TempDir;
 
@@ -94,13 +95,6 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         bail!("{} is not there: run `make build` first", path.display());
     }
     Ok(path)
-}
-
-/// Ports that were free a moment ago. Held together until all are known, so that no two are the same.
-pub fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<std::io::Result<_>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 struct Member {

@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clients;
-use crate::cluster::{free_ports, listens};
+use crate::cluster::listens;
 use crate::wait;
+use ottla_test_support::free_ports;
 
 /// The folder with the jars of Kafka 3.9's broker (`OTTLA_KAFKA_BROKER_JARS`); reports a skipped test if there is none.
 pub fn broker_jars() -> Option<PathBuf> {

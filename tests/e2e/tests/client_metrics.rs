@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::cluster::free_ports;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
+use ottla_test_support::free_ports;
 
 /// A broker that serves its metrics.
 struct Pushed {

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::clients::{self, python_script, run};
-use ottla_e2e::cluster::free_ports;
 use ottla_e2e::containers::{Check, Deployment, docker, has_compose, has_engine, make_images};
+use ottla_test_support::free_ports;
 
 /// Removes everything that the test made, on success and failure.
 struct Cleanup {

@@ -6,8 +6,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Result, ensure};
-use ottla_e2e::cluster::{free_ports, run_to_end};
+use ottla_e2e::cluster::run_to_end;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_test_support::free_ports;
 
 type Environment = BTreeMap<String, String>;
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use ottla_e2e::cluster::free_ports;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_test_support::free_ports;
 
 fn monitoring(file: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "../../deploy/monitoring", file].iter().collect()

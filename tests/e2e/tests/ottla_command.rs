@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::cluster::{binary, free_ports};
+use ottla_e2e::cluster::binary;
 use ottla_e2e::{Cluster, ClusterOptions};
+use ottla_test_support::free_ports;
 use serde_json::{Value, json};
 
 /// Below the minute for which tools wait for brokers that may come.

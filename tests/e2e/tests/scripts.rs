@@ -6,8 +6,9 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use ottla_e2e::clients::run;
-use ottla_e2e::cluster::{binary, free_ports};
+use ottla_e2e::cluster::binary;
 use ottla_e2e::wait;
+use ottla_test_support::free_ports;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A script by its name, as a link of that name would call it.

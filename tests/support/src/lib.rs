@@ -1,4 +1,5 @@
-//! Helpers of all tests: the seeds that a test runs, files that are generated, and the report of a skipped test.
+//! Helpers of all tests: the seeds that a test runs, free ports, files that are generated, and the report of a skipped
+//! test.
 //!
 //! Variables of the environment, the same for every seeded test:
 //!
@@ -7,11 +8,15 @@
 //! - `OTTLA_WRITE_DOCS=1` writes generated files anew, instead of comparing them;
 //! - `OTTLA_SKIPPED=file` collects the tests that were skipped; `make test` prints them at its end.
 
+mod ports;
+
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+pub use ports::free_ports;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -61,6 +61,10 @@ impl std::fmt::Display for Json {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => value.fmt(f),
             Self::Number(number) => number.fmt(f),
+            // A number in JSON is finite: Kafka's tools quote the others (a rate of no time at all).
+            Self::Double(number) if !number.is_finite() => {
+                write!(f, "\"{}\"", super::deserializer::java_double(*number))
+            }
             Self::Double(number) => f.write_str(&super::deserializer::java_double(*number)),
             Self::Text(text) => write_text(f, text),
             Self::Array(values) => {
@@ -113,5 +117,11 @@ mod tests {
             ("yes", true.into()),
         ]);
         assert_eq!(value.to_string(), r#"{"b":"x\"\\\n\u0001é","a":[1,2],"none":null,"rate":1.5,"yes":true}"#);
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_quoted() {
+        let value: Json = [f64::INFINITY, f64::NAN].into_iter().map(Json::Double).collect();
+        assert_eq!(value.to_string(), r#"["Infinity","NaN"]"#);
     }
 }

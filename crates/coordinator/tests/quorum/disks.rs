@@ -4,7 +4,8 @@ use ottla_coordinator::Coordinator;
 use ottla_model::{BrokerId, Revision};
 use ottla_rpc::{ClusterClient, WatchUpdate};
 
-use crate::harness::{PATIENCE, Quorum, TestBroker, create_topic, free_ports, until_revision};
+use crate::harness::{PATIENCE, Quorum, TestBroker, create_topic, until_revision};
+use ottla_test_support::free_ports;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_restart_from_their_disks() {
@@ -117,7 +118,7 @@ async fn nothing_uses_the_disk_once_a_coordinator_is_gone() {
         }
         // Its port may not be free yet.
         let mut config = quorum.config(1, quorum.disks[&1].path(), None);
-        config.client_port = Some(free_ports(1)[0]);
+        config.client_port = Some(free_ports(1).expect("a free port")[0]);
         if let Err(error) = Coordinator::bind(config).await {
             panic!("round {round}: {error}");
         }

@@ -1,7 +1,6 @@
 //! Coordinators of this process and the brokers and clients that talk to them.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use ottla_metadata::image::{Endpoint, LeaderSettings};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
 use ottla_rpc::admin::{QuorumStatusRequest, QuorumStatusResponse};
 use ottla_rpc::{AdminClient, ChannelSecurity, ClusterClient, WatchStream, WatchUpdate};
+use ottla_test_support::free_ports;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -38,15 +38,10 @@ pub struct Quorum {
     pub security: ChannelSecurity,
 }
 
-pub fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
-}
-
 impl Quorum {
     pub fn new(members: usize) -> Self {
         Self {
-            ports: free_ports(members),
+            ports: free_ports(members).expect("free ports"),
             disks: BTreeMap::new(),
             processes: BTreeMap::new(),
             flags: Vec::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::cluster::{PATIENCE, free_ports};
+use ottla_e2e::cluster::PATIENCE;
 use ottla_e2e::{Cluster, Node, clients, wait};
 use ottla_model::{Offset, PartitionId};
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -18,6 +18,7 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchRequest, FetchTopic};
+use ottla_test_support::free_ports;
 
 use crate::good::{Good, commit_frame};
 use crate::wire::{

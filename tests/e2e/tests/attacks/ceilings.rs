@@ -9,13 +9,13 @@ use std::ops::Range;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::cluster::free_ports;
 use ottla_e2e::{Cluster, ClusterOptions, Node, wait};
 use ottla_model::{LeaderEpoch, Offset, PartitionId};
 use ottla_protocol::kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, GroupId, MetadataRequest, TopicName};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
 use ottla_protocol::messages::produce;
+use ottla_test_support::free_ports;
 
 use crate::good::{GOOD, Good};
 use crate::wire::{PRODUCE_VERSION, await_coordinator, call, connect, create_topic, frame, produce_frame, text};

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::cluster::free_ports;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -26,6 +25,7 @@ use ottla_protocol::kafka_protocol::messages::{
     DeleteRecordsRequest, DescribeConfigsRequest, DescribeGroupsRequest, GroupId, ListOffsetsRequest, MetadataRequest,
     OffsetFetchRequest, TopicName,
 };
+use ottla_test_support::free_ports;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use good::{GOOD, Good};

@@ -15,10 +15,13 @@
 //! - [`found`]: the logs that were found at the start; [`opening`]: how a replica gets its log;
 //! - [`hosting`]: the decision about a log that was found at the start, and about a replica without one;
 //! - [`moving`]: how a replica gets from one log directory to another;
+//! - [`checkpointing`]: when checkpoints are written; [`closing`]: how the directories are left at the end;
 //! - [`resignation`]: when a replica asks the quorum to remove it from ISR and ELR;
 //! - [`upkeep`]: what is done about a log directory whose disk fails, fills or does not answer.
 
 pub mod ack_waiters;
+pub mod checkpointing;
+pub mod closing;
 pub mod effects;
 pub mod following;
 pub mod found;
@@ -35,6 +38,8 @@ pub mod rules;
 pub mod upkeep;
 
 pub use ack_waiters::{Ack, AckWaiters};
+pub use checkpointing::{CheckpointIntervals, CheckpointSchedule, DueCheckpoints, take_flushed, write_checkpoints};
+pub use closing::{ClosedReplicas, Shutdown};
 pub use effects::{Effects, FollowerEffects, Truncated};
 pub use found::{FoundLog, OpeningContext, ReopeningPause, open_log};
 pub use hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};

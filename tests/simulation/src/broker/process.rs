@@ -11,7 +11,9 @@ use ottla_metadata::{Answer, Delta, Image, Request};
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, Offset, TimestampMs, TopicIdPartition,
 };
-use ottla_partition::{Decided, DirectoryWatch, Effects, IsrProposals, Replicas, eligible_epoch};
+use ottla_partition::{
+    CheckpointIntervals, CheckpointSchedule, Decided, DirectoryWatch, Effects, IsrProposals, Replicas, eligible_epoch,
+};
 use ottla_replication::IsrOutcome;
 use ottla_storage::env::FaultyEnv;
 use ottla_storage::{DiskFault, LastRun, LogDirs};
@@ -31,8 +33,12 @@ use crate::network::NodeId;
 use crate::outbox::{Members, Outbox};
 use crate::random::Random;
 
-/// How often high watermarks and log starts are written down. Kafka: 5 s.
-pub(super) const CHECKPOINT_MS: u64 = 2_000;
+/// How often high watermarks, recovery points and log starts are written down. Kafka: 5 s, and 60 s.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the system writes some logs back.
+const WRITE_BACK_MS: u64 = 2_000;
+/// Of a hundred logs, so many then.
+const WRITE_BACK_PERCENT: u32 = 30;
 
 /// For all attempts of a request to the quorum: as the broker has it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,7 +93,10 @@ pub(super) struct Process {
     pub parked: Vec<ParkedFetch>,
     pub calls: BTreeMap<CallId, PendingCall>,
     next_call: u64,
-    checkpoint_at: MonotonicMs,
+    pub checkpoints: CheckpointSchedule,
+    /// Some high watermark, since they were written down.
+    pub high_watermarks_moved: bool,
+    write_back_at: MonotonicMs,
     /// All leaders are ticked.
     round_at: MonotonicMs,
     /// ISR changes that leaders propose, and leaders that want to be ticked before that.
@@ -104,6 +113,7 @@ impl Process {
         session: Session,
         link: QuorumLink,
         mut random: Random,
+        now: MonotonicMs,
     ) -> Self {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
@@ -141,7 +151,16 @@ impl Process {
             parked: Vec::new(),
             calls: BTreeMap::new(),
             next_call,
-            checkpoint_at: MonotonicMs(0),
+            checkpoints: CheckpointSchedule::new(
+                now,
+                CheckpointIntervals {
+                    high_watermark: CHECKPOINT_INTERVAL,
+                    recovery_point: CHECKPOINT_INTERVAL,
+                    log_start: CHECKPOINT_INTERVAL,
+                },
+            ),
+            high_watermarks_moved: false,
+            write_back_at: now,
             round_at: MonotonicMs(0),
             proposals: IsrProposals::with_rules(rules),
             produces: BTreeMap::new(),
@@ -168,10 +187,11 @@ impl Process {
         self.tick_calls(now, out);
         self.tick_leaders(now, out);
         self.time_out_produces(now, out);
-        if now >= self.checkpoint_at {
-            self.checkpoint_at = MonotonicMs(now.0 + CHECKPOINT_MS);
-            self.write_checkpoints(now, out);
+        if now >= self.write_back_at {
+            self.write_back_at = MonotonicMs(now.0 + WRITE_BACK_MS);
+            self.sync(now, WRITE_BACK_PERCENT, out);
         }
+        self.write_due_checkpoints(now, out);
         self.step_moves(now, wall, out);
         self.end_turn(now, wall, out);
     }
@@ -274,6 +294,7 @@ impl Process {
         }
         if let Some(high_watermark) = effects.high_watermark {
             replica.publish(high_watermark, out);
+            self.high_watermarks_moved = true;
         }
         if effects.appended || effects.changed || effects.high_watermark.is_some() {
             self.fetch_sessions.changed(id);

@@ -347,15 +347,18 @@ impl Process {
     }
 
     /// DeleteRecords up to a part of the way to the high watermark.
-    pub fn delete_records(&mut self, id: TopicIdPartition, percent: u64, out: &mut Outbox) {
+    pub fn delete_records(&mut self, now: MonotonicMs, id: TopicIdPartition, percent: u64, out: &mut Outbox) {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let is_held_up = self.is_held_up(id);
         let Some(replica) = self.replicas.get_mut(&id).filter(|_| !is_held_up) else { return };
         let span = replica.high_watermark().distance_from(replica.log_start()) * percent / 100;
         let to = replica.log_start() + i64::try_from(span).unwrap_or(0);
-        if let Ok((effects, _)) = replica.core.delete_records(to, || Waiter::Deletion, &brokers) {
+        if let Ok((effects, has_moved)) = replica.core.delete_records(to, || Waiter::Deletion, &brokers) {
             out.note(format_args!("{} starts at {to} from now on", replica.name));
+            if has_moved {
+                self.checkpoints.log_start_moved(now);
+            }
             self.execute(id, effects, out);
         }
     }

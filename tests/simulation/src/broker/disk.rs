@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, TimestampMs, TopicIdPartition};
 use ottla_partition::{
-    ClosedReplicas, DirectoryLook, Impairment, OpeningContext, Shutdown, WATCH_INTERVAL, least_used, open_log,
+    ClosedReplicas, DirectoryLook, Errand, Impairment, OpeningContext, Shutdown, WATCH_INTERVAL, least_used, open_log,
     places_to_give_up, take_flushed, write_checkpoints,
 };
 use ottla_storage::env::FaultyEnv;
@@ -180,8 +180,8 @@ impl Process {
     fn leave_failed(&mut self, number: usize, out: &mut Outbox) {
         self.log_dirs.distrust_registration();
         for id in self.replicas_in(number) {
-            if self.is_held_up(id) {
-                // The next look finds it.
+            if self.when_held(id, Errand::Image).is_some() {
+                // A thread of the service waits for the lock; here the next look finds it.
                 continue;
             }
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
@@ -289,12 +289,8 @@ impl Process {
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
             let Some(log) = replica.core.log_mut() else { continue };
             match log.flush_work().map(FlushWork::run) {
-                None => {}
-                Some(Ok(done)) => {
-                    if take_flushed(log, done, now) {
-                        self.checkpoints.segment_flushed(now);
-                    }
-                }
+                Some(Ok(done)) if take_flushed(log, done, now) => self.checkpoints.segment_flushed(now),
+                Some(Ok(_)) | None => {}
                 Some(Err(error)) => {
                     let (number, fault) = (replica.directory, replica.core.disk_fault(Some(&error)));
                     self.directory_fault(number, &error, fault, out);

@@ -12,7 +12,8 @@ use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, Offset, TimestampMs, TopicIdPartition,
 };
 use ottla_partition::{
-    CheckpointIntervals, CheckpointSchedule, Decided, DirectoryWatch, Effects, IsrProposals, Replicas, eligible_epoch,
+    CheckpointIntervals, CheckpointSchedule, Decided, DirectoryWatch, Effects, Errand, IsrProposals, Replicas,
+    eligible_epoch,
 };
 use ottla_replication::IsrOutcome;
 use ottla_storage::env::FaultyEnv;
@@ -366,17 +367,21 @@ impl Process {
             let half = u64::try_from(self.settings.replica_lag_time_max.as_millis() / 2).unwrap_or(1);
             self.round_at = MonotonicMs(now.0 + half);
             let ids: Vec<_> = self.replicas.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.tick_leader(now, id, out));
+            ids.into_iter().for_each(|id| self.tick_if_free(now, id, Errand::Tick, out));
         }
         while let Some(id) = self.proposals.take_due(now) {
-            self.tick_leader(now, id, out);
+            self.tick_if_free(now, id, Errand::Tick, out);
+        }
+    }
+
+    pub(super) fn tick_if_free(&mut self, now: MonotonicMs, id: TopicIdPartition, errand: Errand, out: &mut Outbox) {
+        match self.when_held(id, errand) {
+            Some(held) => self.wait_or_pass(id, held, |number| Waiting::Tick(id, number)),
+            None => self.tick_leader(now, id, out),
         }
     }
 
     pub(super) fn tick_leader(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
-        if self.is_held_up(id) {
-            return;
-        }
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let effects = replica.core.tick(now, &|broker| eligible_epoch(image, broker));
@@ -430,11 +435,9 @@ impl Process {
 
     fn isr_changes_answered(&mut self, now: MonotonicMs, answer: Option<AlteredPartitions>, out: &mut Outbox) {
         for decided in self.proposals.answered(answer) {
-            match self.replicas.get(&decided.partition).filter(|replica| self.is_held_up(replica.id)) {
-                Some(Replica { directory, number, .. }) => {
-                    let (directory, waiting) = (*directory, Waiting::Decided(*number, decided));
-                    let _ = self.wait_for_disk(directory, waiting);
-                }
+            let id = decided.partition;
+            match self.when_held(id, Errand::IsrDecided) {
+                Some(held) => self.wait_or_pass(id, held, |number| Waiting::Decided(number, decided)),
                 None => self.isr_decided(now, decided, out),
             }
         }

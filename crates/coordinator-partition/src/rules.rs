@@ -7,4 +7,8 @@ pub struct BrokenRules {
     pub serves_before_replicated: bool,
     /// Broken: a log that could not be read once is not read again in the same leader epoch.
     pub gives_up_loading: bool,
+    /// Broken: a request is processed although others wait that came before it.
+    pub requests_overtake: bool,
+    /// Broken: a log that could not be read keeps its place among those that are read.
+    pub failed_loads_keep_places: bool,
 }

@@ -27,22 +27,12 @@ pub async fn identify(shared: &Shared, channel: Channel) -> Result<Identified, S
     identified(ask(shared, channel, Bytes::new()).await?)
 }
 
-/// Asks the coordinator at a member's configured address whether it opened the Raft stream that names it as the sender.
-/// Ids of coordinators and disks are public, but a stranger cannot answer from that address.
-pub async fn confirm_stream(
-    shared: &Shared,
-    address: &str,
-    (id, disk): (CoordinatorId, IncarnationId),
-    token: Bytes,
-) -> Result<(), Status> {
+/// Asks the coordinator at an address who it is, and whether it has opened the Raft stream with this token.
+pub async fn ask_of_stream(shared: &Shared, address: &str, token: Bytes) -> Result<(Identified, bool), Status> {
     let channel = shared.channel(address).map_err(|error| Status::unavailable(error.to_string()))?;
     let answer = ask(shared, channel, token).await?;
     let is_confirmed = answer.stream_confirmed;
-    let found = identified(answer)?;
-    if is_confirmed && (found.id, found.disk) == (id, disk) {
-        return Ok(());
-    }
-    Err(Status::permission_denied(format!("coordinator {id} at {address} says that this stream is not its own")))
+    Ok((identified(answer)?, is_confirmed))
 }
 
 async fn ask(shared: &Shared, channel: Channel, stream_token: Bytes) -> Result<IdentifyResponse, Status> {

@@ -6,12 +6,12 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_consensus::Outgoing;
 use ottla_quorum_node::Event;
 use ottla_quorum_node::identity::Conflict;
+use ottla_quorum_node::peer_link::{StreamEnd, after_end};
 use ottla_rpc::coordinators::describe;
 use ottla_rpc::quorum::RaftFrame;
 use tokio::sync::mpsc;
@@ -29,10 +29,6 @@ use crate::shared::Shared;
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Frames between the queue and the transport: few, so that the queue is where messages wait.
 const FRAMES_IN_TRANSIT_MAX: usize = 8;
-/// Between two attempts to dial.
-const REDIAL_PAUSE: Duration = Duration::from_millis(75);
-/// The pause after a refusal whose cause will not change soon.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a stream ended.
 enum End {
@@ -54,36 +50,30 @@ pub async fn run(
     let mut was_connected = false;
     loop {
         let end = connect(&mut peer, &shared, &driver, &channel, &mut was_connected).await;
-        let mut pause = REDIAL_PAUSE;
-        let said = match end {
+        let was_open = std::mem::take(&mut was_connected);
+        let (redial, said) = match &end {
             End::Stopped => return Ok(()),
-            End::Broken(status) => {
-                if is_refused_connection(&status) {
-                    let _ = driver.send(Event::PeerGone(peer.id)).await;
-                }
-                if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
-                    pause = REFUSED_PAUSE;
-                }
-                describe(&status)
-            }
-            End::Conflict(conflict) if conflict.ends_this_one() => {
-                let _ = fatal.send(conflict.into()).await;
-                return Ok(());
-            }
+            End::Broken(status) => (after_end(peer.id, end_of(status), was_open), describe(status)),
             End::Conflict(conflict) => {
-                pause = REFUSED_PAUSE;
-                conflict.to_string()
+                (after_end(peer.id, StreamEnd::Conflict(conflict), was_open), conflict.to_string())
             }
         };
-        if driver.send(Event::PeerUnreachable(peer.id)).await.is_err() {
-            return Ok(());
+        for event in redial.events {
+            if driver.send(event).await.is_err() {
+                return Ok(());
+            }
         }
-        if was_connected || said != last_said {
+        let Some(pause) = redial.pause else {
+            if let End::Conflict(conflict) = end {
+                let _ = fatal.send(conflict.into()).await;
+            }
+            return Ok(());
+        };
+        if was_open || said != last_said {
             tracing::info!("cannot reach coordinator {} at {}: {said}", peer.id, peer.address);
             last_said = said;
         }
-        // A broken stream is dialled again at once: a refused connection shows quickly that the peer has ended.
-        if !std::mem::take(&mut was_connected) {
+        if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
         forget_queued(&mut peer, &driver).await;
@@ -174,6 +164,14 @@ async fn send(
         if last {
             return Ok(());
         }
+    }
+}
+
+fn end_of(status: &Status) -> StreamEnd<'static> {
+    match status.code() {
+        _ if is_refused_connection(status) => StreamEnd::ConnectionRefused,
+        Code::PermissionDenied | Code::Unauthenticated => StreamEnd::Refused,
+        _ => StreamEnd::Broken,
     }
 }
 

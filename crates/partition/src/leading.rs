@@ -269,6 +269,11 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
     }
 
+    /// Whether an append would write to the log now: then a disk that does not answer holds up its caller.
+    pub fn writes(&self) -> bool {
+        self.leading().is_ok()
+    }
+
     /// As [`Self::leading`], in this very leader epoch.
     pub fn leading_in(&self, epoch: LeaderEpoch) -> Result<(&Leader, &Log<E>), ErrorCode> {
         let (leader, log) = self.leading()?;

@@ -53,11 +53,34 @@ impl MoveError {
         };
         DiskFault::of(cause)
     }
+
+    /// Whether the move goes on some time later: nothing is lost by waiting, because the log goes on where it is.
+    pub fn passes(&self) -> bool {
+        self.fault() != DiskFault::Failed
+    }
 }
 
 /// Whether a replica may move from a directory in this state to one in that.
 pub fn may_move(from: &DirectoryHealth, to: &DirectoryHealth) -> bool {
     !to.is_unusable() && !from.is_failed()
+}
+
+/// What a request to move a replica leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MoveRequest {
+    /// The move that is under way, or waits, is called off.
+    pub calls_off: bool,
+    /// A move to the directory begins.
+    pub begins: bool,
+}
+
+impl MoveRequest {
+    /// A replica in the directory `current` is to be in `to`. `under_way`: where it goes already, unless that was
+    /// called off. A request for where it is calls its move off.
+    pub fn new<D: PartialEq>(to: &D, current: &D, under_way: Option<&D>) -> Self {
+        let is_known = under_way == Some(to);
+        Self { calls_off: under_way.is_some() && !is_known, begins: !is_known && current != to }
+    }
 }
 
 /// What a look at the log leads to.
@@ -196,5 +219,21 @@ impl<E: Env> FutureReplica<E> {
         log.abandon();
         opened.take_over(log);
         Ok(Box::new(opened))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_for_another_directory_takes_the_place_of_the_former_one() {
+        let request = |to, under_way: Option<u32>| MoveRequest::new(&to, &1, under_way.as_ref());
+        let expected = |calls_off, begins| MoveRequest { calls_off, begins };
+        assert_eq!(request(2, None), expected(false, true));
+        assert_eq!(request(2, Some(2)), expected(false, false), "it is on its way");
+        assert_eq!(request(3, Some(2)), expected(true, true));
+        assert_eq!(request(1, Some(2)), expected(true, false), "it stays");
+        assert_eq!(request(1, None), expected(false, false));
     }
 }

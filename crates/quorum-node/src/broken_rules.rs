@@ -20,4 +20,6 @@ pub struct BrokenRules {
     pub one_member_is_believed: bool,
     /// At a first start another list on an empty disk ends a coordinator while others are silent.
     pub other_list_is_final: bool,
+    /// A stream of Raft messages is its sender's because it says so.
+    pub streams_are_not_confirmed: bool,
 }

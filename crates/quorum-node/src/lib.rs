@@ -11,6 +11,8 @@
 //! - [`members`]: who belongs to the quorum, and where; `members_change`: how the leader changes it.
 //! - [`first_start`]: how an empty disk comes to vote. [`identity`]: what coordinators tell each other of themselves,
 //!   and what follows; [`opinions`]: when members are believed that a disk is the wrong one.
+//! - [`stream_admission`]: whose streams of Raft messages are taken. [`peer_link`]: what follows when a stream to
+//!   another coordinator ends.
 //! - [`disks`]: checks which disk may act for which coordinator. [`snapshot`]: the tree as a snapshot's data.
 //! - [`store`]: the storage trait. [`event`]: inputs and outputs.
 //!
@@ -28,9 +30,11 @@ mod members_change;
 mod memory_store;
 pub mod node;
 pub mod opinions;
+pub mod peer_link;
 mod proposals;
 pub mod snapshot;
 pub mod store;
+pub mod stream_admission;
 mod view;
 pub mod watchers;
 
@@ -47,5 +51,6 @@ pub use memory_store::MemoryQuorumStore;
 pub use node::{Node, NodeConfig, NodeError};
 pub use proposals::ProposalError;
 pub use store::{AppliedPlace, QuorumStore};
+pub use stream_admission::{Admission, AdmissionStep, StreamRefused};
 pub use view::View;
 pub use watchers::{Changes, HistoryLimits};

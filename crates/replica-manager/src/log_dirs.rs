@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ottla_config::BrokerConfig;
 use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, TopicPartition};
-use ottla_partition::{AbsentLog, least_used};
+use ottla_partition::{AbsentLog, Shutdown, least_used};
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use ottla_storage::{DirectoryError, LastRun, LogConfig, RealEnv};
 
@@ -197,9 +197,9 @@ impl LogDirs {
         self.opened.distrust_registration();
     }
 
-    /// [`ottla_storage::LogDirs::leave_as_found`].
-    pub fn leave_as_found(&self, last_run: LastRun) -> Result<(), LogDirsError> {
-        Ok(self.opened.leave_as_found(last_run)?)
+    /// [`Shutdown::end`].
+    pub fn end(&self, shutdown: Shutdown) -> Result<(), LogDirsError> {
+        Ok(shutdown.end(&self.opened)?)
     }
 
     /// Where a new partition's log goes.

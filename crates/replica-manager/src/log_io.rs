@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use ottla_partition::MayWait;
 use ottla_storage::DirectoryHealth;
 use parking_lot::Mutex;
 
@@ -42,6 +43,15 @@ pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
+    }
+}
+
+/// Reads that wait for a disk hold up no runtime's other tasks.
+pub struct Blocking;
+
+impl MayWait for Blocking {
+    fn wait_for<T>(&self, read: impl FnOnce() -> T) -> T {
+        run_blocking(read)
     }
 }
 

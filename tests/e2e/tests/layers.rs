@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 /// Each crate of the product, without its prefix, and the crates it may import. A crate that is not listed here has no
@@ -223,12 +223,6 @@ fn the_cores_decide_and_do_not_wait() -> Result<()> {
 /// once.
 const CIRCLE_FILES_MAX: usize = 3;
 
-/// Larger circles, by a file of each, with the number of files that they may have: it only falls.
-const LARGER_CIRCLES: &[(&str, &str, usize)] = &[
-    // A step of a group may end with a group of the other protocol, and a migration reads both.
-    ("group-coordinator", "group", 7),
-];
-
 /// The files of a crate by their modules' paths: `["log_dirs", "opening"]` for `src/log_dirs/opening.rs`.
 type Modules = BTreeMap<Vec<String>, String>;
 
@@ -398,22 +392,14 @@ fn circles(known: &Modules) -> BTreeSet<Vec<String>> {
 
 #[test]
 fn files_of_a_crate_form_no_large_circle() -> Result<()> {
-    let mut larger = LARGER_CIRCLES.to_vec();
     for room in imports()?.keys() {
         let mut known = Modules::new();
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates").join(room).join("src");
         modules(&sources, &[], &mut known)?;
-        for circle in circles(&known).into_iter().filter(|circle| circle.len() > CIRCLE_FILES_MAX) {
-            let is_it = |(of, file, _): &(&str, &str, usize)| of == room && circle.iter().any(|other| other == file);
-            let allowed = larger.iter().position(is_it).map(|at| larger.remove(at).2);
-            ensure!(
-                allowed == Some(circle.len()),
-                "crates/{room}: {} files import each other, and {allowed:?} may: {circle:?}",
-                circle.len()
-            );
+        if let Some(circle) = circles(&known).into_iter().find(|circle| circle.len() > CIRCLE_FILES_MAX) {
+            bail!("crates/{room}: {} files import each other: {circle:?}", circle.len());
         }
     }
-    ensure!(larger.is_empty(), "these circles are open: {larger:?}");
     Ok(())
 }
 

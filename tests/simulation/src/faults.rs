@@ -25,6 +25,8 @@ pub enum Kind {
     ReplaceCoordinator,
     /// Another coordinator is asked to lead.
     TransferQuorum,
+    /// A stranger sends Raft messages in a coordinator's name.
+    ForgeStream,
     FreezeClock,
     SetWallClock,
     /// Some reads, writes and syncs of a broker's disk fail.
@@ -79,6 +81,7 @@ impl Kind {
         Self::ShrinkQuorum,
         Self::ReplaceCoordinator,
         Self::TransferQuorum,
+        Self::ForgeStream,
         Self::FreezeClock,
         Self::SetWallClock,
         Self::DiskErrors,
@@ -114,6 +117,7 @@ impl Kind {
             Self::DiskErrors | Self::ElectPreferred => 3,
             Self::DrainBroker | Self::Rebalance | Self::MoveReplica => 3,
             Self::GrowQuorum | Self::ShrinkQuorum | Self::ReplaceCoordinator | Self::TransferQuorum => 3,
+            Self::ForgeStream => 2,
             Self::CopyLog => 2,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,

@@ -12,6 +12,7 @@
 //!
 //! A failure prints its seed and the line that replays it.
 
+mod at_once;
 pub mod broker;
 pub mod client;
 pub mod clock;

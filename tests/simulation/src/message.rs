@@ -22,21 +22,28 @@ pub struct CallId(pub u64);
 pub enum Message {
     /// Between coordinators.
     Raft {
+        /// The sender's name of the stream.
+        stream: u64,
         disk: IncarnationId,
         bytes: Bytes,
     },
-    /// The receiver ended the stream of the sender's messages.
-    RaftRefused,
+    /// The receiver does not take, or has ended, this stream of the sender's messages.
+    RaftRefused {
+        stream: u64,
+    },
     Identify {
         call: CallId,
         asker: CoordinatorId,
         disk: IncarnationId,
         /// The addresses that the asker knows.
         listed: Vec<String>,
+        /// Whether the asked one has opened this stream to the asker.
+        stream: Option<u64>,
     },
     IdentifyAnswer {
         call: CallId,
         identity: Box<Identified>,
+        stream_confirmed: bool,
     },
 
     // To a coordinator.
@@ -211,7 +218,7 @@ impl Message {
             | Self::BeatAnswer { .. }
             | Self::Watch { .. }
             | Self::WatchEvent { .. }
-            | Self::RaftRefused
+            | Self::RaftRefused { .. }
             | Self::ConnectionLost => Delivery::Ordered,
         }
     }
@@ -219,7 +226,7 @@ impl Message {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Raft { .. } => "raft",
-            Self::RaftRefused => "raft-refused",
+            Self::RaftRefused { .. } => "raft-refused",
             Self::Identify { .. } => "identify",
             Self::IdentifyAnswer { .. } => "identify-answer",
             Self::Cluster { request, .. } => match request.name() {

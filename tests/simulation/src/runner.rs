@@ -372,6 +372,10 @@ impl Run<'_> {
                 let id = self.a_coordinator();
                 self.world.transfer_quorum(id);
             }
+            Kind::ForgeStream => {
+                let id = self.a_coordinator();
+                self.world.forge_stream(id);
+            }
             Kind::FreezeClock => {
                 let node = self.a_server();
                 self.world.freeze_clock(node, outage);

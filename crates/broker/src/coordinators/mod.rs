@@ -3,18 +3,17 @@
 //!
 //! - [`partition_handle`]: one partition's state behind one lock.
 //! - [`partition_handles`]: the partitions of one topic.
-//! - [`pending_answer`]: the answer to a request that was submitted; [`queue`]: requests that wait for the lock.
-//! - [`timer`], [`load_permits`]: what partitions of one topic share.
+//! - [`pending_answer`]: the answer to a request that was submitted; [`handler`]: who waits for it.
+//! - [`timer`]: one for all partitions of a topic.
 //!
 //! `groups` and `transactions` implement [`Coordinator`].
 //!
 //! Locks: partition handle, then partition; a thread that holds a partition's lock never waits for a partition handle.
 
-pub mod load_permits;
+pub mod handler;
 pub mod partition_handle;
 pub mod partition_handles;
 pub mod pending_answer;
-pub mod queue;
 pub mod timer;
 
 use std::collections::BTreeMap;

@@ -3,16 +3,17 @@
 //!
 //! A request, a moved high watermark, a notice or the timer takes the lock, lets the core take the step (which appends
 //! at once, in order) and releases the lock; answers, messages and wake-ups leave after that. A step that writes may
-//! hold the lock until a disk answers. Nobody waits for it then: what comes meanwhile is queued ([`super::queue`]), and
+//! hold the lock until a disk answers. Nobody waits for it then: what comes meanwhile is queued ([`ottla_coordinator_partition::backlog`]), and
 //! the holder does it after it has released the lock.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use ottla_coordinator_partition::{
-    Batch, BatchKind, BrokenRules, CoordinatorPartition, CoordinatorShard, Environment, Event, LoadError, Loaded,
-    Loader, Now, Outputs, PartitionLog,
+    Backlog, Batch, BatchKind, BrokenRules, CoordinatorPartition, CoordinatorShard, Environment, Event, Job, LoadError,
+    LoadQueue, Loaded, Loader, Now, Outputs, PartitionLog, Turn,
 };
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TransactionResult};
 use ottla_replica_manager::clock;
@@ -23,9 +24,8 @@ use ottla_replication::{EndMarker, VerificationGuard, VerificationRequest};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::load_permits::LoadPermits;
+use super::handler::Handler;
 use super::pending_answer::PendingAnswer;
-use super::queue::{Handler, Job, Queue};
 use super::timer::{Ticks, Timer};
 use super::{Coordinator, States};
 
@@ -37,10 +37,13 @@ pub struct Shared<C: Coordinator> {
     pub coordinator: C,
     /// Bytes of a log that are read at a time while loading.
     pub load_buffer_bytes: usize,
-    pub load_permits: LoadPermits,
+    pub loads: Mutex<LoadQueue<PathBuf, Load<C>>>,
     pub data: Handle,
     pub timer: Timer<PartitionHandle<C>>,
 }
+
+/// The log of a partition that is read for the leadership of this epoch.
+pub type Load<C> = (Arc<PartitionHandle<C>>, LeaderEpoch);
 
 type ShardAnswer<C> = <<C as Coordinator>::Shard as CoordinatorShard>::Answer;
 type Message<C> = <<C as Coordinator>::Shard as CoordinatorShard>::Message;
@@ -68,12 +71,10 @@ impl<C: Coordinator> Default for Outbox<C> {
 pub struct PartitionHandle<C: Coordinator> {
     shared: Arc<Shared<C>>,
     partition: Arc<Partition>,
-    /// Something of the following is there for whoever gets the lock next.
+    /// The backlog has something for whoever gets the lock of the core next.
     has_work: AtomicBool,
-    /// The partition's role or high watermark, or the configuration, changed.
-    has_news: AtomicBool,
-    is_due: AtomicBool,
-    queue: Mutex<Queue<C::Shard>>,
+    /// Its lock is a leaf, and is held for moments.
+    backlog: Mutex<Backlog<C::Shard, Handler<ShardAnswer<C>>, VerificationGuard>>,
     /// The core has an older configuration.
     config_changed: AtomicBool,
     core: Mutex<Core<C>>,
@@ -93,7 +94,7 @@ impl<C: Coordinator> Ticks for PartitionHandle<C> {
     }
 
     fn tick(self: &Arc<Self>) {
-        self.is_due.store(true, Ordering::SeqCst);
+        self.backlog.lock().push_tick();
         self.has_work.store(true, Ordering::SeqCst);
         self.poll();
     }
@@ -106,9 +107,7 @@ impl<C: Coordinator> PartitionHandle<C> {
             shared,
             partition,
             has_work: AtomicBool::new(false),
-            has_news: AtomicBool::new(false),
-            is_due: AtomicBool::new(false),
-            queue: Mutex::default(),
+            backlog: Mutex::new(Backlog::new(BrokenRules::default())),
             // The configuration may change before the owner knows of this partition.
             config_changed: AtomicBool::new(true),
             core: Mutex::new(core),
@@ -159,32 +158,26 @@ impl<C: Coordinator> PartitionHandle<C> {
         }
     }
 
-    /// Queues a request. While the directory is known to be stalled, requests are refused, those before this one too:
-    /// nobody knows when the disk answers, and their clients can look for the next coordinator.
+    /// Queues a request, or refuses it and perhaps others.
     fn submit_later(
         self: &Arc<Self>,
         request: Request<C>,
         guard: Option<&VerificationGuard>,
     ) -> PendingAnswer<C::Shard> {
-        if self.partition.directory().health().is_stalled() {
-            let refused = self.queue.lock().take_handlers();
-            refused.into_iter().for_each(|handler| handler.answer(C::Shard::failed(ErrorCode::NotCoordinator)));
-            return PendingAnswer::failed(ErrorCode::NotCoordinator);
+        let is_stalled = self.partition.directory().health().is_stalled();
+        let (handler, receiver) = Handler::new();
+        let refused = self.backlog.lock().push_request(is_stalled, request, guard.cloned(), handler);
+        refused.into_iter().for_each(|(handler, error)| handler.answer(C::Shard::failed(error)));
+        if !is_stalled {
+            self.has_work.store(true, Ordering::SeqCst);
+            self.poll();
         }
-        let queued = self.queue.lock().push_request(request, guard);
-        match queued {
-            Ok(receiver) => {
-                self.has_work.store(true, Ordering::SeqCst);
-                self.poll();
-                PendingAnswer::Waiting(receiver)
-            }
-            Err(error) => PendingAnswer::failed(error),
-        }
+        PendingAnswer::Waiting(receiver)
     }
 
     /// Something happened that concerns the state.
     pub fn notice(self: &Arc<Self>, notice: Notice<C>) {
-        self.queue.lock().push_notice(notice);
+        self.backlog.lock().push_notice(notice);
         self.has_work.store(true, Ordering::SeqCst);
         self.poll();
     }
@@ -234,7 +227,7 @@ impl<C: Coordinator> PartitionHandle<C> {
 
     /// The control thread, which must not wait for a disk, leaves what follows to a thread of the data runtime.
     fn notify(self: &Arc<Self>) {
-        self.has_news.store(true, Ordering::SeqCst);
+        self.backlog.lock().push_poll();
         self.has_work.store(true, Ordering::SeqCst);
         match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
             Ok(RuntimeFlavor::CurrentThread) => self.poll_elsewhere(),
@@ -254,7 +247,7 @@ impl<C: Coordinator> PartitionHandle<C> {
     /// The lock, for a request that comes now. None if others wait before it, or its holder seems to wait for a disk:
     /// of one that is known to be stalled, no request takes the time of a thread that serves other disks.
     fn lock_in_turn(&self) -> Option<MutexGuard<'_, Core<C>>> {
-        if !self.queue.lock().is_empty() {
+        if !self.backlog.lock().is_in_turn() {
             return None;
         }
         match self.partition.directory().health().is_stalled() {
@@ -302,30 +295,29 @@ impl<C: Coordinator> PartitionHandle<C> {
         }
     }
 
-    /// Does what came while others held the lock; of what is queued, the first. The rest is done when the outputs of
-    /// this have left: if the disk stalls again, neither they nor the requests behind wait for it.
+    /// Takes one turn of what came while others held the lock.
     fn do_work(self: &Arc<Self>, core: &mut Core<C>, outbox: &mut Outbox<C>) {
         if !self.has_work.load(Ordering::Relaxed) || !self.has_work.swap(false, Ordering::SeqCst) {
             return;
         }
-        if self.has_news.swap(false, Ordering::SeqCst) {
-            self.step(core, outbox, None, |core, environment| ((), core.poll(environment)));
-        }
-        if self.is_due.swap(false, Ordering::SeqCst) {
-            self.step(core, outbox, None, |core, environment| ((), core.tick(environment)));
-        }
-        let (job, has_more) = self.queue.lock().pop();
+        let Some(Turn { polls, ticks, job, has_more }) = self.backlog.lock().take() else { return };
         if has_more {
             self.has_work.store(true, Ordering::SeqCst);
+        }
+        if polls {
+            self.step(core, outbox, None, |core, environment| ((), core.poll(environment)));
+        }
+        if ticks {
+            self.step(core, outbox, None, |core, environment| ((), core.tick(environment)));
         }
         match job {
             None => {}
             Some(Job::Notice(notice)) => {
                 self.step(core, outbox, None, |core, environment| ((), core.notice(environment, notice)));
             }
-            Some(Job::Request { request, guard, handler }) => {
-                let mut waiting = Some(handler);
-                let answer = self.step(core, outbox, guard.as_ref(), |core, environment| {
+            Some(Job::Request { request, proof, waiter }) => {
+                let mut waiting = Some(waiter);
+                let answer = self.step(core, outbox, proof.as_ref(), |core, environment| {
                     core.request(environment, request, || waiting.take().unwrap_or_else(Handler::gone))
                 });
                 if let (Some(answer), Some(handler)) = (answer, waiting) {
@@ -359,22 +351,37 @@ impl<C: Coordinator> PartitionHandle<C> {
             self.start_loading(epoch);
         }
         if let Some(change) = outputs.timer {
-            self.shared.timer.set(self, change.at, change.instead_of);
+            self.shared.timer.set(self, change);
         }
         result
     }
 
-    /// Reads the log on a thread that may wait for the disk.
+    /// Reads the log when it is its turn.
     fn start_loading(self: &Arc<Self>, epoch: LeaderEpoch) {
-        let (permits, handle) = (self.shared.load_permits.of(self.partition.directory().path()), Arc::clone(self));
-        self.shared.data.spawn(async move {
-            let _permit = permits.acquire_owned().await;
+        let directory = self.partition.directory().path().to_owned();
+        let begins = self.shared.loads.lock().ask(directory.clone(), (Arc::clone(self), epoch));
+        if let Some((handle, epoch)) = begins {
+            handle.load(epoch, directory);
+        }
+    }
+
+    /// Reads the log on a thread that may wait for the disk.
+    fn load(self: Arc<Self>, epoch: LeaderEpoch, directory: PathBuf) {
+        let shared = Arc::clone(&self.shared);
+        shared.data.clone().spawn(async move {
             let loading = tokio::task::spawn_blocking(move || {
-                let result = handle.read_log(epoch);
-                handle.locked(|core, environment| ((), core.loaded(environment, epoch, result)));
+                let result = self.read_log(epoch);
+                let is_loaded = result.is_ok();
+                self.locked(|core, environment| ((), core.loaded(environment, epoch, result)));
+                is_loaded
             });
-            if let Err(error) = loading.await {
+            let is_loaded = loading.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "the {} of a partition cannot be loaded", C::STATE);
+                false
+            });
+            let next = shared.loads.lock().ended(&directory, is_loaded);
+            if let Some((handle, epoch)) = next {
+                handle.load(epoch, directory);
             }
         });
     }

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use ottla_coordinator_partition::CoordinatorShard;
+use ottla_coordinator_partition::{BrokenRules, CoordinatorShard, LOADS_PER_DIRECTORY, LoadQueue};
 use ottla_model::PartitionId;
 use ottla_replica_manager::partition::Partition;
 use ottla_replica_manager::partition::waiters::Watcher;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 
-use super::load_permits::LoadPermits;
 use super::partition_handle::{PartitionHandle, Shared};
 use super::pending_answer::PendingAnswer;
 use super::timer::Timer;
@@ -27,8 +26,8 @@ impl<C: Coordinator> PartitionHandles<C> {
     pub fn new(coordinator: C, load_buffer_bytes: usize, data: &Handle) -> Self {
         let timer = Timer::default();
         data.spawn(timer.clone().run());
-        let load_permits = LoadPermits::default();
-        let shared = Arc::new(Shared { coordinator, load_buffer_bytes, load_permits, data: data.clone(), timer });
+        let loads = Mutex::new(LoadQueue::new(LOADS_PER_DIRECTORY, BrokenRules::default()));
+        let shared = Arc::new(Shared { coordinator, load_buffer_bytes, loads, data: data.clone(), timer });
         Self { shared, partitions: RwLock::default() }
     }
 

@@ -1,10 +1,10 @@
 //! One timer for the coordinators of all partitions of an internal topic: sleeps until the first of them has something
 //! to do.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use ottla_model::{MonotonicMs, PartitionId};
+use ottla_coordinator_partition::{TimerChange, Timers};
+use ottla_model::PartitionId;
 use ottla_replica_manager::clock;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -28,27 +28,19 @@ impl<T> Clone for Timer<T> {
 
 impl<T> Default for Timer<T> {
     fn default() -> Self {
-        Self(Arc::new(Inner { due: Mutex::default(), sooner: Notify::new() }))
+        Self(Arc::new(Inner { timers: Mutex::default(), sooner: Notify::new() }))
     }
 }
 
 struct Inner<T> {
-    due: Mutex<BTreeMap<(MonotonicMs, PartitionId), Weak<T>>>,
+    timers: Mutex<Timers<PartitionId, Weak<T>>>,
     /// The first deadline has changed.
     sooner: Notify,
 }
 
 impl<T: Ticks> Timer<T> {
-    /// Ticks `partition` at `at`, and not at `instead_of` any more.
-    pub fn set(&self, partition: &Arc<T>, at: MonotonicMs, instead_of: Option<MonotonicMs>) {
-        let number = partition.number();
-        let mut due = self.0.due.lock();
-        if let Some(former) = instead_of {
-            due.remove(&(former, number));
-        }
-        let is_first = due.keys().next().is_none_or(|(first, _)| at < *first);
-        due.insert((at, number), Arc::downgrade(partition));
-        drop(due);
+    pub fn set(&self, partition: &Arc<T>, change: TimerChange) {
+        let is_first = self.0.timers.lock().set(partition.number(), Arc::downgrade(partition), change);
         if is_first {
             self.0.sooner.notify_one();
         }
@@ -57,7 +49,7 @@ impl<T: Ticks> Timer<T> {
     /// Ticks what is due, for ever.
     pub async fn run(self) {
         loop {
-            let next = self.0.due.lock().keys().next().map(|(at, _)| *at);
+            let next = self.0.timers.lock().next_at();
             match next {
                 Some(at) if at <= clock::monotonic() => {
                     self.tick_due();
@@ -73,13 +65,8 @@ impl<T: Ticks> Timer<T> {
     }
 
     fn tick_due(&self) {
-        let now = clock::monotonic();
-        let due = {
-            let mut all = self.0.due.lock();
-            let later = all.split_off(&(MonotonicMs(now.0 + 1), PartitionId(i32::MIN)));
-            std::mem::replace(&mut *all, later)
-        };
-        for partition in due.into_values() {
+        let due = self.0.timers.lock().take_due(clock::monotonic());
+        for (_, partition) in due {
             if let Some(partition) = partition.upgrade() {
                 // In a task of its own: a tick may write, and its disk may stall.
                 tokio::spawn(async move { partition.tick() });
@@ -129,8 +116,8 @@ mod tests {
             })
             .into_iter()
             .unzip();
-        let now = clock::monotonic();
-        partitions.iter().for_each(|partition| timer.set(partition, now, None));
+        let now = TimerChange { at: clock::monotonic(), instead_of: None };
+        partitions.iter().for_each(|partition| timer.set(partition, now));
         runtime.spawn(timer.run());
         let patience = Duration::from_secs(60);
         let mut ticked = [(); 2].map(|()| has_begun.recv_timeout(patience).ok());

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use ottla_model::{CoordinatorId, IncarnationId};
-use ottla_quorum_node::identity::{names, vouched};
-use ottla_quorum_node::{Event, Members, disks};
+use ottla_quorum_node::identity::names;
+use ottla_quorum_node::{Admission, AdmissionStep, BrokenRules, Event, StreamRefused};
 use ottla_rpc::quorum::quorum_server::Quorum;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
 use tonic::{Request, Response, Status, Streaming};
@@ -64,47 +64,39 @@ impl QuorumService {
         }
     }
 
-    /// A stream's sender must be a member, with the disk that it always voted with. Returns its address too. One that
-    /// is not known here may have become a member since: the members that are known here are asked.
-    async fn check_sender(&self, formed: &Formed, frame: &RaftFrame) -> Result<Sender, Status> {
+    /// Checks who has opened a stream ([`ottla_quorum_node::stream_admission`]).
+    async fn admit(&self, formed: &Formed, frame: &mut RaftFrame) -> Result<(CoordinatorId, IncarnationId), Status> {
         let id = CoordinatorId(frame.from);
         let disk = IncarnationId::from_slice(&frame.disk_id).unwrap_or_default();
+        let token = std::mem::take(&mut frame.token);
         let members = formed.members();
-        let mut address = members.address(id).map(str::to_owned);
-        let mut vouched = None;
-        if address.is_none()
-            && id != self.shared.id
-            && !members.was_removed(id, disk)
-            && let Some(by_others) = self.ask_of(&members, id).await
-        {
-            (address, vouched) = (Some(by_others.0), by_others.1);
+        let (mut admission, mut step) = Admission::begin(&members, self.shared.id, (id, disk), BrokenRules::default());
+        loop {
+            step = match step {
+                AdmissionStep::AskMembers(addresses) => {
+                    let channels = addresses.iter().filter_map(|address| self.shared.channel(address).ok());
+                    let answers = join_all(channels.map(|channel| identify::identify(&self.shared, channel))).await;
+                    admission.members_answered(&members, answers.into_iter().flatten())
+                }
+                AdmissionStep::Confirm(address) => {
+                    let answer = identify::ask_of_stream(&self.shared, &address, token.clone()).await.ok();
+                    admission.confirmed(answer.as_ref().map(|(found, is_confirmed)| (found, *is_confirmed)))
+                }
+                AdmissionStep::Admitted => break,
+                AdmissionStep::Refused(refused) => {
+                    tracing::warn!("refused: {refused}");
+                    return Err(match refused {
+                        StreamRefused::Silent { .. } => Status::unavailable(refused.to_string()),
+                        _ => Status::permission_denied(refused.to_string()),
+                    });
+                }
+            };
         }
-        disks::check_sender(&members, self.shared.id, id, disk, vouched).map_err(|error| {
-            tracing::warn!("refused: {error}");
-            Status::permission_denied(error.to_string())
-        })?;
-        let Some(address) = address else { return Err(Status::permission_denied("no member")) };
-        if vouched.is_some() {
-            let address = address.clone();
-            formed.driver.send(Event::Vouched { id, disk, address }).await.map_err(|_| stopping())?;
+        if let Some(vouched) = admission.vouched() {
+            formed.driver.send(vouched).await.map_err(|_| stopping())?;
         }
-        Ok(Sender { id, disk, address })
+        Ok((id, disk))
     }
-
-    /// The address and the disk that the other members know of a coordinator.
-    async fn ask_of(&self, members: &Members, id: CoordinatorId) -> Option<(String, Option<IncarnationId>)> {
-        let others = members.by_id.iter().filter(|(other, _)| **other != self.shared.id);
-        let channels = others.filter_map(|(_, member)| self.shared.channel(&member.address).ok());
-        let answers = join_all(channels.map(|channel| identify::identify(&self.shared, channel))).await;
-        vouched(members, id, answers.into_iter().flatten())
-    }
-}
-
-/// Who opened a stream.
-struct Sender {
-    id: CoordinatorId,
-    disk: IncarnationId,
-    address: String,
 }
 
 /// Puts messages together from frames.
@@ -158,9 +150,7 @@ impl Quorum for QuorumService {
         let first = first.map_err(|_| Status::deadline_exceeded("no first frame"))??;
         let Some(mut frame) = first else { return Ok(Response::new(RaftClosed {})) };
         caller.check_coordinator(CoordinatorId(frame.from))?;
-        let Sender { id: sender, disk, address } = self.check_sender(formed, &frame).await?;
-        let token = std::mem::take(&mut frame.token);
-        identify::confirm_stream(&self.shared, &address, (sender, disk), token).await?;
+        let (sender, disk) = self.admit(formed, &mut frame).await?;
         let ended = self.shared.begin_stream(sender);
         let mut members = formed.members.clone();
         loop {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_model::{BrokerEpoch, ErrorCode};
-use ottla_storage::{CheckpointKind, ClosedLogs};
+use ottla_partition::{ClosedReplicas, Shutdown};
 
-use super::upkeep::offsets;
-use super::{DeltaState, ReplicaManager};
+use super::ReplicaManager;
 use crate::clock;
 use crate::log_dirs::{LogDir, LogDirsError};
 use crate::partition::Partition;
@@ -28,57 +27,47 @@ impl ReplicaManager {
         self.begin_shutdown();
         self.context.cleaner.stop();
         let delta_state = self.delta_state.lock();
-        if !self.replicas.lock().is_current() {
-            return self.leave_as_found(&delta_state);
-        }
-        let mut result = Ok(());
+        // The logs that no image has placed are dropped as they are.
+        let (is_current, unplaced) = {
+            let mut replicas = self.replicas.lock();
+            (replicas.is_current(), replicas.take_found())
+        };
+        drop(unplaced);
+        let mut shutdown = Shutdown::begin(epoch, is_current, delta_state.last_run);
         for directory in self.log_dirs.all() {
-            if let Err(error) = self.close_directory(directory, epoch) {
+            let closed = self.close_directory(directory);
+            if let Some(error) = shutdown.leave(directory, &closed) {
                 tracing::warn!(
                     directory = %directory.path().display(), %error,
                     "a log directory is not closed cleanly"
                 );
-                result = Err(error);
             }
         }
-        result
+        self.log_dirs.end(shutdown)
     }
 
-    /// Nothing was written: keeps the mark of the previous run's clean shutdown.
-    fn leave_as_found(&self, delta_state: &DeltaState) -> Result<(), LogDirsError> {
-        drop(self.replicas.lock().take_found());
-        for directory in self.log_dirs.all() {
-            directory.stop_io();
-        }
-        self.log_dirs.leave_as_found(delta_state.last_run)
-    }
-
-    fn close_directory(&self, directory: &Arc<LogDir>, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
+    fn close_directory(&self, directory: &Arc<LogDir>) -> ClosedReplicas {
         // What is being created, renamed or synced comes first.
         directory.stop_io();
         let partitions = self.partitions_in(directory);
         let per_thread = partitions.len().div_ceil(CLOSING_THREADS).max(1);
-        let mut closed = ClosedLogs::default();
+        let mut closed = ClosedReplicas::default();
         std::thread::scope(|scope| {
             let close = |chunk| scope.spawn(move || close_all(chunk));
             let running: Vec<_> = partitions.chunks(per_thread).map(close).collect();
             running.into_iter().for_each(|thread| closed.append(thread.join().unwrap_or_default()));
         });
-        let high_watermarks = offsets(&partitions, CheckpointKind::HighWatermark);
-        Ok(directory.leave(epoch, partitions.len(), &high_watermarks, &closed)?)
+        closed
     }
 }
 
-/// Closes logs. A log that cannot be closed has no checkpoints: they would not describe what is on the disk.
-fn close_all(partitions: &[Arc<Partition>]) -> ClosedLogs {
-    let mut closed = ClosedLogs::default();
+fn close_all(partitions: &[Arc<Partition>]) -> ClosedReplicas {
+    let mut closed = ClosedReplicas::default();
     for partition in partitions {
+        let log = partition.close(ErrorCode::NotLeaderOrFollower);
         let name = partition.topic_partition();
-        // One whose log was never opened here makes the whole unclean.
-        let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) else { continue };
-        match log.close(clock::monotonic()) {
-            Ok(()) => closed.add(&name, log.recovery_point(), log.log_start_offset()),
-            Err(error) => tracing::warn!(partition = %name, %error, "a log is not closed"),
+        if let Err(error) = closed.add(name, partition.high_watermark(), log, clock::monotonic()) {
+            tracing::warn!(partition = %partition.name(), %error, "a log is not closed");
         }
     }
     closed

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
-use ottla_partition::{BrokenRules, BrokerNews, Local, LogLocation, Place, Placement};
+use ottla_partition::{BrokenRules, BrokerNews, Errand, Local, LogLocation, Place, Placement};
 
 use super::hosted_partitions::HostedPartitions;
 use super::{DeltaState, ReplicaManager};
@@ -123,7 +123,7 @@ impl ReplicaManager {
                 Placement::Discard(found) => self.discard(found),
                 Placement::Assume { id, state } => {
                     let Some(partition) = hosted.partitions.get(&id) else { continue };
-                    if partition.is_held_up() {
+                    if partition.goes_later(Errand::Image) {
                         self.assume_later(partition, &state);
                     } else {
                         self.counting_leaders(partition, || partition.assume(&state, now, &mut wakes));
@@ -136,7 +136,7 @@ impl ReplicaManager {
                         partition = %partition.name(),
                         "creating a new log: the replica is neither in the ISR nor in the ELR"
                     );
-                    if partition.is_held_up() {
+                    if partition.goes_later(Errand::Image) {
                         // Before the job that makes the log: nobody waits for its lock here.
                         let opening = partition.clone();
                         partition.directory().run(Urgency::Urgent, move || opening.begin_opening());
@@ -322,7 +322,7 @@ impl ReplicaManager {
                 }
             };
             let owner = partition.directory();
-            if partition.is_held_up() {
+            if partition.goes_later(Errand::Image) {
                 // Its lock may be held until the disk answers.
                 owner.run(Urgency::Urgent, end);
             } else {
@@ -437,7 +437,7 @@ impl ReplicaManager {
         for (partition, _) in topic.partitions() {
             if let Some(partition) = self.partition(TopicIdPartition { topic_id: topic.id, partition }) {
                 partition.set_settings(settings.clone());
-                if partition.is_held_up() {
+                if partition.goes_later(Errand::Image) {
                     // Its disk does not answer: the others do not wait for it.
                     partition.directory().run(Urgency::Urgent, move || {
                         partition.apply_settings(clock::monotonic(), &mut Wakes::default());
@@ -457,7 +457,8 @@ impl ReplicaManager {
         if news.became_active {
             for id in image.hosted_by(change.id) {
                 // One whose disk does not answer is ticked by the next round of all.
-                let is_served = |partition: &Arc<Partition>| partition.leads() && !partition.is_held_up();
+                let is_served =
+                    |partition: &Arc<Partition>| partition.leads() && partition.when_held(Errand::BrokerNews).is_none();
                 if let Some(partition) = self.partition(id).filter(is_served) {
                     partition.tick(now);
                 }

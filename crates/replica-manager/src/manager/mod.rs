@@ -34,7 +34,7 @@ use ottla_metadata::Image;
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, PartitionId, TopicId, TopicIdPartition, TopicName,
 };
-use ottla_partition::{Decided, Replicas};
+use ottla_partition::{Decided, Errand, Replicas};
 use ottla_protocol::messages::TopicRef;
 use ottla_storage::LastRun;
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
@@ -116,7 +116,7 @@ impl FindPartition for ReplicaManager {
 impl Leaders for ReplicaManager {
     fn isr_decided(&self, Decided { partition, number, outcome }: Decided) {
         let Some(partition) = self.partition(partition) else { return };
-        if partition.is_held_up() {
+        if partition.goes_later(Errand::IsrDecided) {
             // Its disk does not answer: the others do not wait for it.
             tokio::task::spawn_blocking(move || partition.isr_decided(clock::monotonic(), number, &outcome));
         } else {

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use ottla_model::{ErrorCode, Offset, TopicIdPartition};
-use ottla_partition::BrokenRules;
-use ottla_partition::moving::{self, CHUNK_BYTES, FutureReplica as Copy, Next};
+use ottla_partition::moving::{self, CHUNK_BYTES, FutureReplica as Copy, MoveRequest, Next};
+use ottla_partition::{BrokenRules, finish_cold};
 use ottla_storage::slice::RecordSlice;
 use ottla_storage::{ColdRead, DirectoryError, DiskFault, OpenError, Read, RealEnv};
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use super::ReplicaManager;
 use crate::clock;
 use crate::log_dirs::{LogDir, unique};
-use crate::log_io::Urgency;
+use crate::log_io::{Blocking, Urgency};
 use crate::partition::Partition;
 
 /// How long a move waits before it looks again at a disk without room, or at a log that is not open.
@@ -82,15 +82,6 @@ impl From<OpenError> for MoveError {
     }
 }
 
-impl MoveError {
-    fn fault(&self) -> DiskFault {
-        match self {
-            Self::CalledOff => DiskFault::Failed,
-            Self::Failed(error) => error.fault(),
-        }
-    }
-}
-
 impl ReplicaManager {
     /// Moves a replica to the directory at `path`, or calls its move off where it is there already.
     ///
@@ -105,14 +96,14 @@ impl ReplicaManager {
         let mut state = self.moves.0.lock();
         let id = partition.id();
         let known = state.waiting.get(&id).or(state.current.as_ref().filter(|current| current.partition.id() == id));
-        if known.is_some_and(|known| Arc::ptr_eq(&known.to, to) && !known.cancelled.load(Ordering::Acquire)) {
-            return Ok(());
-        }
-        if let Some(known) = known {
+        let known = known.filter(|known| !known.cancelled.load(Ordering::Acquire));
+        let (goes_to, is_in) = (known.map(|known| known.to.number()), partition.directory().number());
+        let request = MoveRequest::new(&to.number(), &is_in, goes_to.as_ref());
+        if let Some(known) = known.filter(|_| request.calls_off) {
             known.cancelled.store(true, Ordering::Release);
+            state.waiting.remove(&id);
         }
-        state.waiting.remove(&id);
-        if partition.is_in(to) {
+        if !request.begins {
             return Ok(());
         }
         let (end, size_bytes) = (AtomicI64::new(-1), AtomicI64::new(0));
@@ -211,8 +202,7 @@ impl ReplicaManager {
             };
             match done {
                 Ok(()) => {}
-                // Nothing is lost by waiting: the log goes on where it is.
-                Err(error) if error.fault() != DiskFault::Failed => {
+                Err(MoveError::Failed(error)) if error.passes() => {
                     if error.fault() == DiskFault::Full {
                         one.to.health().filled();
                     }
@@ -231,28 +221,13 @@ impl ReplicaManager {
         Ok(())
     }
 
-    fn copy_cold(
-        &self,
-        mut cold: ColdRead<RealEnv>,
-        of: &Partition,
-        copy: &mut Copy<RealEnv>,
-    ) -> Result<(), MoveError> {
-        loop {
-            let from = match (cold.run().map_err(moving::MoveError::from)?, cold.next_offset()) {
-                // Nothing: the log was cut meanwhile, and the next look says how far.
-                (Some(slice), _) if !slice.is_empty() => return self.copy(&slice, copy),
-                (Some(_), _) | (None, None) => return Ok(()),
-                // The rest of that segment was compacted away.
-                (None, Some(from)) => from,
-            };
+    fn copy_cold(&self, cold: ColdRead<RealEnv>, of: &Partition, copy: &mut Copy<RealEnv>) -> Result<(), MoveError> {
+        let records = finish_cold(cold, &Blocking, |from| {
             let read = of.with_log(|log| log.read_if_cached(from, CHUNK_BYTES, log.log_end_offset(), true));
-            match read {
-                None => return Ok(()),
-                Some(Ok(Read::Done(slice))) => return self.copy(&slice, copy),
-                Some(Ok(Read::Cold(next))) => cold = next,
-                Some(Err(error)) => return Err(moving::MoveError::from(error).into()),
-            }
-        }
+            read.unwrap_or_else(|| Ok(Read::Done(RecordSlice::empty()))).map_err(moving::MoveError::from)
+        })?;
+        // Nothing: the log was cut meanwhile, and the next look says how far.
+        if records.is_empty() { Ok(()) } else { self.copy(&records, copy) }
     }
 
     /// `replica.alter.log.dirs.io.max.bytes.per.second`

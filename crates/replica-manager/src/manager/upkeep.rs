@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ottla_partition::WATCH_INTERVAL;
+use ottla_partition::{CheckpointIntervals, CheckpointSchedule, DueCheckpoints, write_checkpoints};
 use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
@@ -20,8 +20,6 @@ use crate::partition::Partition;
 const DIRECTORY_SUMS_INTERVAL: Duration = Duration::from_secs(10);
 /// Partitions that are looked at before other tasks of the thread get their turn.
 const PARTITIONS_PER_TURN: usize = 500;
-/// Pause in which requests for an early checkpoint are merged: each file is written for all partitions at once.
-const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 
 impl ReplicaManager {
     /// Starts the timers. The watch over the directories runs on the calling runtime: a stalled write holds up `data`.
@@ -46,39 +44,32 @@ impl ReplicaManager {
     }
 
     async fn write_checkpoints(self: Arc<Self>) {
-        let mut high_watermarks = interval(self.config.replica_high_watermark_checkpoint_interval);
-        let mut recovery_points = interval(self.config.log_flush_offset_checkpoint_interval.max(WATCH_INTERVAL));
-        let mut log_starts = interval(self.config.log_flush_start_offset_checkpoint_interval.max(WATCH_INTERVAL));
+        let intervals = CheckpointIntervals {
+            high_watermark: self.config.replica_high_watermark_checkpoint_interval,
+            recovery_point: self.config.log_flush_offset_checkpoint_interval,
+            log_start: self.config.log_flush_start_offset_checkpoint_interval,
+        };
+        let mut schedule = CheckpointSchedule::new(clock::monotonic(), intervals);
         loop {
-            let kinds = tokio::select! {
-                _ = high_watermarks.tick() => {
-                    if !self.context.high_watermarks_moved.swap(false, Ordering::AcqRel) {
-                        continue;
-                    }
-                    &[CheckpointKind::HighWatermark][..]
-                }
-                _ = recovery_points.tick() => {
-                    self.close_idle_files();
-                    &[CheckpointKind::RecoveryPoint][..]
-                }
-                // A segment is on the disk: should the process be killed, it need not be read again.
-                () = self.context.segment_flushed.notified() => {
-                    tokio::time::sleep(GATHERING_PAUSE).await;
-                    &[CheckpointKind::RecoveryPoint][..]
-                }
-                _ = log_starts.tick() => &[CheckpointKind::LogStart][..],
-                // What somebody deleted should stay so, also after a crash.
-                () = self.context.log_start_moved.notified() => {
-                    tokio::time::sleep(GATHERING_PAUSE).await;
-                    &[CheckpointKind::LogStart][..]
-                }
-            };
+            tokio::select! {
+                () = tokio::time::sleep_until(clock::instant(schedule.next_at())) => {}
+                () = self.context.segment_flushed.notified() => schedule.segment_flushed(clock::monotonic()),
+                () = self.context.log_start_moved.notified() => schedule.log_start_moved(clock::monotonic()),
+            }
             if self.is_stopping() {
                 return;
             }
+            let have_moved = || self.context.high_watermarks_moved.swap(false, Ordering::AcqRel);
+            let DueCheckpoints { kinds, closes_idle_files } = schedule.take_due(clock::monotonic(), have_moved);
+            if closes_idle_files {
+                self.close_idle_files();
+            }
+            if kinds.is_empty() {
+                continue;
+            }
             for directory in self.log_dirs.all() {
-                let (manager, owner) = (self.clone(), directory.clone());
-                directory.run(Urgency::Background, move || manager.checkpoint(&owner, kinds));
+                let (manager, owner, kinds) = (self.clone(), directory.clone(), kinds.clone());
+                directory.run(Urgency::Background, move || manager.checkpoint(&owner, &kinds));
             }
         }
     }
@@ -114,15 +105,11 @@ impl ReplicaManager {
 
     /// Writes checkpoints of one directory. Waits for the disk.
     fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
-        if directory.health().is_failed() || !self.replicas.lock().is_current() {
-            return;
-        }
-        for kind in kinds {
-            let written = directory.write_checkpoint(*kind, || offsets(&self.partitions_in(directory), *kind));
-            if let Err(error) = written {
-                self.context.directory_refused(directory, &error, error.io());
-                return;
-            }
+        let is_current = self.replicas.lock().is_current();
+        let written =
+            write_checkpoints(directory, is_current, kinds, |kind| offsets(&self.partitions_in(directory), kind));
+        if let Err(error) = written {
+            self.context.directory_refused(directory, &error, error.io());
         }
     }
 
@@ -133,7 +120,7 @@ impl ReplicaManager {
     }
 }
 
-pub(super) fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
+fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
     partitions.iter().map(|partition| (partition.topic_partition(), partition.checkpointed(kind))).collect()
 }
 

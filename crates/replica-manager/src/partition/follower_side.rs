@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs};
-use ottla_partition::FollowerEffects;
+use ottla_partition::{FollowerEffects, take_flushed};
 use ottla_replication::{FetchAnswer, FetchPosition, FollowerStep};
 
 use super::waiters::Wakes;
@@ -126,12 +126,7 @@ impl Partition {
         let Some(Some(work)) = self.with_log(|log| log.flush_work()) else { return };
         match work.run() {
             Ok(done) => {
-                let passed_a_segment = self.with_log(|log| {
-                    let (before, base) = (log.recovery_point(), log.active_segment_base());
-                    log.flushed(done, now);
-                    before <= base && log.recovery_point() > base
-                });
-                if passed_a_segment == Some(true) {
+                if self.with_log(|log| take_flushed(log, done, now)) == Some(true) {
                     self.context.segment_flushed.notify_one();
                 }
             }

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_partition::{
-    Append, Appended as LogAppended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OwnRead, ReadError,
-    Visible,
+    Append, Appended as LogAppended, Errand, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OwnPiece,
+    ReadError, Visible, finish_fetch,
 };
 use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
 use ottla_replication::{AppendTerms, EndMarker, EpochEnd, IsrOutcome, VerificationGuard, VerificationRequest};
-use ottla_storage::slice::RecordSlice;
-use ottla_storage::{ColdRead, Read, RealEnv};
+use ottla_storage::RealEnv;
 
 use super::waiters::{PendingAck, PendingAcks, Wakes};
 use super::{AppendRefused, FetchRead, Partition, State};
-use crate::log_io;
+use crate::log_io::{self, Blocking};
 
 /// The place of a partition in a produce with acks=all.
 #[derive(Clone, Copy)]
@@ -51,14 +50,7 @@ pub struct Appended {
 }
 
 /// A piece of the leader's own log.
-pub struct OwnRecords {
-    /// Where the piece begins; the first batch may begin before.
-    pub from: Offset,
-    /// Where the log ends.
-    pub end: Offset,
-    /// None at the end.
-    pub records: Option<RecordSlice>,
-}
+pub type OwnRecords = OwnPiece<RealEnv>;
 
 /// The room that an append takes at most: a batch of the coordinator's (`largest_bytes`) as far as the topic takes it,
 /// and blocks of a new segment's files. Index files are sparse.
@@ -83,9 +75,7 @@ impl Partition {
     ) -> Result<Appended, AppendRefused> {
         let settings = self.settings.load();
         let records = batch.records;
-        if self.directory.load().health().is_unusable() {
-            return Err(ErrorCode::KafkaStorageError.into());
-        }
+        Errand::Append.check(self.directory.load().health())?;
         if !self.leads() {
             // The log may still be opening: the lock tells more.
             self.lock().replica.leading()?;
@@ -155,9 +145,7 @@ impl Partition {
         wall: TimestampMs,
         wakes: &mut Wakes,
     ) -> Result<Offset, ErrorCode> {
-        if self.directory.load().health().is_unusable() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
+        Errand::Append.check(self.directory.load().health())?;
         if records.len() > self.settings.load().max_message_bytes() {
             return Err(ErrorCode::RecordListTooLarge);
         }
@@ -180,9 +168,7 @@ impl Partition {
         wall: TimestampMs,
         wakes: &mut Wakes,
     ) -> Result<Offset, ErrorCode> {
-        if self.directory.load().health().is_unusable() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
+        Errand::Append.check(self.directory.load().health())?;
         let timestamp_type = self.settings.load().timestamp_type();
         self.append_in(epoch, LogEntry::Marker(marker, transaction_version, timestamp_type), now, wall, wakes)
     }
@@ -221,9 +207,7 @@ impl Partition {
         wall: TimestampMs,
         wakes: &mut Wakes,
     ) -> Result<(), ErrorCode> {
-        if self.directory.load().health().is_unusable() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
+        Errand::Append.check(self.directory.load().health())?;
         let timestamp_type = self.settings.load().timestamp_type();
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -253,9 +237,7 @@ impl Partition {
     /// to how many bytes. `largest_bytes`: what the coordinator writes at most in a batch.
     pub fn takes_own(&self, epoch: LeaderEpoch, largest_bytes: usize) -> Result<usize, ErrorCode> {
         let directory = self.directory.load();
-        if directory.health().is_unusable() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
+        Errand::Append.check(directory.health())?;
         let max_bytes = self.settings.load().max_message_bytes();
         // A refused append costs its coordinator the state of all groups of the partition: once the disk was full, none
         // is tried before the file system has room for it.
@@ -273,28 +255,12 @@ impl Partition {
     /// its log ends; above the high watermark too. Waits for the disk, without the lock.
     pub fn read_own(
         &self,
-        mut from: Option<Offset>,
+        from: Option<Offset>,
         max_bytes: usize,
         epoch: LeaderEpoch,
     ) -> Result<OwnRecords, ErrorCode> {
-        loop {
-            let read = self.lock().replica.read_own(epoch, from, max_bytes);
-            let OwnRead { from: begin, end, records } = read.map_err(|error| self.read_failed(&error))?;
-            let piece = |records: Option<RecordSlice>| OwnRecords { from: begin, end, records };
-            let cold = match records {
-                Read::Done(records) => return Ok(piece(Some(records).filter(|records| !records.is_empty()))),
-                Read::Cold(cold) => cold,
-            };
-            let read = log_io::run_blocking(|| cold.run()).map_err(|error| self.read_failed(&error.into()))?;
-            match (read, cold.next_offset()) {
-                (Some(records), _) if !records.is_empty() => return Ok(piece(Some(records))),
-                // Segments went meanwhile.
-                (Some(_), _) => from = Some(begin),
-                // The rest of that segment was compacted away.
-                (None, Some(next)) => from = Some(next),
-                (None, None) => return Ok(piece(None)),
-            }
-        }
+        let read = |from| self.lock().replica.read_own(epoch, from, max_bytes);
+        ottla_partition::read_own(from, &Blocking, read).map_err(|error| self.read_failed(&error))
     }
 
     /// Where the log of this leader of `epoch` ends, if it has no records. Does not wait for the disk.
@@ -349,10 +315,12 @@ impl Partition {
 
     /// Serves one fetch. What is not in memory is read without the lock, and not on a thread that serves others.
     pub fn fetch(&self, fetch: &Fetch, now: MonotonicMs, wakes: &mut Wakes) -> FetchRead {
-        if self.directory.load().health().is_unusable() {
-            return FetchRead::error(ErrorCode::KafkaStorageError);
+        if let Err(error) = Errand::Fetch.check(self.directory.load().health()) {
+            return FetchRead::error(error);
         }
-        let Some(mut guard) = self.lock_or_pass() else { return FetchRead::error(ErrorCode::KafkaStorageError) };
+        let Some(mut guard) = self.lock_for(Errand::Fetch) else {
+            return FetchRead::error(ErrorCode::KafkaStorageError);
+        };
         let state = &mut *guard;
         let brokers = |broker| self.context.eligible_epoch(broker);
         let (effects, fetched) = state.replica.fetch(fetch, now, &brokers);
@@ -370,45 +338,15 @@ impl Partition {
             diverging: fetched.diverging,
             ..FetchRead::error(ErrorCode::None)
         };
-        let records = match fetched.records {
-            None => RecordSlice::empty(),
-            Some(Read::Done(records)) => records,
-            Some(Read::Cold(cold)) => self.read_cold(fetch, cold, fetched.leader_epoch, fetched.upper)?,
-        };
-        let aborted = match fetched.aborted {
-            None => Some(Vec::new()),
-            Some(search) if search.needs_disk() => log_io::run_blocking(|| search.run(&records))?,
-            Some(search) => search.run(&records)?,
-        };
-        // Segments went meanwhile: the fetcher asks again.
-        let Some(aborted) = aborted else { return Ok(unread) };
+        let (leader_epoch, upper) = (fetched.leader_epoch, fetched.upper);
+        let read_on = |from| self.lock().replica.read_on(leader_epoch, from, fetch.max_bytes, upper, fetch.min_one);
+        let (records, aborted) = finish_fetch(fetched.records, fetched.aborted, &Blocking, read_on)?;
         Ok(FetchRead {
             left_out_bytes: records.left_out_bytes,
             records: Some(records).filter(|records| !records.is_empty()),
             aborted,
             ..unread
         })
-    }
-
-    fn read_cold(
-        &self,
-        fetch: &Fetch,
-        mut cold: ColdRead<RealEnv>,
-        leader_epoch: LeaderEpoch,
-        upper: Offset,
-    ) -> Result<RecordSlice, ReadError> {
-        loop {
-            let from = match (log_io::run_blocking(|| cold.run())?, cold.next_offset()) {
-                (Some(records), _) => return Ok(records),
-                (None, None) => return Ok(RecordSlice::empty()),
-                // The rest of that segment was compacted away.
-                (None, Some(from)) => from,
-            };
-            match self.lock().replica.read_on(leader_epoch, from, fetch.max_bytes, upper, fetch.min_one)? {
-                Read::Done(records) => return Ok(records),
-                Read::Cold(next) => cold = next,
-            }
-        }
     }
 
     /// What a fetch is answered when its partition cannot be read.
@@ -466,7 +404,7 @@ impl Partition {
     /// Time passed, or a broker's registration changed: followers may have to leave or join the ISR.
     pub fn tick(&self, now: MonotonicMs) {
         let mut wakes = Wakes::default();
-        let Some(mut state) = self.lock_or_pass() else { return };
+        let Some(mut state) = self.lock_for(Errand::Tick) else { return };
         let brokers = |broker| self.context.eligible_epoch(broker);
         let effects = state.replica.tick(now, &brokers);
         self.execute(&mut state, effects, &mut wakes);

@@ -25,7 +25,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ottla_metadata::PartitionState;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition};
-use ottla_partition::{BrokenRules, Effects, ReplicaConfig, Truncated, open_in};
+use ottla_partition::{BrokenRules, Effects, Errand, ReplicaConfig, Truncated, WhenHeld, open_in};
 use ottla_replication::{EpochEnd, Following};
 use ottla_storage::env::RealEnv;
 use ottla_storage::slice::RecordSlice;
@@ -244,36 +244,46 @@ impl Partition {
         }
     }
 
-    /// The lock, for callers that go through many partitions; none if its holder seems to wait for a stalled disk.
-    fn lock_or_pass(&self) -> Option<MutexGuard<'_, State>> {
+    /// The lock, for this errand; none if the errand passes this partition by, whose holder seems to wait for a disk.
+    fn lock_for(&self, errand: Errand) -> Option<MutexGuard<'_, State>> {
         if !self.directory.load().health().has_siblings() {
             return Some(self.state.lock());
         }
-        match self.state.try_lock_for(LOCK_PATIENCE) {
-            Some(state) => Some(state),
-            None if self.directory.load().health().is_stalled() => None,
-            None => log_io::run_blocking(|| self.state.try_lock_for(STALL_PATIENCE)),
+        if let Some(state) = self.state.try_lock_for(LOCK_PATIENCE) {
+            return Some(state);
+        }
+        match errand.when_held(self.directory.load().health()) {
+            WhenHeld::PassesBy => None,
+            WhenHeld::WaitsBriefly => log_io::run_blocking(|| self.state.try_lock_for(STALL_PATIENCE)),
+            WhenHeld::Waits | WhenHeld::Later => Some(log_io::run_blocking(|| self.state.lock())),
         }
     }
 
-    /// Whether the lock is not free within 2 ms, presumably because its holder waits for a disk. If the disk is known
-    /// to be stalled, the lock is tried once: 2 ms for each of thousands of partitions would take seconds.
-    pub fn is_held_up(&self) -> bool {
+    /// What the errand has to do if the lock is not free within 2 ms, presumably because its holder waits for a disk.
+    /// If the disk is known to be stalled, the lock is tried once: 2 ms for each of thousands of partitions would take
+    /// seconds.
+    pub fn when_held(&self, errand: Errand) -> Option<WhenHeld> {
         let directory = self.directory.load();
         let health = directory.health();
         let patience = if health.is_stalled() { Duration::ZERO } else { LOCK_PATIENCE };
-        health.has_siblings() && self.state.try_lock_for(patience).is_none()
+        let is_held = health.has_siblings() && self.state.try_lock_for(patience).is_none();
+        is_held.then(|| errand.when_held(health))
+    }
+
+    /// Whether a thread of the directory must do the errand, which may wait for the lock.
+    pub fn goes_later(&self, errand: Errand) -> bool {
+        self.when_held(errand) == Some(WhenHeld::Later)
     }
 
     pub fn subscribe(&self, subscription: Arc<Subscription>) {
         // A fetch of many partitions does not wait for the disk of one. It finds out what is wrong with its next look.
-        if let Some(mut state) = self.lock_or_pass() {
+        if let Some(mut state) = self.lock_for(Errand::Fetch) {
             state.subscribers.add(subscription);
         }
     }
 
     pub fn unsubscribe(self: &Arc<Self>, subscription: &Arc<Subscription>) {
-        match self.lock_or_pass() {
+        match self.lock_for(Errand::Fetch) {
             Some(mut state) => state.subscribers.remove(subscription),
             None => {
                 let (partition, subscription) = (self.clone(), subscription.clone());

@@ -1,6 +1,7 @@
 //! What replication throttles mean for one partition: see [`crate::replication_throttles`].
 
 use ottla_model::{BrokerId, MonotonicMs};
+use ottla_partition::Errand;
 
 use super::Partition;
 
@@ -22,7 +23,7 @@ impl Partition {
             return LeaderThrottle::Free;
         }
         let Some(allowance) = self.context.throttles.leader_allowance(now) else { return LeaderThrottle::Free };
-        let Some(state) = self.lock_or_pass() else { return LeaderThrottle::Free };
+        let Some(state) = self.lock_for(Errand::Fetch) else { return LeaderThrottle::Free };
         let leader = state.replica.leader();
         if leader.is_none_or(|leader| leader.isr().maximal_member(follower).is_some()) {
             return LeaderThrottle::Counted;
@@ -49,7 +50,7 @@ impl Partition {
         }
         let until = self.context.throttles.follower_held_until(now)?;
         let me = self.context.identity.id();
-        let state = self.lock_or_pass()?;
+        let state = self.lock_for(Errand::Fetch)?;
         let assigned = state.replica.assigned()?;
         let is_in_sync = assigned.isr.iter().any(|member| member.broker == me);
         (!is_in_sync).then_some(until)

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, TimestampMs, TopicIdPartition};
 use ottla_partition::{
-    DirectoryLook, Impairment, OpeningContext, WATCH_INTERVAL, least_used, open_log, places_to_give_up,
+    ClosedReplicas, DirectoryLook, Errand, Impairment, OpeningContext, Shutdown, WATCH_INTERVAL, least_used, open_log,
+    places_to_give_up, take_flushed, write_checkpoints,
 };
 use ottla_storage::env::FaultyEnv;
 use ottla_storage::{
-    CheckpointKind, ClosedLogs, Collected, DirectoryContent, DirectoryError, DiskFault, LastRun, LogDir, LogDirs,
+    CheckpointKind, Collected, DirectoryContent, DirectoryError, DiskFault, FlushWork, LastRun, LogDir, LogDirs,
     LogDirsError,
 };
 
@@ -179,8 +180,8 @@ impl Process {
     fn leave_failed(&mut self, number: usize, out: &mut Outbox) {
         self.log_dirs.distrust_registration();
         for id in self.replicas_in(number) {
-            if self.is_held_up(id) {
-                // The next look finds it.
+            if self.when_held(id, Errand::Image).is_some() {
+                // A thread of the service waits for the lock; here the next look finds it.
                 continue;
             }
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
@@ -253,26 +254,23 @@ impl Process {
         }
     }
 
-    pub(super) fn write_checkpoints(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        if !self.placement.is_current() {
-            return;
-        }
-        // Like the system's own write-back: now and then, some log.
-        self.sync(now, 30, out);
-        let kinds = [CheckpointKind::RecoveryPoint, CheckpointKind::LogStart, CheckpointKind::HighWatermark];
-        for number in 0..self.log_dirs.all().len() {
-            for kind in kinds {
-                self.write_checkpoint(number, kind, out);
-            }
-        }
+    /// The image says which logs belong here.
+    pub(super) fn write_due_checkpoints(&mut self, now: MonotonicMs, out: &mut Outbox) {
+        let have_moved = || std::mem::take(&mut self.high_watermarks_moved);
+        let due = self.checkpoints.take_due(now, have_moved);
+        self.write_checkpoints(&due.kinds, out);
     }
 
-    fn write_checkpoint(&mut self, number: usize, kind: CheckpointKind, out: &mut Outbox) {
-        if self.is_stalled(number) {
-            return;
+    /// A thread that waits for its disk writes none.
+    fn write_checkpoints(&mut self, kinds: &[CheckpointKind], out: &mut Outbox) {
+        let is_current = self.placement.is_current();
+        for number in (0..self.log_dirs.all().len()).filter(|number| !self.is_stalled(*number)).collect::<Vec<_>>() {
+            let Some(directory) = self.log_dirs.get(number) else { continue };
+            let written = write_checkpoints(directory, is_current, kinds, |kind| self.collect(number, kind));
+            if let Err(error) = written {
+                self.directory_refused(number, &error, out);
+            }
         }
-        let collected = self.collect(number, kind);
-        self.in_directory(number, out, |directory| directory.write_checkpoint(kind, || collected.clone()));
     }
 
     fn collect(&self, number: usize, kind: CheckpointKind) -> Collected {
@@ -280,7 +278,7 @@ impl Process {
         here.map(|replica| (replica.name.clone(), replica.core.checkpointed(kind))).collect()
     }
 
-    /// Syncs each log with this chance, in percent.
+    /// Syncs each log with this chance, in percent: as the system does some time, and the service after each segment.
     pub fn sync(&mut self, now: MonotonicMs, percent: u32, out: &mut Outbox) {
         let ids: Vec<_> = self.replicas.keys().copied().collect();
         for id in ids {
@@ -289,50 +287,49 @@ impl Process {
                 continue;
             }
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
-            let (number, flushed) = (replica.directory, replica.core.log_mut().map(|log| log.flush(now)));
-            if let Some(Err(error)) = flushed {
-                let fault = replica.core.disk_fault(Some(&error));
-                self.directory_fault(number, &error, fault, out);
+            let Some(log) = replica.core.log_mut() else { continue };
+            match log.flush_work().map(FlushWork::run) {
+                Some(Ok(done)) if take_flushed(log, done, now) => self.checkpoints.segment_flushed(now),
+                Some(Ok(_)) | None => {}
+                Some(Err(error)) => {
+                    let (number, fault) = (replica.directory, replica.core.disk_fault(Some(&error)));
+                    self.directory_fault(number, &error, fault, out);
+                }
             }
         }
     }
 
     /// Every log was synced on request: the checkpoints say so.
     pub fn write_recovery_points(&mut self, out: &mut Outbox) {
-        for number in 0..self.log_dirs.all().len() {
-            self.write_checkpoint(number, CheckpointKind::RecoveryPoint, out);
-        }
+        self.write_checkpoints(&[CheckpointKind::RecoveryPoint], out);
     }
 
-    /// Closes everything, so that the next start trusts it.
+    /// Closes everything, so that the next start trusts it. Waits for a disk that does not answer no longer than the
+    /// service: the process goes, and leaves that directory and those after it as after a kill.
     pub fn close_all(&mut self, now: MonotonicMs, out: &mut Outbox) -> Result<(), LogDirsError> {
-        if !self.placement.is_current() {
-            return self.log_dirs.leave_as_found(self.last_run);
-        }
-        let epoch = self.identity;
+        let mut shutdown = Shutdown::begin(self.identity, self.placement.is_current(), self.last_run);
         for number in 0..self.log_dirs.all().len() {
             if self.is_stalled(number) {
-                // The process does not wait for it for ever.
-                continue;
+                out.note(format_args!("directory {number} does not answer: it is left as after a kill"));
+                return Ok(());
             }
-            let high_watermarks = self.collect(number, CheckpointKind::HighWatermark);
-            let mut closed = ClosedLogs::default();
-            let ids = self.replicas_in(number);
-            for id in &ids {
-                let Some(replica) = self.replicas.get_mut(id) else { continue };
+            let mut closed = ClosedReplicas::default();
+            for id in self.replicas_in(number) {
+                let Some(replica) = self.replicas.get_mut(&id) else { continue };
                 let name = replica.name.clone();
                 let (log, effects) = replica.core.close(ErrorCode::NotLeaderOrFollower);
+                let high_watermark = replica.core.high_watermark();
                 self.fail_all(&effects.failed, BrokerId::NONE, out);
-                let Some(mut log) = log else { continue };
-                match log.close(now) {
-                    Ok(()) => closed.add(&name, log.recovery_point(), log.log_start_offset()),
-                    Err(error) => out.note(format_args!("{name} is not closed: {error}")),
+                if let Err(error) = closed.add(name, high_watermark, log, now) {
+                    out.note(format_args!("a log of partition {} is not closed: {error}", id.partition));
                 }
             }
-            if let Some(directory) = self.log_dirs.get(number) {
-                directory.leave(epoch, ids.len(), &high_watermarks, &closed)?;
+            if let Some(directory) = self.log_dirs.get(number)
+                && let Some(error) = shutdown.leave(directory, &closed)
+            {
+                out.note(format_args!("directory {number} is not left: {error}"));
             }
         }
-        Ok(())
+        shutdown.end(&self.log_dirs)
     }
 }

@@ -274,6 +274,7 @@ impl Process {
         }
         if let Some(high_watermark) = effects.high_watermark {
             replica.publish(high_watermark, out);
+            self.high_watermarks_moved = true;
         }
         if let Some(error) = &effects.refused {
             out.note(format_args!("{}: the leader's records do not fit: {error}", replica.name));

@@ -9,7 +9,7 @@ use ottla_metadata::image::MIN_INSYNC_REPLICAS;
 use ottla_metadata::topic_config::TopicConfig;
 use ottla_model::{ErrorCode, MonotonicMs, TimestampMs, TopicIdPartition, TopicName, TopicPartition};
 use ottla_partition::{
-    AbsentLog, BrokerNews, Local, LogLocation, Place, Placement, ReplicaConfig, eligible_epoch, open_in,
+    AbsentLog, BrokerNews, Errand, Local, LogLocation, Place, Placement, ReplicaConfig, eligible_epoch, open_in,
 };
 
 use super::disk::FoundLog;
@@ -39,7 +39,7 @@ impl Process {
             }
             if news.became_active {
                 let hosted: Vec<_> = self.image.hosted_by(change.id).collect();
-                hosted.into_iter().for_each(|id| self.tick_leader(now, id, out));
+                hosted.into_iter().for_each(|id| self.tick_if_free(now, id, Errand::BrokerNews, out));
             }
         }
     }
@@ -64,16 +64,10 @@ impl Process {
                     self.discard(*found, out);
                 }
             }
-            Placement::Assume { id, state } => {
-                match self.replicas.get(&id).filter(|replica| self.is_held_up(replica.id)) {
-                    // It is held up, so the directory is stalled.
-                    Some(Replica { directory, number, .. }) => {
-                        let (directory, waiting) = (*directory, Waiting::Assume(id, *number, state));
-                        let _ = self.wait_for_disk(directory, waiting);
-                    }
-                    None => self.assume(now, wall, id, &state, out),
-                }
-            }
+            Placement::Assume { id, state } => match self.when_held(id, Errand::Image) {
+                Some(held) => self.wait_or_pass(id, held, |number| Waiting::Assume(id, number, state)),
+                None => self.assume(now, wall, id, &state, out),
+            },
             Placement::StartOver(id) => {
                 let Some(replica) = self.replicas.get_mut(&id) else { return };
                 out.note(format_args!("starts {} over", replica.name));

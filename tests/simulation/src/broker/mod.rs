@@ -133,8 +133,9 @@ impl BrokerNode {
             out.dies = true;
             return;
         };
-        let session = new_session(self.id, key.incarnation(), &opened, &settings, self.clock.monotonic(at));
-        let process = Process::new(key, opened, settings, session, link, random);
+        let now = self.clock.monotonic(at);
+        let session = new_session(self.id, key.incarnation(), &opened, &settings, now);
+        let process = Process::new(key, opened, settings, session, link, random, now);
         self.process = Some(process);
     }
 
@@ -355,9 +356,10 @@ impl BrokerNode {
     }
 
     /// DeleteRecords, on the partition's leader: its log starts so far on the way to the high watermark from now on.
-    pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64, out: &mut Outbox) {
+    pub fn delete_records(&mut self, at: SimTime, partition: TopicIdPartition, percent: u64, out: &mut Outbox) {
+        let now = self.clock.monotonic(at);
         if let Some(process) = &mut self.process {
-            process.delete_records(partition, percent, out);
+            process.delete_records(now, partition, percent, out);
         }
     }
 }

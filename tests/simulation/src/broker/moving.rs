@@ -2,11 +2,13 @@
 //! made one by one, as the service's thread makes them between other work.
 
 use ottla_model::{MonotonicMs, TimestampMs, TopicIdPartition, TopicPartition};
-use ottla_partition::moving::{FutureReplica, MoveError, Next, may_move};
+use ottla_partition::finish_cold;
+use ottla_partition::moving::{CHUNK_BYTES, FutureReplica, MoveError, MoveRequest, Next, may_move};
 use ottla_storage::env::FaultyEnv;
-use ottla_storage::{DiskFault, Read};
+use ottla_storage::{Read, ReadError};
 
 use super::process::Process;
+use crate::at_once::AtOnce;
 use crate::facts::Fact;
 use crate::outbox::Outbox;
 
@@ -39,11 +41,15 @@ impl Process {
         let Some(replica) = self.replicas.get(&id) else { return };
         let (Some(from), Some(target)) = (self.log_dirs.get(replica.directory), self.log_dirs.get(to)) else { return };
         let is_stalled = self.is_stalled(to) || self.is_stalled(replica.directory);
-        if !may_move(from.health(), target.health()) || is_stalled || self.moves.contains_key(&id) {
+        if !may_move(from.health(), target.health()) || is_stalled {
             return;
         }
-        let number = replica.number;
-        if replica.directory == to {
+        let (number, goes_to) = (replica.number, self.moves.get(&id).map(|one| one.to));
+        let request = MoveRequest::new(&to, &replica.directory, goes_to.as_ref());
+        if let Some(former) = request.calls_off.then(|| self.moves.remove(&id)).flatten() {
+            self.drop_copy(id, &former, &"called off", out);
+        }
+        if !request.begins {
             return;
         }
         let (env, named) = (target.env().clone(), (replica.name.clone(), id.topic_id));
@@ -83,8 +89,7 @@ impl Process {
                     self.moves.insert(id, one);
                 }
                 Ok(Moved::Done) => {}
-                // Nothing is lost by waiting: the log goes on where it is.
-                Err(error) if error.fault() != DiskFault::Failed => {
+                Err(error) if error.passes() => {
                     self.moves.insert(id, one);
                 }
                 Ok(Moved::CalledOff) => self.drop_copy(id, &one, &"called off", out),
@@ -123,8 +128,10 @@ impl Process {
                     one.copy.append(&records, wall)?;
                 }
                 Next::Copy(Read::Cold(cold)) => {
+                    let read_on = |from| log.read_if_cached(from, CHUNK_BYTES, log.log_end_offset(), true);
+                    let records = finish_cold::<_, ReadError>(cold, &AtOnce, read_on)?;
                     // Nothing: the log was cut meanwhile, and the next look says how far.
-                    if let Some(records) = cold.run()? {
+                    if !records.is_empty() {
                         one.copy.append(&records, wall)?;
                     }
                 }

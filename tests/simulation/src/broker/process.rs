@@ -11,7 +11,10 @@ use ottla_metadata::{Answer, Delta, Image, Request};
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, Offset, TimestampMs, TopicIdPartition,
 };
-use ottla_partition::{Decided, DirectoryWatch, Effects, IsrProposals, Replicas, eligible_epoch};
+use ottla_partition::{
+    CheckpointIntervals, CheckpointSchedule, Decided, DirectoryWatch, Effects, Errand, IsrProposals, Replicas,
+    eligible_epoch,
+};
 use ottla_replication::IsrOutcome;
 use ottla_storage::env::FaultyEnv;
 use ottla_storage::{DiskFault, LastRun, LogDirs};
@@ -31,8 +34,12 @@ use crate::network::NodeId;
 use crate::outbox::{Members, Outbox};
 use crate::random::Random;
 
-/// How often high watermarks and log starts are written down. Kafka: 5 s.
-pub(super) const CHECKPOINT_MS: u64 = 2_000;
+/// How often high watermarks, recovery points and log starts are written down. Kafka: 5 s, and 60 s.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the system writes some logs back.
+const WRITE_BACK_MS: u64 = 2_000;
+/// Of a hundred logs, so many then.
+const WRITE_BACK_PERCENT: u32 = 30;
 
 /// For all attempts of a request to the quorum: as the broker has it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,7 +94,10 @@ pub(super) struct Process {
     pub parked: Vec<ParkedFetch>,
     pub calls: BTreeMap<CallId, PendingCall>,
     next_call: u64,
-    checkpoint_at: MonotonicMs,
+    pub checkpoints: CheckpointSchedule,
+    /// Some high watermark, since they were written down.
+    pub high_watermarks_moved: bool,
+    write_back_at: MonotonicMs,
     /// All leaders are ticked.
     round_at: MonotonicMs,
     /// ISR changes that leaders propose, and leaders that want to be ticked before that.
@@ -104,6 +114,7 @@ impl Process {
         session: Session,
         link: QuorumLink,
         mut random: Random,
+        now: MonotonicMs,
     ) -> Self {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
@@ -141,7 +152,16 @@ impl Process {
             parked: Vec::new(),
             calls: BTreeMap::new(),
             next_call,
-            checkpoint_at: MonotonicMs(0),
+            checkpoints: CheckpointSchedule::new(
+                now,
+                CheckpointIntervals {
+                    high_watermark: CHECKPOINT_INTERVAL,
+                    recovery_point: CHECKPOINT_INTERVAL,
+                    log_start: CHECKPOINT_INTERVAL,
+                },
+            ),
+            high_watermarks_moved: false,
+            write_back_at: now,
             round_at: MonotonicMs(0),
             proposals: IsrProposals::with_rules(rules),
             produces: BTreeMap::new(),
@@ -168,10 +188,11 @@ impl Process {
         self.tick_calls(now, out);
         self.tick_leaders(now, out);
         self.time_out_produces(now, out);
-        if now >= self.checkpoint_at {
-            self.checkpoint_at = MonotonicMs(now.0 + CHECKPOINT_MS);
-            self.write_checkpoints(now, out);
+        if now >= self.write_back_at {
+            self.write_back_at = MonotonicMs(now.0 + WRITE_BACK_MS);
+            self.sync(now, WRITE_BACK_PERCENT, out);
         }
+        self.write_due_checkpoints(now, out);
         self.step_moves(now, wall, out);
         self.end_turn(now, wall, out);
     }
@@ -274,6 +295,7 @@ impl Process {
         }
         if let Some(high_watermark) = effects.high_watermark {
             replica.publish(high_watermark, out);
+            self.high_watermarks_moved = true;
         }
         if effects.appended || effects.changed || effects.high_watermark.is_some() {
             self.fetch_sessions.changed(id);
@@ -345,17 +367,21 @@ impl Process {
             let half = u64::try_from(self.settings.replica_lag_time_max.as_millis() / 2).unwrap_or(1);
             self.round_at = MonotonicMs(now.0 + half);
             let ids: Vec<_> = self.replicas.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.tick_leader(now, id, out));
+            ids.into_iter().for_each(|id| self.tick_if_free(now, id, Errand::Tick, out));
         }
         while let Some(id) = self.proposals.take_due(now) {
-            self.tick_leader(now, id, out);
+            self.tick_if_free(now, id, Errand::Tick, out);
+        }
+    }
+
+    pub(super) fn tick_if_free(&mut self, now: MonotonicMs, id: TopicIdPartition, errand: Errand, out: &mut Outbox) {
+        match self.when_held(id, errand) {
+            Some(held) => self.wait_or_pass(id, held, |number| Waiting::Tick(id, number)),
+            None => self.tick_leader(now, id, out),
         }
     }
 
     pub(super) fn tick_leader(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
-        if self.is_held_up(id) {
-            return;
-        }
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let effects = replica.core.tick(now, &|broker| eligible_epoch(image, broker));
@@ -409,11 +435,9 @@ impl Process {
 
     fn isr_changes_answered(&mut self, now: MonotonicMs, answer: Option<AlteredPartitions>, out: &mut Outbox) {
         for decided in self.proposals.answered(answer) {
-            match self.replicas.get(&decided.partition).filter(|replica| self.is_held_up(replica.id)) {
-                Some(Replica { directory, number, .. }) => {
-                    let (directory, waiting) = (*directory, Waiting::Decided(*number, decided));
-                    let _ = self.wait_for_disk(directory, waiting);
-                }
+            let id = decided.partition;
+            match self.when_held(id, Errand::IsrDecided) {
+                Some(held) => self.wait_or_pass(id, held, |number| Waiting::Decided(number, decided)),
                 None => self.isr_decided(now, decided, out),
             }
         }

@@ -6,18 +6,17 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
 use ottla_partition::{
-    Append, AppendError, Appended, Effects, Fetched, OffsetLookup, OffsetQuery, Visible, eligible_epoch,
+    Append, AppendError, Appended, Effects, Errand, OffsetLookup, OffsetQuery, Visible, eligible_epoch, finish_fetch,
 };
 use ottla_protocol::record_batch::{BatchHeader, TimestampType};
 use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
 use ottla_replication::fetch_session::{Fetcher, PartitionRead, PartitionRequest, ReadFacts, ReadPartition};
 use ottla_replication::{AppendTerms, EndMarker, FetchLimits, VerificationRequest};
-use ottla_storage::Read;
-use ottla_storage::env::FaultyEnv;
 
 use super::process::Process;
 use super::replica::{Waiter, WaitingProduce};
 use super::sessions::OpenFetch;
+use crate::at_once::AtOnce;
 use crate::facts::Fact;
 use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce};
 use crate::network::NodeId;
@@ -37,8 +36,6 @@ struct Appending {
     acks_all: bool,
     timeout_ms: u64,
 }
-
-type Slice = ottla_storage::LogSlice<<FaultyEnv as ottla_storage::Env>::File>;
 
 /// A fetch that found nothing yet.
 pub(super) struct ParkedFetch {
@@ -137,8 +134,8 @@ impl Process {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        if self.log_dirs.get(replica.directory).is_some_and(|directory| directory.health().is_unusable()) {
-            return Err(ErrorCode::KafkaStorageError);
+        if let Some(directory) = self.log_dirs.get(replica.directory) {
+            Errand::Append.check(directory.health())?;
         }
         let acks_all = produce.acks == -1;
         let mut batch = produce.batch.to_vec();
@@ -196,8 +193,8 @@ impl Process {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        if self.log_dirs.get(replica.directory).is_some_and(|directory| directory.health().is_unusable()) {
-            return Err(ErrorCode::KafkaStorageError);
+        if let Some(directory) = self.log_dirs.get(replica.directory) {
+            Errand::Append.check(directory.health())?;
         }
         let done = replica.core.append_marker(marker, 2, TimestampType::CreateTime, now, wall, &brokers);
         let request = Appending { from, call, id, acks_all: true, timeout_ms: MARKER_TIMEOUT_MS };
@@ -319,22 +316,24 @@ impl Process {
         out: &mut Outbox,
     ) -> Result<PartitionAnswer, ErrorCode> {
         let image = &self.image;
-        let is_held_up = self.is_held_up(id);
+        // A thread that waits for the only directory would bring no answer either: its client's time is up before.
+        let is_passed_by = self.when_held(id, Errand::Fetch).is_some();
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let directory = self.log_dirs.get(replica.directory);
-        if is_held_up || directory.is_some_and(|directory| directory.health().is_unusable()) {
+        if let Some(directory) = self.log_dirs.get(replica.directory) {
+            Errand::Fetch.check(directory.health())?;
+        }
+        if is_passed_by {
             return Err(ErrorCode::KafkaStorageError);
         }
         let (effects, fetched) = replica.core.fetch(fetch, now, &|broker| eligible_epoch(image, broker));
         self.execute(id, effects, out);
         let fetched = fetched.map_err(|error| error.error_code())?;
-        let slice = read_records(&fetched).map_err(|_| ErrorCode::KafkaStorageError)?;
+        let Some(replica) = self.replicas.get(&id) else { return Err(ErrorCode::UnknownTopicOrPartition) };
+        let (leader_epoch, upper) = (fetched.leader_epoch, fetched.upper);
+        let read_on = |from| replica.core.read_on(leader_epoch, from, fetch.max_bytes, upper, fetch.min_one);
+        let read = finish_fetch(fetched.records, fetched.aborted, &AtOnce, read_on);
+        let (slice, aborted) = read.map_err(|error| error.error_code())?;
         let records = slice.read().map_err(|_| ErrorCode::KafkaStorageError)?;
-        let aborted = match fetched.aborted {
-            Some(search) => search.run(&slice).map_err(|_| ErrorCode::KafkaStorageError)?,
-            None => Some(Vec::new()),
-        };
-        let (records, aborted) = aborted.map_or_else(Default::default, |aborted| (records, aborted));
         let answer = FetchedPartition {
             error: ErrorCode::None,
             diverging: fetched.diverging,
@@ -347,15 +346,18 @@ impl Process {
     }
 
     /// DeleteRecords up to a part of the way to the high watermark.
-    pub fn delete_records(&mut self, id: TopicIdPartition, percent: u64, out: &mut Outbox) {
+    pub fn delete_records(&mut self, now: MonotonicMs, id: TopicIdPartition, percent: u64, out: &mut Outbox) {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
-        let is_held_up = self.is_held_up(id);
-        let Some(replica) = self.replicas.get_mut(&id).filter(|_| !is_held_up) else { return };
+        let is_held = self.when_held(id, Errand::Append).is_some();
+        let Some(replica) = self.replicas.get_mut(&id).filter(|_| !is_held) else { return };
         let span = replica.high_watermark().distance_from(replica.log_start()) * percent / 100;
         let to = replica.log_start() + i64::try_from(span).unwrap_or(0);
-        if let Ok((effects, _)) = replica.core.delete_records(to, || Waiter::Deletion, &brokers) {
+        if let Ok((effects, has_moved)) = replica.core.delete_records(to, || Waiter::Deletion, &brokers) {
             out.note(format_args!("{} starts at {to} from now on", replica.name));
+            if has_moved {
+                self.checkpoints.log_start_moved(now);
+            }
             self.execute(id, effects, out);
         }
     }
@@ -366,19 +368,11 @@ impl Process {
             LogEnd::Earliest => OffsetQuery::Earliest,
             LogEnd::Latest => OffsetQuery::Latest,
         };
-        let replica = self.replicas.get(&question.partition).filter(|_| !self.is_held_up(question.partition))?;
+        let is_held = self.when_held(question.partition, Errand::Fetch).is_some();
+        let replica = self.replicas.get(&question.partition).filter(|_| !is_held)?;
         match replica.core.find_offset(query, question.leader_epoch, Visible::LogEnd).ok()? {
             OffsetLookup::Found(found) => Some(found.offset),
             OffsetLookup::Search(_) => None,
         }
-    }
-}
-
-/// What is not in memory is there at once, too.
-fn read_records(fetched: &Fetched<FaultyEnv>) -> std::io::Result<Slice> {
-    match &fetched.records {
-        None => Ok(Slice::empty()),
-        Some(Read::Done(slice)) => Ok(slice.clone()),
-        Some(Read::Cold(cold)) => Ok(cold.run().map_err(std::io::Error::other)?.unwrap_or_else(Slice::empty)),
     }
 }

@@ -1,13 +1,14 @@
 //! Log directories whose disks do not answer. A thread of the service waits for such a disk and holds the lock of the
 //! partition that it writes to. Here everything that would wait for that thread or that lock waits, in its order, until
-//! the disk answers again. What follows from a stall ([`ottla_partition::upkeep`]) is decided elsewhere.
+//! the disk answers again. Who waits for a lock and who does not ([`ottla_partition::contention`]), and what follows
+//! from a stall ([`ottla_partition::upkeep`]), is decided there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ottla_metadata::PartitionState;
 use ottla_model::{MonotonicMs, TimestampMs, TopicIdPartition};
-use ottla_partition::Decided;
+use ottla_partition::{Decided, Errand, WhenHeld};
 use ottla_storage::DirectoryHealth;
 
 use super::disk::FoundLog;
@@ -26,6 +27,7 @@ pub(super) enum Waiting {
     Assume(TopicIdPartition, u64, Arc<PartitionState>),
     Decided(u64, Decided),
     Create(TopicIdPartition, u64),
+    Tick(TopicIdPartition, u64),
     End(Box<Replica>),
     SetAside(Box<FoundLog>),
     Discard(Box<FoundLog>),
@@ -54,10 +56,29 @@ impl Process {
         self.stalls.contains_key(&directory)
     }
 
-    /// Whether the lock of the replica is held.
-    pub(super) fn is_held_up(&self, id: TopicIdPartition) -> bool {
+    fn is_held_up(&self, id: TopicIdPartition) -> bool {
         let stall = self.replicas.get(&id).and_then(|replica| self.stalls.get(&replica.directory));
         stall.is_some_and(|stall| stall.held.contains(&id))
+    }
+
+    /// What the errand has to do if the lock of the replica is held.
+    pub(super) fn when_held(&self, id: TopicIdPartition, errand: Errand) -> Option<WhenHeld> {
+        let directory = self.log_dirs.get(self.replicas.get(&id)?.directory)?;
+        self.is_held_up(id).then(|| errand.when_held(directory.health()))
+    }
+
+    /// The lock of the replica is held: the errand passes it by, or a thread waits and does it then.
+    pub(super) fn wait_or_pass(&mut self, id: TopicIdPartition, held: WhenHeld, waiting: impl FnOnce(u64) -> Waiting) {
+        let Some((directory, number)) = self.replicas.get(&id).map(|replica| (replica.directory, replica.number))
+        else {
+            return;
+        };
+        match held {
+            WhenHeld::PassesBy | WhenHeld::WaitsBriefly => {}
+            WhenHeld::Waits | WhenHeld::Later => {
+                let _ = self.wait_for_disk(directory, waiting(number));
+            }
+        }
     }
 
     pub(super) fn held_up(&self) -> impl Iterator<Item = TopicIdPartition> {
@@ -86,8 +107,8 @@ impl Process {
         let Some(replica) = self.replicas.get(&id) else { return false };
         let Some(directory) = self.log_dirs.get(replica.directory) else { return false };
         let Some(stall) = self.stalls.get_mut(&replica.directory) else { return false };
-        let writes = stall.held.contains(&id) || replica.core.leading().is_ok();
-        if directory.health().is_unusable() || !writes {
+        let writes = stall.held.contains(&id) || replica.core.writes();
+        if Errand::Append.check(directory.health()).is_err() || !writes {
             return false;
         }
         if stall.held.insert(id) {
@@ -142,7 +163,8 @@ impl Process {
                 Waiting::Create(id, number) if self.has_replica(id, number) => {
                     self.open_log(now, wall, id, None, out);
                 }
-                Waiting::Assume(..) | Waiting::Decided(..) | Waiting::Create(..) => {}
+                Waiting::Tick(id, number) if self.has_replica(id, number) => self.tick_leader(now, id, out),
+                Waiting::Assume(..) | Waiting::Decided(..) | Waiting::Create(..) | Waiting::Tick(..) => {}
                 Waiting::End(replica) => self.end_replica(*replica, out),
                 Waiting::SetAside(found) => self.set_aside(*found, out),
                 Waiting::Discard(found) => self.discard(*found, out),

@@ -23,13 +23,14 @@ use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionId, Revision, TimestampMs, TopicId,
     TopicIdPartition, TopicName, TopicPartition,
 };
-use ottla_partition::{Ack, Append, Effects, IsrProposals, LogPlace, Replica, ReplicaConfig};
+use ottla_partition::{Ack, Append, Effects, IsrProposals, LogPlace, Replica, ReplicaConfig, read_own};
 use ottla_protocol::record_batch::Batches;
 use ottla_replication::AppendTerms;
 use ottla_storage::compaction::{CleanError, CleanerLimits};
 use ottla_storage::env::MemoryEnv;
-use ottla_storage::{Checkpoints, LogConfig, LogDirectory, Read};
+use ottla_storage::{Checkpoints, LogConfig, LogDirectory};
 
+use crate::at_once::AtOnce;
 use crate::clock::WALL_START_MS;
 
 pub use cluster::{LogEvent, LogWorld, Logs, Weather};
@@ -288,26 +289,10 @@ impl Partition {
         max_bytes: usize,
     ) -> Result<Piece, ErrorCode> {
         let Some(replica) = self.replicas.get(&broker) else { return Err(ErrorCode::NotLeaderOrFollower) };
-        let mut from = from;
-        loop {
-            let own = replica.read_own(epoch, from, max_bytes).map_err(|error| error.error_code())?;
-            let piece = |records| Ok(Piece { from: own.from, records, end: own.end });
-            match &own.records {
-                Read::Done(slice) if slice.is_empty() => return piece(None),
-                Read::Done(slice) => return piece(Some(slice.read().map_err(|_| ErrorCode::KafkaStorageError)?)),
-                Read::Cold(cold) => {
-                    let read = cold.run().map_err(|_| ErrorCode::KafkaStorageError)?;
-                    match (read, cold.next_offset()) {
-                        (Some(slice), _) if !slice.is_empty() => {
-                            return piece(Some(slice.read().map_err(|_| ErrorCode::KafkaStorageError)?));
-                        }
-                        // The rest of that segment was compacted away.
-                        (_, Some(next)) => from = Some(next),
-                        (_, None) => return piece(None),
-                    }
-                }
-            }
-        }
+        let read = |from| replica.read_own(epoch, from, max_bytes);
+        let own = read_own(from, &AtOnce, read).map_err(|error| error.error_code())?;
+        let records = own.records.map(|slice| slice.read()).transpose().map_err(|_| ErrorCode::KafkaStorageError)?;
+        Ok(Piece { from: own.from, records, end: own.end })
     }
 
     /// The batches that are committed now and were not before: those below some leader's high watermark.

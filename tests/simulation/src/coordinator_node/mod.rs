@@ -219,7 +219,7 @@ impl CoordinatorNode {
         };
         let mut node = Node::new(config, Member::new(&member_config, store)?)?;
         node.start()?;
-        let process = Process::new(node, label, self.settings.node_rules, self.now(at));
+        let process = Process::new(node, label, self.settings.node_rules, self.random.next_u64() >> 1, self.now(at));
         self.life = Some(Life::Member(Box::new(process)));
         Ok(())
     }
@@ -257,6 +257,11 @@ impl CoordinatorNode {
         if let Some(Life::Member(process)) = &mut self.life {
             process.node.store_mut().arm_crash(after_steps + 1);
         }
+    }
+
+    /// The streams of others whose messages it takes: who is said to have opened each, and its name.
+    pub fn taken_streams(&self) -> impl Iterator<Item = (CoordinatorId, u64)> + '_ {
+        self.member().into_iter().flat_map(Process::taken_streams)
     }
 
     pub fn is_leading(&self) -> bool {

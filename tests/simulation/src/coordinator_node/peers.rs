@@ -1,5 +1,6 @@
 //! Connections to other coordinators: questions for their identity, and one stream of Raft messages to each. What
-//! follows from an answer, [`ottla_quorum_node::identity`] decides.
+//! follows from an answer, [`ottla_quorum_node::identity`] decides, and what from the end of a stream,
+//! [`ottla_quorum_node::peer_link`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use ottla_consensus::Outgoing;
 use ottla_model::{CoordinatorId, IncarnationId, MonotonicMs};
 use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
 use ottla_quorum_node::opinions::Opinions;
+use ottla_quorum_node::peer_link::{StreamEnd, after_end};
 use ottla_quorum_node::{Event, Members};
 
 use crate::message::{CallId, Message};
@@ -16,12 +18,8 @@ use crate::outbox::Outbox;
 
 /// As the service has it: a question is given up after this long.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Between two attempts to dial.
-const REDIAL_PAUSE: Duration = Duration::from_millis(75);
-/// The pause after a refusal whose cause will not change soon.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Messages that wait until a stream is open.
-const QUEUED_MESSAGES_MAX: usize = 256;
+pub(super) const QUEUED_MESSAGES_MAX: usize = 256;
 
 /// Where a coordinator is reached, in every list of the simulation.
 pub fn address_of(id: CoordinatorId) -> String {
@@ -64,12 +62,12 @@ impl<A> Default for Questions<A> {
 }
 
 impl<A> Questions<A> {
-    /// Asks the coordinator at an address who it is. Gives `about` back if there is no such address.
+    /// Asks the coordinator at an address who it is, and whether it has opened a stream. Gives `about` back if there is no such address.
     pub fn ask(
         &mut self,
         now: MonotonicMs,
         own: &OwnIdentity,
-        address: &str,
+        (address, stream): (&str, Option<u64>),
         about: A,
         out: &mut Outbox,
     ) -> Result<(), A> {
@@ -77,7 +75,7 @@ impl<A> Questions<A> {
         self.last_call += 1;
         let call = CallId(self.last_call);
         let listed = own.voters().into_values().collect();
-        out.send(to, Message::Identify { call, asker: own.id, disk: own.disk, listed });
+        out.send(to, Message::Identify { call, asker: own.id, disk: own.disk, listed, stream });
         self.waiting.insert(call, Question { to, until: now + IDENTIFY_TIMEOUT, about });
         Ok(())
     }
@@ -100,14 +98,11 @@ impl<A> Questions<A> {
 
 enum Link {
     /// Not dialled before.
-    Closed {
-        until: MonotonicMs,
-    },
+    Closed { until: MonotonicMs },
     /// The identity is asked for. Messages wait meanwhile.
-    Asking {
-        queued: Vec<Outgoing>,
-    },
-    Open,
+    Asking { queued: Vec<Outgoing> },
+    /// As the stream of this name.
+    Open(u64),
 }
 
 struct Peer {
@@ -116,8 +111,8 @@ struct Peer {
 }
 
 /// The streams to the other members.
-#[derive(Default)]
 pub(super) struct Peers {
+    last_stream: u64,
     by_id: BTreeMap<CoordinatorId, Peer>,
 }
 
@@ -125,6 +120,16 @@ pub(super) struct Peers {
 pub(super) type ToAsk = Vec<(CoordinatorId, String)>;
 
 impl Peers {
+    /// `unused`: a former process of this coordinator has not named its streams like this.
+    pub fn new(unused: u64) -> Self {
+        Self { last_stream: unused, by_id: BTreeMap::new() }
+    }
+
+    /// Whether this process has opened that stream to a peer.
+    pub fn has_stream(&self, to: CoordinatorId, stream: u64) -> bool {
+        self.by_id.get(&to).is_some_and(|peer| matches!(peer.link, Link::Open(open) if open == stream))
+    }
+
     /// There is a stream to each of the members' destinations, and to nobody else.
     pub fn follow(&mut self, me: CoordinatorId, members: &Members, now: MonotonicMs) {
         let destinations: BTreeMap<_, _> = members.destinations().filter(|(id, _)| *id != me).collect();
@@ -153,7 +158,7 @@ impl Peers {
         // There is no connection to one that is neither a member nor vouched for.
         let Some(peer) = self.by_id.get_mut(&to) else { return true };
         match &mut peer.link {
-            Link::Open => pass_on(disk, message, events, out),
+            Link::Open(stream) => pass_on((*stream, disk), message, events, out),
             Link::Asking { queued } if queued.len() < QUEUED_MESSAGES_MAX => queued.push(message),
             Link::Asking { .. } => return false,
             Link::Closed { .. } => forget(vec![message], events),
@@ -173,45 +178,52 @@ impl Peers {
         let Some(peer) = self.by_id.get_mut(&id) else { return Ok(()) };
         let Link::Asking { queued } = &mut peer.link else { return Ok(()) };
         let queued = std::mem::take(queued);
-        let mut pause = REDIAL_PAUSE;
-        match answer.map(|found| (own.check(opinions, &peer.address, id, &found), found)) {
+        let answer = answer.map(|found| (own.check(opinions, &peer.address, id, &found), found));
+        let end = match &answer {
             Ok((Ok(()), found)) if !found.is_empty => {
                 events.push(Event::PeerIdentified { id, disk: found.disk });
-                peer.link = Link::Open;
-                queued.into_iter().for_each(|message| pass_on(own.disk, message, events, out));
+                self.last_stream += 1;
+                let stream = self.last_stream;
+                peer.link = Link::Open(stream);
+                queued.into_iter().for_each(|message| pass_on((stream, own.disk), message, events, out));
                 return Ok(());
             }
             // It has not finished its first start.
-            Ok((Ok(()), _)) => {}
-            Ok((Err(conflict), _)) if conflict.ends_this_one() => return Err(conflict),
+            Ok((Ok(()), _)) => StreamEnd::Broken,
             Ok((Err(conflict), _)) => {
                 out.note(format_args!("{conflict}"));
-                pause = REFUSED_PAUSE;
+                StreamEnd::Conflict(conflict)
             }
-            Err(NoAnswer::Refused) => events.push(Event::PeerGone(id)),
-            Err(_) => {}
-        }
-        events.push(Event::PeerUnreachable(id));
+            Err(NoAnswer::Refused) => StreamEnd::ConnectionRefused,
+            Err(_) => StreamEnd::Broken,
+        };
+        let redial = after_end(id, end, false);
+        events.extend(redial.events);
         forget(queued, events);
-        peer.link = Link::Closed { until: now + pause };
+        match (redial.pause, answer) {
+            (None, Ok((Err(conflict), _))) => return Err(conflict),
+            (pause, _) => peer.link = Link::Closed { until: now + pause.unwrap_or_default() },
+        }
         Ok(())
     }
 
-    /// The stream to this peer ended; it is dialled again at once.
-    pub fn broken(&mut self, now: MonotonicMs, id: CoordinatorId, events: &mut Vec<Event>) {
-        if let Some(peer) = self.by_id.get_mut(&id).filter(|peer| matches!(peer.link, Link::Open)) {
-            events.push(Event::PeerUnreachable(id));
-            peer.link = Link::Closed { until: now };
+    /// The stream to this peer ended, whichever it is or the one of this name; it is dialled again at once.
+    pub fn broken(&mut self, now: MonotonicMs, id: CoordinatorId, ended: Option<u64>, events: &mut Vec<Event>) {
+        let is_it = |peer: &&mut Peer| matches!(peer.link, Link::Open(open) if ended.is_none_or(|ended| ended == open));
+        if let Some(peer) = self.by_id.get_mut(&id).filter(is_it) {
+            let redial = after_end(id, StreamEnd::Broken, true);
+            events.extend(redial.events);
+            peer.link = Link::Closed { until: now + redial.pause.unwrap_or_default() };
         }
     }
 }
 
-fn pass_on(disk: IncarnationId, message: Outgoing, events: &mut Vec<Event>, out: &mut Outbox) {
+fn pass_on((stream, disk): (u64, IncarnationId), message: Outgoing, events: &mut Vec<Event>, out: &mut Outbox) {
     let to = message.to;
     if message.is_snapshot() {
         events.push(Event::SnapshotSent { to, sent: true });
     }
-    out.send(NodeId::Coordinator(to.0), Message::Raft { disk, bytes: message.to_bytes() });
+    out.send(NodeId::Coordinator(to.0), Message::Raft { stream, disk, bytes: message.to_bytes() });
 }
 
 /// Raft knows that messages are lost; a snapshot it would wait for.

@@ -8,13 +8,14 @@ use ottla_consensus::Outgoing;
 use ottla_metadata::controller::{Beat, ChangeQuorum, Refusal, StreamId};
 use ottla_metadata::{Answer as ClusterAnswer, Now, Request, Tree};
 use ottla_model::{CoordinatorId, ErrorCode, IncarnationId, Revision};
-use ottla_quorum_node::identity::{self, Conflict, Identified, OwnIdentity};
+use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
 use ottla_quorum_node::opinions::Opinions;
 use ottla_quorum_node::{
-    BrokenRules, CallId, Event, Node, NodeError, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId,
+    Admission, AdmissionStep, BrokenRules, CallId, Event, Node, NodeError, Output, ReadId, RequestError, Sink,
+    WatchUpdate, WatcherId,
 };
 
-use super::peers::{Answer, NoAnswer, Peers, Questions};
+use super::peers::{Answer, NoAnswer, Peers, QUEUED_MESSAGES_MAX, Questions};
 use super::store::SimulatedStore;
 use super::{CLUSTER, DiskLabel, Observed};
 use crate::message::{self, Message, WatchEvent};
@@ -33,8 +34,9 @@ pub(super) struct Process {
     /// What the other members say of this disk.
     opinions: Opinions,
     questions: Questions<About>,
-    /// The coordinators that this one does not know, while it asks the others.
-    unknown: BTreeMap<CoordinatorId, Unknown>,
+    /// The stream of each sender whose messages are taken.
+    taken: BTreeMap<CoordinatorId, u64>,
+    admissions: BTreeMap<StreamKey, Admitting>,
     /// What the transport has to tell the node with its next turn.
     pending: Vec<Event>,
 }
@@ -43,18 +45,24 @@ pub(super) struct Process {
 enum About {
     /// A stream is to be opened.
     Stream(CoordinatorId),
-    /// What it knows of the sender of a message.
-    Unknown(CoordinatorId),
+    /// What it knows of the sender of a stream.
+    Sender(StreamKey),
+    /// Whether it has opened the stream.
+    Confirmation(StreamKey),
     /// It is to be added to the quorum.
     Addition { asked_by: NodeId, call: message::CallId, added: (CoordinatorId, IncarnationId, String) },
 }
 
-/// A sender that is not known here.
-struct Unknown {
+/// A stream of another coordinator, by the sender and its name of the stream.
+type StreamKey = (CoordinatorId, u64);
+
+/// A stream that is not taken yet.
+struct Admitting {
+    admission: Admission,
     disk: IncarnationId,
-    /// Its first message.
-    message: Bytes,
-    /// Questions without an answer.
+    /// What has come of it.
+    messages: Vec<Bytes>,
+    /// Members that have not answered.
     asked: usize,
     answers: Vec<Identified>,
 }
@@ -181,8 +189,14 @@ fn watch_event(update: WatchUpdate) -> WatchEvent {
 }
 
 impl Process {
-    pub(super) fn new(node: Node<SimulatedStore>, label: DiskLabel, broken_rules: BrokenRules, now: Now) -> Self {
-        let mut peers = Peers::default();
+    pub(super) fn new(
+        node: Node<SimulatedStore>,
+        label: DiskLabel,
+        broken_rules: BrokenRules,
+        unused_stream: u64,
+        now: Now,
+    ) -> Self {
+        let mut peers = Peers::new(unused_stream);
         peers.follow(node.id(), node.members(), now.monotonic);
         Self {
             node,
@@ -192,7 +206,8 @@ impl Process {
             peers,
             opinions: Opinions::default(),
             questions: Questions::default(),
-            unknown: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            admissions: BTreeMap::new(),
             pending: Vec::new(),
         }
     }
@@ -246,35 +261,50 @@ impl Process {
             self.answered(now, about, Err(NoAnswer::Silent), out)?;
         }
         for (id, address) in self.peers.tick(now.monotonic) {
-            self.ask(now, &address, About::Stream(id), out)?;
+            self.ask(now, (&address, None), About::Stream(id), out)?;
         }
         Ok(())
     }
 
-    fn ask(&mut self, now: Now, address: &str, about: About, out: &mut Outbox) -> Result<(), Conflict> {
+    fn ask(&mut self, now: Now, of: (&str, Option<u64>), about: About, out: &mut Outbox) -> Result<(), Conflict> {
         let own = self.own();
-        match self.questions.ask(now.monotonic, &own, address, about, out) {
+        match self.questions.ask(now.monotonic, &own, of, about, out) {
             Ok(()) => Ok(()),
             Err(about) => self.answered(now, about, Err(NoAnswer::NoAddress), out),
         }
     }
 
     fn answered(&mut self, now: Now, about: About, answer: Answer, out: &mut Outbox) -> Result<(), Conflict> {
+        self.answered_of_stream(now, about, answer, false, out)
+    }
+
+    /// `is_confirmed`: the one that was asked says that it has opened the stream.
+    fn answered_of_stream(
+        &mut self,
+        now: Now,
+        about: About,
+        answer: Answer,
+        is_confirmed: bool,
+        out: &mut Outbox,
+    ) -> Result<(), Conflict> {
         let own = self.own();
         match about {
             About::Stream(id) => {
                 let effects = (&mut self.pending, out);
                 self.peers.identified(now.monotonic, &own, &mut self.opinions, (id, answer), effects)?;
             }
-            About::Unknown(sender) => {
-                let Some(unknown) = self.unknown.get_mut(&sender) else { return Ok(()) };
-                unknown.asked -= 1;
-                unknown.answers.extend(answer);
-                if unknown.asked == 0
-                    && let Some(unknown) = self.unknown.remove(&sender)
-                {
-                    self.all_said_who_it_is(sender, unknown, out);
+            About::Sender(key) => {
+                let Some(admitting) = self.admissions.get_mut(&key) else { return Ok(()) };
+                admitting.asked -= 1;
+                admitting.answers.extend(answer);
+                if admitting.asked == 0 {
+                    self.members_answered(now, key, out)?;
                 }
+            }
+            About::Confirmation(key) => {
+                let Some(admitting) = self.admissions.get(&key) else { return Ok(()) };
+                let step = admitting.admission.confirmed(answer.as_ref().ok().map(|found| (found, is_confirmed)));
+                self.admit(now, key, step, out)?;
             }
             About::Addition { asked_by, call, added } => {
                 let checked = match answer {
@@ -298,51 +328,80 @@ impl Process {
         Ok(())
     }
 
-    /// A message of another coordinator. Of one that is not known here the members are asked.
+    /// A message of another coordinator, or of somebody who says so.
     fn raft(
         &mut self,
         now: Now,
-        sender: CoordinatorId,
+        key: StreamKey,
         (disk, message): (IncarnationId, Bytes),
         out: &mut Outbox,
     ) -> Result<Vec<Event>, Conflict> {
-        let from = NodeId::Coordinator(sender.0);
-        if self.node.check_sender(sender, disk).is_ok() {
-            return Ok(vec![Event::Raft { sender, disk, message }]);
-        }
+        let (sender, stream) = key;
         let members = self.node.members().clone();
-        let is_unknown = members.get(sender).is_none() && !members.was_removed(sender, disk);
-        if !is_unknown || sender == self.node.id() {
-            out.send(from, Message::RaftRefused);
+        if self.taken.get(&sender) == Some(&stream) {
+            if !members.was_removed(sender, disk) {
+                return Ok(vec![Event::Raft { sender, disk, message }]);
+            }
+            // Its stream ends; then it asks who it is, and is told.
+            self.taken.remove(&sender);
+            out.send(NodeId::Coordinator(sender.0), Message::RaftRefused { stream });
             return Ok(Vec::new());
         }
-        if self.unknown.contains_key(&sender) {
+        if let Some(admitting) = self.admissions.get_mut(&key) {
+            if admitting.messages.len() < QUEUED_MESSAGES_MAX {
+                admitting.messages.push(message);
+            }
             return Ok(Vec::new());
         }
-        let me = self.node.id();
-        let others: Vec<_> =
-            members.by_id.iter().filter(|(id, _)| **id != me).map(|(_, member)| member.address.clone()).collect();
-        let unknown = Unknown { disk, message, asked: others.len(), answers: Vec::new() };
-        if others.is_empty() {
-            self.all_said_who_it_is(sender, unknown, out);
-            return Ok(Vec::new());
-        }
-        self.unknown.insert(sender, unknown);
-        for address in others {
-            self.ask(now, &address, About::Unknown(sender), out)?;
-        }
+        let (admission, step) = Admission::begin(&members, self.node.id(), (sender, disk), self.broken_rules);
+        let admitting = Admitting { admission, disk, messages: vec![message], asked: 0, answers: Vec::new() };
+        self.admissions.insert(key, admitting);
+        self.admit(now, key, step, out)?;
         Ok(Vec::new())
     }
 
-    fn all_said_who_it_is(&mut self, sender: CoordinatorId, unknown: Unknown, out: &mut Outbox) {
-        let Unknown { disk, message, answers, .. } = unknown;
-        match identity::vouched(self.node.members(), sender, answers) {
-            Some((address, Some(known))) if known == disk => {
-                self.pending.push(Event::Vouched { id: sender, disk, address });
-                self.pending.push(Event::Raft { sender, disk, message });
+    /// Does what comes next for a stream that is to be admitted.
+    fn admit(&mut self, now: Now, key: StreamKey, step: AdmissionStep, out: &mut Outbox) -> Result<(), Conflict> {
+        let (sender, stream) = key;
+        match step {
+            AdmissionStep::AskMembers(addresses) => {
+                let Some(admitting) = self.admissions.get_mut(&key) else { return Ok(()) };
+                admitting.asked = addresses.len();
+                for address in &addresses {
+                    self.ask(now, (address, None), About::Sender(key), out)?;
+                }
+                if addresses.is_empty() { self.members_answered(now, key, out) } else { Ok(()) }
             }
-            _ => out.send(NodeId::Coordinator(sender.0), Message::RaftRefused),
+            AdmissionStep::Confirm(address) => self.ask(now, (&address, Some(stream)), About::Confirmation(key), out),
+            AdmissionStep::Admitted => {
+                let Some(Admitting { admission, disk, messages, .. }) = self.admissions.remove(&key) else {
+                    return Ok(());
+                };
+                self.taken.insert(sender, stream);
+                self.pending.extend(admission.vouched());
+                let messages = messages.into_iter().map(|message| Event::Raft { sender, disk, message });
+                self.pending.extend(messages);
+                Ok(())
+            }
+            AdmissionStep::Refused(_) => {
+                self.admissions.remove(&key);
+                out.send(NodeId::Coordinator(sender.0), Message::RaftRefused { stream });
+                Ok(())
+            }
         }
+    }
+
+    fn members_answered(&mut self, now: Now, key: StreamKey, out: &mut Outbox) -> Result<(), Conflict> {
+        let members = self.node.members().clone();
+        let Some(admitting) = self.admissions.get_mut(&key) else { return Ok(()) };
+        let answers = std::mem::take(&mut admitting.answers);
+        let step = admitting.admission.members_answered(&members, answers);
+        self.admit(now, key, step, out)
+    }
+
+    /// The streams of other coordinators whose messages are taken.
+    pub(super) fn taken_streams(&self) -> impl Iterator<Item = StreamKey> + '_ {
+        self.taken.iter().map(|(sender, stream)| (*sender, *stream))
     }
 
     // ---- messages
@@ -364,21 +423,22 @@ impl Process {
         out: &mut Outbox,
     ) -> Result<Vec<Event>, Conflict> {
         let events = match (message, from) {
-            (Message::Raft { disk, bytes }, NodeId::Coordinator(sender)) => {
-                return self.raft(now, CoordinatorId(sender), (disk, bytes), out);
+            (Message::Raft { stream, disk, bytes }, NodeId::Coordinator(sender)) => {
+                return self.raft(now, (CoordinatorId(sender), stream), (disk, bytes), out);
             }
-            (Message::RaftRefused, NodeId::Coordinator(peer)) => {
-                self.peers.broken(now.monotonic, CoordinatorId(peer), &mut self.pending);
+            (Message::RaftRefused { stream }, NodeId::Coordinator(peer)) => {
+                self.peers.broken(now.monotonic, CoordinatorId(peer), Some(stream), &mut self.pending);
                 Vec::new()
             }
-            (Message::Identify { call, asker, disk, .. }, from) => {
+            (Message::Identify { call, asker, disk, stream, .. }, from) => {
                 let identity = Box::new(self.own().answer(asker, Some(disk)));
-                out.send(from, Message::IdentifyAnswer { call, identity });
+                let stream_confirmed = stream.is_some_and(|stream| self.peers.has_stream(asker, stream));
+                out.send(from, Message::IdentifyAnswer { call, identity, stream_confirmed });
                 Vec::new()
             }
-            (Message::IdentifyAnswer { call, identity }, _) => {
+            (Message::IdentifyAnswer { call, identity, stream_confirmed }, _) => {
                 if let Some(about) = self.questions.answered(call) {
-                    self.answered(now, about, Ok(*identity), out)?;
+                    self.answered_of_stream(now, about, Ok(*identity), stream_confirmed, out)?;
                 }
                 Vec::new()
             }
@@ -386,7 +446,7 @@ impl Process {
                 // A coordinator that is to be added must answer at its address.
                 Request::ChangeQuorum(ChangeQuorum::Add { coordinator, disk, address }) if self.node.is_leader() => {
                     let added = (*coordinator, *disk, address.clone());
-                    self.ask(now, address, About::Addition { asked_by: from, call, added }, out)?;
+                    self.ask(now, (address, None), About::Addition { asked_by: from, call, added }, out)?;
                     Vec::new()
                 }
                 request => {
@@ -405,7 +465,8 @@ impl Process {
                 events
             }
             (Message::ConnectionLost, NodeId::Coordinator(id)) => {
-                self.peers.broken(now.monotonic, CoordinatorId(id), &mut self.pending);
+                self.peers.broken(now.monotonic, CoordinatorId(id), None, &mut self.pending);
+                self.taken.remove(&CoordinatorId(id));
                 for about in self.questions.refused(from) {
                     self.answered(now, about, Err(NoAnswer::Refused), out)?;
                 }

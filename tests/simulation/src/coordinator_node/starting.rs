@@ -75,7 +75,7 @@ impl Starting {
         };
         let mut round = Vec::new();
         for (place, address) in addresses.iter().enumerate() {
-            let refused = self.questions.ask(now, &self.own, address, place, out).is_err();
+            let refused = self.questions.ask(now, &self.own, (address, None), place, out).is_err();
             round.push(refused.then_some(Err(NoAnswer::NoAddress)));
         }
         self.round = Some(round);
@@ -96,7 +96,7 @@ impl Starting {
         out: &mut Outbox,
     ) -> Result<Option<Formed>, Conflict> {
         match (message, from) {
-            (Message::IdentifyAnswer { call, identity }, _) => {
+            (Message::IdentifyAnswer { call, identity, .. }, _) => {
                 if let Some(place) = self.questions.answered(call) {
                     self.note(place, Ok(*identity));
                 }
@@ -106,12 +106,12 @@ impl Starting {
                     self.note(place, Err(NoAnswer::Refused));
                 }
             }
-            (Message::Identify { call, asker, disk, listed }, from) => {
+            (Message::Identify { call, asker, disk, listed, .. }, from) => {
                 let identity = Box::new(self.own.answer(asker, Some(disk)));
-                out.send(from, Message::IdentifyAnswer { call, identity });
+                out.send(from, Message::IdentifyAnswer { call, identity, stream_confirmed: false });
                 self.heard_of(&listed);
             }
-            (Message::Raft { .. }, from) => out.send(from, Message::RaftRefused),
+            (Message::Raft { stream, .. }, from) => out.send(from, Message::RaftRefused { stream }),
             (Message::Cluster { call, .. }, from) => {
                 // A broker's request brings its list of coordinators.
                 if matches!(from, NodeId::Broker(_)) {

@@ -3,17 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use ottla_coordinator_partition::{Loader, Waiter};
+use ottla_coordinator_partition::{Backlog, BrokenRules, LoadError, LoadQueue, Loaded, Loader, Timers, Waiter};
 use ottla_group_coordinator::Shard;
 use ottla_group_coordinator::offsets_partition::OffsetsPartition;
 use ottla_group_coordinator::request::FetchOffsets;
-use ottla_model::MonotonicMs;
+use ottla_model::{LeaderEpoch, MonotonicMs};
 
 use super::topics::{SimTopics, TopicIds};
 
 /// The client that waits for an answer.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    /// Grows with every request that comes to any broker.
+    pub arrival: u64,
     pub client: u32,
     pub call: u64,
     /// The request, which the invariants compare with its answer.
@@ -29,7 +31,33 @@ impl Waiter for Caller {
     }
 }
 
-#[derive(Debug, Default)]
+/// Nothing of a client's is part of a transaction here.
+pub type Proof = ();
+
+/// A log that was read for a leader epoch.
+pub type LoadResult = (LeaderEpoch, Result<Loaded<Shard>, LoadError>);
+
+/// A partition, and what the service has around it.
+pub struct Host {
+    pub core: OffsetsPartition<Caller>,
+    pub backlog: Backlog<Shard, Caller, Proof>,
+    /// A step holds it.
+    pub held: Option<Hold>,
+    /// The arrival of the request that was processed last.
+    pub processed: u64,
+}
+
+/// A step that waits for a disk, and what waits for it beside the backlog.
+#[derive(Default)]
+pub struct Hold {
+    /// The disk is known not to answer.
+    pub is_known: bool,
+    pub loaded: Vec<LoadResult>,
+}
+
+/// So few that they wait for one another.
+const LOADS_AT_ONCE: usize = 1;
+
 pub struct Broker {
     /// Grows with every start.
     pub life: u32,
@@ -37,16 +65,36 @@ pub struct Broker {
     /// As its image has them.
     pub topics: SimTopics,
     /// By partition, like everything below.
-    pub partitions: BTreeMap<i32, OffsetsPartition<Caller>>,
+    pub partitions: BTreeMap<i32, Host>,
     /// When each partition is ticked.
-    pub timers: BTreeMap<i32, MonotonicMs>,
+    pub timers: Timers<i32, ()>,
+    /// When the timer wakes that sleeps until the first of them is due.
+    pub alarm_at: Option<MonotonicMs>,
     /// Logs that are being read, by partition and leader epoch.
     pub loaders: BTreeMap<(i32, i32), Loader<Shard>>,
+    /// Those, and the logs that wait for them: all in one directory.
+    pub loads: LoadQueue<(), (i32, i32)>,
+    rules: BrokenRules,
 }
 
 impl Broker {
+    /// Before its process starts.
+    pub fn new(rules: BrokenRules) -> Self {
+        Self {
+            life: 1,
+            is_running: false,
+            topics: SimTopics::default(),
+            partitions: BTreeMap::new(),
+            timers: Timers::default(),
+            alarm_at: None,
+            loaders: BTreeMap::new(),
+            loads: LoadQueue::new(LOADS_AT_ONCE, rules),
+            rules,
+        }
+    }
+
     /// The process ends.
     pub fn stop(&mut self) {
-        *self = Self { life: self.life + 1, ..Self::default() };
+        *self = Self { life: self.life + 1, ..Self::new(self.rules) };
     }
 }

@@ -101,8 +101,7 @@ pub fn run_with(seed: u64, rules: BrokenRules, prints: bool) -> Report {
     let mut random = Random::new(seed ^ 0x6A09_E667_F3BC_C908);
     let config = draw_config(&mut random);
     let partitions = i32::try_from(random.between(1, 2)).unwrap_or(1);
-    let mut world = World::new(seed, BROKERS, partitions, config.clone(), prints);
-    world.rules = rules;
+    let mut world = World::new(seed, BROKERS, partitions, config.clone(), rules, prints);
     let result = Run::new(&mut world, &mut random, config).all();
     Report {
         seed,

@@ -3,6 +3,7 @@
 mod clients;
 mod coordinators;
 mod hosts;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -122,11 +123,29 @@ pub(super) enum Event {
         partition: i32,
         epoch: i32,
     },
-    TickPartition {
+    /// A broker's timer.
+    TickPartitions {
+        broker: i32,
+        life: u32,
+        at: MonotonicMs,
+    },
+    /// Whoever held a partition has released it, and looks what came meanwhile.
+    TakeTurn {
         broker: i32,
         life: u32,
         partition: i32,
-        at: MonotonicMs,
+    },
+    /// The disk for which a step waits is known not to answer.
+    NoticeStall {
+        broker: i32,
+        life: u32,
+        partition: i32,
+    },
+    /// The disk answers.
+    Release {
+        broker: i32,
+        life: u32,
+        partition: i32,
     },
     StartBroker(i32),
     ResumeBroker(i32),
@@ -149,20 +168,34 @@ pub struct World {
     pub refused_ppm: u32,
     /// Reads of a log that fail, this often in a million.
     pub unreadable_ppm: u32,
-    /// Rules that are switched off, to see that an invariant notices. Set it before time passes.
-    pub rules: BrokenRules,
+    rules: BrokenRules,
     queue: EventQueue<Event>,
     paused_brokers: BTreeMap<i32, Vec<Event>>,
     paused_clients: BTreeMap<u32, Vec<Event>>,
     next_call: u64,
     next_commit: u64,
     next_client: u32,
+    /// Requests that have come to brokers.
+    arrivals: u64,
     /// Calls that are on their way, or wait at a broker.
     calls: BTreeMap<u64, (u32, i32)>,
 }
 
 impl World {
-    pub fn new(seed: u64, brokers: i32, partitions: i32, config: GroupConfig, prints: bool) -> Self {
+    /// `rules`: those that are switched off, to see that an invariant notices.
+    pub fn new(
+        seed: u64,
+        brokers: i32,
+        partitions: i32,
+        config: GroupConfig,
+        rules: BrokenRules,
+        prints: bool,
+    ) -> Self {
+        let broker = || {
+            let mut broker = Broker::new(rules);
+            broker.is_running = true;
+            broker
+        };
         let ids: Vec<i32> = (1..=brokers).collect();
         let mut world = Self {
             now: SimTime(0),
@@ -170,7 +203,7 @@ impl World {
             weather: Weather::CALM,
             topics: SimTopics::default(),
             logs: Logs::new(partitions, &ids),
-            brokers: ids.iter().map(|id| (*id, Broker { life: 1, is_running: true, ..Broker::default() })).collect(),
+            brokers: ids.iter().map(|id| (*id, broker())).collect(),
             clients: BTreeMap::new(),
             invariants: Invariants::default(),
             trace: Trace::new(prints),
@@ -178,13 +211,14 @@ impl World {
             events: 0,
             refused_ppm: 0,
             unreadable_ppm: 0,
-            rules: BrokenRules::default(),
+            rules,
             queue: EventQueue::default(),
             paused_brokers: BTreeMap::new(),
             paused_clients: BTreeMap::new(),
             next_call: 0,
             next_commit: 0,
             next_client: 0,
+            arrivals: 0,
             calls: BTreeMap::new(),
         };
         for id in ids {
@@ -285,7 +319,10 @@ impl World {
             | Event::Log(LogEvent::Learn { broker: id, .. })
             | Event::LearnTopics(id)
             | Event::Load { broker: id, .. }
-            | Event::TickPartition { broker: id, .. }
+            | Event::TickPartitions { broker: id, .. }
+            | Event::TakeTurn { broker: id, .. }
+            | Event::NoticeStall { broker: id, .. }
+            | Event::Release { broker: id, .. }
             | Event::Arrive { broker: id, .. } => {
                 if let Some(backlog) = self.paused_brokers.get_mut(id) {
                     backlog.push(event);
@@ -307,7 +344,13 @@ impl World {
                 Ok(())
             }
             Event::Load { broker, life, partition, epoch } => self.load(broker, life, partition, epoch),
-            Event::TickPartition { broker, life, partition, at } => self.tick_partition(broker, life, partition, at),
+            Event::TickPartitions { broker, life, at } => self.tick_partitions(broker, life, at),
+            Event::TakeTurn { broker, life, partition } => self.turn_comes(broker, life, partition),
+            Event::NoticeStall { broker, life, partition } => {
+                self.notice_stall(broker, life, partition);
+                Ok(())
+            }
+            Event::Release { broker, life, partition } => self.release(broker, life, partition),
             Event::TickClient(id) => {
                 self.schedule_us(TICK_MS * 1_000, Event::TickClient(id));
                 self.with_client(id, |kind, turn| match kind {

@@ -78,6 +78,12 @@ fn controller(controller_rules: ControllerRules) -> Options {
     Options { controller_rules, ..Options::default() }
 }
 
+#[test]
+fn a_stream_in_another_ones_name_is_noticed() {
+    let rules = NodeRules { streams_are_not_confirmed: true, ..NodeRules::default() };
+    hunt(node(rules), &[Kind::ForgeStream], (100, 1_000), 20, &["which a stranger has opened"]);
+}
+
 fn node(node_rules: NodeRules) -> Options {
     Options { node_rules, ..Options::default() }
 }

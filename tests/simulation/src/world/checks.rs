@@ -41,6 +41,9 @@ impl World {
         }
         let applied = observed.iter().any(|seen| matches!(seen, Observed::Applied { .. }));
         let Some(node) = self.coordinators.get(&id) else { return Ok(()) };
+        if let Some((sender, _)) = node.taken_streams().find(|(_, stream)| self.forged_streams.contains(stream)) {
+            return Err(Violation(format!("c{id} takes a stream as that of c{sender}, which a stranger has opened")));
+        }
         if let Some(term) = node.term_if_leader() {
             self.invariants.quorum_leads(id, term)?;
         }

@@ -101,6 +101,22 @@ impl World {
         self.add(id);
     }
 
+    /// A stranger who has reached a coordinator's port opens a stream there in the name of another coordinator: ids and
+    /// disks are public.
+    pub fn forge_stream(&mut self, to: u64) {
+        let named = self.coordinators.iter().filter(|(id, node)| **id != to && node.is_member());
+        let named: Vec<_> = named.filter_map(|(id, node)| Some((*id, node.disk_id()?))).collect();
+        let Some((id, disk)) = self.random.pick(&named).copied() else { return };
+        let (from, to) = (NodeId::Coordinator(id), NodeId::Coordinator(to));
+        let stream = self.random.next_u64() | 1 << 63;
+        self.forged_streams.insert(stream);
+        let what = format_args!("a stranger opens stream {stream} to {to} in the name of {from}");
+        self.trace.line(self.now, what);
+        let (at, to_life) = (self.now.plus_us(100), self.life(to));
+        let message = Message::Raft { stream, disk, bytes: bytes::Bytes::from_static(b"forged") };
+        self.schedule(at, Event::Deliver { from, to, to_life, message });
+    }
+
     /// Somebody asks to hand the quorum over.
     pub fn transfer_quorum(&mut self, to: u64) {
         if self.is_admin_done() {

@@ -275,6 +275,8 @@ pub struct World {
     held_leaders: BTreeMap<(i32, TopicIdPartition), SimTime>,
     /// Until then answers about the bounds of a log take up to [`LATE_BOUNDS_MS`].
     pub late_bounds_until: SimTime,
+    /// Streams that strangers have opened.
+    forged_streams: BTreeSet<u64>,
     pub deliveries: BTreeMap<&'static str, u64>,
 }
 
@@ -357,6 +359,7 @@ impl World {
             registrations: BTreeMap::new(),
             held_leaders: BTreeMap::new(),
             late_bounds_until: SimTime(0),
+            forged_streams: BTreeSet::new(),
             deliveries: BTreeMap::new(),
         };
         world.begin();

@@ -330,9 +330,9 @@ impl World {
 
     pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64) -> Result<(), Violation> {
         let Some(leader) = self.leader_of(partition) else { return Ok(()) };
-        let mut out = Outbox::default();
+        let (now, mut out) = (self.now, Outbox::default());
         let Some(broker) = self.brokers.get_mut(&leader) else { return Ok(()) };
-        broker.delete_records(partition, percent, &mut out);
+        broker.delete_records(now, partition, percent, &mut out);
         if let Some(replica) = broker.replica(partition) {
             let start = replica.log_start();
             self.invariants.records_deleted(partition, start);

@@ -15,6 +15,7 @@
 //! go through all members.
 
 mod adopt;
+mod group;
 mod heartbeat;
 mod join;
 mod leave;
@@ -31,6 +32,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_model::{ErrorCode, InstanceId, MemberId, TimestampMs};
 
+pub(crate) use group::ClassicGroup;
+use group::InitialDelay;
 pub(crate) use member::Member;
 pub(crate) use state::State;
 
@@ -39,47 +42,6 @@ use crate::effects::RequestId;
 use crate::group::embedded;
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
-
-/// See the module.
-#[derive(Clone, Debug)]
-pub(crate) struct ClassicGroup {
-    state: State,
-    /// The state before this one: a round that began with an empty group ends with its delay, not with its last member.
-    previous: State,
-    /// When the group came into its state.
-    since: Option<TimestampMs>,
-    generation: i32,
-    /// The generation of the record where that is higher than the members', see [`ClassicGroup::adopted`]; 0 otherwise.
-    recorded_generation: i32,
-    /// None: nobody ever joined.
-    protocol_type: Option<String>,
-    /// What the members of this generation agreed on.
-    protocol: Option<String>,
-    leader: Option<MemberId>,
-    members: BTreeMap<MemberId, Member>,
-    statics: BTreeMap<InstanceId, MemberId>,
-    /// How many members support each protocol.
-    votes: BTreeMap<String, usize>,
-    /// How many members wait for the end of the round.
-    joined: usize,
-    /// Ids that were given out and have not joined yet; each has a session timer.
-    pending_join: BTreeSet<MemberId>,
-    /// Members of this generation that have not asked for their assignment.
-    pending_sync: BTreeSet<MemberId>,
-    /// The topics that members of the consumer protocol read; none when that is not known.
-    subscribed: Option<BTreeSet<String>>,
-    initial: InitialDelay,
-}
-
-/// The delay of a round that began with an empty group: others are given the chance to be in it.
-#[derive(Clone, Copy, Debug, Default)]
-struct InitialDelay {
-    delay_ms: i32,
-    /// How much longer than `delay_ms` the round may be.
-    remaining_ms: i32,
-    /// Somebody joined since the delay began: it is lengthened once more.
-    member_added: bool,
-}
 
 impl ClassicGroup {
     pub(crate) fn new(now: TimestampMs) -> Self {

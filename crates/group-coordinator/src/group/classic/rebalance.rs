@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ottla_model::{ErrorCode, MemberId};
 
-use super::{ClassicGroup, InitialDelay, State, answer_join, answer_sync};
+use super::group::InitialDelay;
+use super::{ClassicGroup, State, answer_join, answer_sync};
 use crate::answer::{Joined, JoinedMember, Synced};
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use ottla_model::{GroupId, MemberId, TopicName};
 
+use super::ConsumerGroup;
+use super::group::Expression;
 use super::member::{LEFT, Member, Owned};
-use super::{ConsumerGroup, Expression};
 use crate::group::Group;
 use crate::record::{ConsumerMemberMetadata, Record};
 

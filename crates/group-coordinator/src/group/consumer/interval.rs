@@ -1,4 +1,4 @@
-//! How soon a member is to send its next heartbeat.
+//! How soon a member is to send its next heartbeat, and how long it may be silent.
 //!
 //! A member hears of a change only in the answer to its next heartbeat, so the interval is what a rebalance takes. It
 //! follows how many members the shard has, so that all their heartbeats together stay below [`AT_REST_PER_SECOND`], and
@@ -7,6 +7,7 @@
 //! that is what members are told.
 
 use super::ConsumerGroup;
+use super::member::Member;
 use crate::shard::Context;
 
 /// Of one shard, all groups together.
@@ -40,5 +41,15 @@ impl ConsumerGroup {
             (AT_REST_MIN_MS, share_ms(members, AT_REST_PER_SECOND))
         };
         share.max(least).min(cx.config.consumer_heartbeat_interval_ms)
+    }
+}
+
+impl Member {
+    /// How long the member may be silent.
+    pub(super) fn session_timeout_ms(&self, cx: &Context<'_>) -> i32 {
+        match &self.classic {
+            Some(classic) => classic.session_timeout_ms,
+            None => cx.config.consumer_session_timeout_of(cx.group),
+        }
     }
 }

@@ -9,7 +9,6 @@ use crate::record::{
     ClassicMemberMetadata, ConsumerMemberMetadata, CurrentAssignment, MemberState, Record, TopicPartitions,
 };
 use crate::request::{ClientInfo, ConsumerGroupHeartbeat};
-use crate::shard::Context;
 
 /// The epoch that a member joins with, and that of a member that replaces a static one until it is reconciled.
 pub(super) const JOINING: i32 = 0;
@@ -78,13 +77,6 @@ impl Member {
     /// nothing.
     pub(super) fn must_give_up(&self) -> bool {
         self.state == MemberState::UnrevokedPartitions && !self.is_classic() && self.epoch != LEFT_FOR_A_WHILE
-    }
-
-    pub(super) fn session_timeout_ms(&self, cx: &Context<'_>) -> i32 {
-        match &self.classic {
-            Some(classic) => classic.session_timeout_ms,
-            None => cx.config.consumer_session_timeout_of(cx.group),
-        }
     }
 
     /// The epoch at which a partition was given to it, also while it gives it up.

@@ -18,6 +18,7 @@ mod commit;
 mod describe;
 mod error;
 mod fence;
+mod group;
 mod heartbeat;
 mod interval;
 mod member;
@@ -31,76 +32,20 @@ mod target;
 mod tests;
 mod validate;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use ottla_model::{GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId, TopicName};
+use ottla_model::{GroupId, InstanceId, MemberId, PartitionId, TimestampMs, TopicId, TopicName};
 
 use crate::answer::ListedGroup;
-use crate::assignor::Partitions;
 use crate::effects::RequestId;
 use crate::group::{MEMBER_BYTES, NAMED_TOPIC_BYTES, OffsetExpiry, embedded};
 use crate::record::Record;
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
+pub(crate) use group::ConsumerGroup;
+use group::Expression;
 use member::Member;
-use metadata_hash::TopicHashes;
-use reconcile::Report;
 pub(crate) use regex::RegexCache;
-use subscription::Resolution;
-
-/// See the module.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ConsumerGroup {
-    epoch: i32,
-    /// Of the group's topics when the epoch was last raised.
-    metadata_hash: i64,
-    assignment_epoch: i32,
-    members: BTreeMap<MemberId, Member>,
-    /// What each member shall own.
-    targets: BTreeMap<MemberId, Partitions>,
-    /// What the group's regular expressions matched.
-    expressions: BTreeMap<String, Expression>,
-    /// A record of Kafka 4.0 or before still lists the group's topics; the next change of the epoch removes it.
-    has_partition_metadata: bool,
-
-    statics: BTreeMap<InstanceId, MemberId>,
-    /// Who has each partition, or has not confirmed that it gave it up.
-    owners: BTreeMap<TopicId, BTreeMap<PartitionId, MemberId>>,
-    /// How many members name each set of topics; the empty set is not counted.
-    subscriptions: BTreeMap<Arc<BTreeSet<String>>, usize>,
-    /// How many of these sets name each topic.
-    named: BTreeMap<String, usize>,
-    /// How many members subscribe by each expression.
-    by_regex: BTreeMap<String, usize>,
-    /// How many members speak the classic protocol.
-    classic_members: usize,
-
-    /// What is not in the records.
-    soft: Soft,
-}
-
-/// Of this coordinator only: another one begins anew.
-#[derive(Clone, Debug, Default)]
-struct Soft {
-    /// The version of the topics at the last look; none: not looked yet.
-    seen_topics: Option<u64>,
-    /// Topics are not looked at again before: a look costs as much as the group and its expressions read.
-    look_again: MonotonicMs,
-    /// When the group's epoch was last raised here; members are told to hurry for a while after.
-    moved: MonotonicMs,
-    hashes: TopicHashes,
-    /// The expressions are being matched against topics that changed.
-    resolution: Option<Resolution>,
-    reports: BTreeMap<MemberId, Report>,
-}
-
-/// What an expression matched.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Expression {
-    /// The names are shared with the image, however many groups have matched them.
-    topics: BTreeSet<TopicName>,
-}
 
 impl Expression {
     fn matched(&self, topic: &str) -> bool {

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ottla_model::{ErrorCode, MemberId, MonotonicMs, PartitionId, TopicId};
+use ottla_model::{ErrorCode, MemberId, PartitionId, TopicId};
 
 use super::ConsumerGroup;
 use super::error::HeartbeatError;
@@ -28,23 +28,6 @@ const QUIET: Duration = Duration::from_secs(1);
 /// heartbeats in a row since it was told to give partitions up, it has received that; `QUIET` later it has also
 /// finished taking what it was given before, and its report counts.
 const FULL_IN_A_ROW: u8 = 4;
-
-/// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Report {
-    owned: BTreeSet<(TopicId, PartitionId)>,
-    /// It was given nothing since it said so. One that was, and says nothing, may be taking what it was given.
-    is_fresh: bool,
-    /// It was given more before it had said that it owns what it was given before: what it says next may be about the
-    /// former, while it takes the latter.
-    is_behind: bool,
-    /// When it was told to give something up.
-    told: Option<MonotonicMs>,
-    /// How many heartbeats in a row have said everything since then.
-    full_since_told: u8,
-    /// When these became `FULL_IN_A_ROW`.
-    always_full_since: Option<MonotonicMs>,
-}
 
 /// What the answer to a heartbeat changes for its member.
 #[derive(Clone, Copy, Default, Debug)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ottla_model::{MonotonicMs, TopicName};
 
+use super::group::{Resolution, Soft};
 use super::member::Member;
 use super::{ConsumerGroup, timestamp};
 use crate::record::{ConsumerGroupMetadata, Record, ResolvedExpression};
@@ -30,16 +31,6 @@ const NAMES_PER_STEP: usize = 20_000;
 /// takes a small part of the time however fast topics come and go.
 fn pause(names: usize) -> Duration {
     Duration::from_millis(u64::try_from(names / 4).unwrap_or(PAUSE_MAX_MS).min(PAUSE_MAX_MS))
-}
-
-/// The group's expressions on their way to topics that changed. Their matches are kept until all of them are there, so
-/// that one change of topics is one change of the group.
-#[derive(Clone, Debug)]
-pub(super) struct Resolution {
-    /// Of the topics when it began; they are compared again if they change meanwhile.
-    version: u64,
-    matched: BTreeMap<String, BTreeSet<TopicName>>,
-    names: usize,
 }
 
 impl ConsumerGroup {
@@ -205,7 +196,7 @@ impl ConsumerGroup {
     }
 }
 
-impl super::Soft {
+impl Soft {
     /// Whether the epoch was raised within the last `ms`.
     pub(super) fn moved_within(&self, now: MonotonicMs, ms: u64) -> bool {
         now < self.moved + Duration::from_millis(ms)

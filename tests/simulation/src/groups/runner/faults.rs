@@ -15,6 +15,7 @@ pub(super) enum Fault {
     Weather,
     KillBroker,
     PauseBroker,
+    HoldPartition,
     MoveLeader,
     ShrinkIsr,
     RefuseAppends,
@@ -35,6 +36,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::Weather,
     Fault::KillBroker,
     Fault::PauseBroker,
+    Fault::HoldPartition,
     Fault::MoveLeader,
     Fault::ShrinkIsr,
     Fault::RefuseAppends,
@@ -161,6 +163,16 @@ impl Run<'_> {
                     self.world.pause_broker(id, outage);
                     // Mostly it is fenced meanwhile.
                     if self.random.percent(70) {
+                        self.world.elect(partition, Some(id));
+                    }
+                }
+            }
+            (Fault::HoldPartition, _) => {
+                if let Some(id) = leader {
+                    let known_after = self.random.between(0, 2 * outage);
+                    self.world.hold_partition(id, partition, outage, known_after);
+                    // Its replicas give up their places once the disk is known not to answer.
+                    if known_after < outage && self.random.percent(70) {
                         self.world.elect(partition, Some(id));
                     }
                 }

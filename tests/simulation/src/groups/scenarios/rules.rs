@@ -20,6 +20,18 @@ fn groups_served_before_their_log_is_replicated_are_noticed() {
 }
 
 #[test]
+fn a_request_that_overtakes_others_is_noticed() {
+    let rules = BrokenRules { requests_overtake: true, ..BrokenRules::default() };
+    hunt(rules, 300, &["after one that came later"]);
+}
+
+#[test]
+fn a_failed_load_that_keeps_its_place_is_noticed() {
+    let rules = BrokenRules { failed_loads_keep_places: true, ..BrokenRules::default() };
+    hunt(rules, 300, &["is unread since"]);
+}
+
+#[test]
 fn a_log_that_is_given_up_is_noticed() {
     let rules = BrokenRules { gives_up_loading: true, ..BrokenRules::default() };
     hunt(rules, 300, &["is unread since"]);

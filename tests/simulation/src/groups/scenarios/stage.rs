@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ottla_coordinator_partition::BrokenRules;
 use ottla_group_coordinator::answer::FetchedOffsets;
 use ottla_group_coordinator::request::{FetchOffsets, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, GroupConfig, Request};
@@ -34,7 +35,7 @@ impl Stage {
             consumer_heartbeat_interval_ms: 200,
             ..GroupConfig::default()
         };
-        let mut world = World::new(seed, 3, 1, config, false);
+        let mut world = World::new(seed, 3, 1, config, BrokenRules::default(), false);
         world.create_topic(TOPIC, PARTITIONS);
         let script = world.add_client(Kind::Script { group: Self::group(), answers: Default::default() });
         let mut stage = Self { world, script };

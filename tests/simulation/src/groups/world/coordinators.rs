@@ -1,28 +1,43 @@
 //! Brokers as group coordinators: the inputs of their partitions, and what follows from them.
 
-use std::collections::btree_map::Entry;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Now, Outputs, TimerChange};
+use ottla_coordinator_partition::{Backlog, BrokenRules, Environment, Event as Told, LoadError, Loader, Now, Outputs};
 use ottla_group_coordinator::offsets_partition::{Notice, OffsetsPartition};
 use ottla_group_coordinator::{GroupAnswer, GroupConfig, Record, Request, Shard};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicName};
 
 use super::{Event, World};
 use crate::coordinator_log::{LogEvent, LogWorld, Logs, Piece, ReplicaLog, StoredBatch, Weather};
-use crate::groups::broker::Caller;
+use crate::groups::broker::{Caller, Host, LoadResult};
 use crate::groups::client::error_of;
-use crate::groups::topics::{SimTopics, TopicIds};
+use crate::groups::topics::TopicIds;
 use crate::invariants::Violation;
 use crate::random::Random;
+
+/// A broker's partition.
+pub(super) fn host_of<'b>(
+    partitions: &'b mut BTreeMap<i32, Host>,
+    index: i32,
+    config: &Arc<GroupConfig>,
+    rules: BrokenRules,
+) -> &'b mut Host {
+    partitions.entry(index).or_insert_with(|| Host {
+        core: OffsetsPartition::new(config.clone(), rules),
+        backlog: Backlog::new(rules),
+        held: None,
+        processed: 0,
+    })
+}
 
 /// What `max.message.bytes` of `__consumer_offsets` is.
 const MAX_MESSAGE_BYTES: usize = 1_048_588;
 
 impl World {
     /// Gives one of a broker's partitions an input, and carries out what follows.
-    fn input(
+    pub(super) fn input(
         &mut self,
         id: i32,
         index: i32,
@@ -34,10 +49,7 @@ impl World {
         let Some(partition) = usize::try_from(index).ok().and_then(|index| self.logs.partitions.get_mut(index)) else {
             return Ok(());
         };
-        let core = match broker.partitions.entry(index) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(OffsetsPartition::new(self.config.clone(), self.rules)),
-        };
+        let core = &mut host_of(&mut broker.partitions, index, &self.config, self.rules).core;
         let mut log = ReplicaLog { broker: id, partition, now, foresees, refuses, appends: Vec::new() };
         let mut environment: Environment<'_, '_, Shard> = Environment { now, view: &broker.topics, log: &mut log };
         let outputs = input(core, &mut environment);
@@ -78,20 +90,34 @@ impl World {
             self.answer(id, index, &caller, answer)?;
         }
         let Some(broker) = self.brokers.get_mut(&id) else { return Ok(()) };
-        let life = broker.life;
-        if let Some(epoch) = load {
-            broker.loaders.insert((index, epoch.0), Loader::new(self.config.clone(), epoch, MAX_MESSAGE_BYTES));
-            let delay = self.draw_us(self.weather.load_us);
-            self.schedule_us(delay, Event::Load { broker: id, life, partition: index, epoch: epoch.0 });
+        if let Some(change) = timer {
+            broker.timers.set(index, (), change);
         }
-        if let Some(TimerChange { at, .. }) = timer {
-            if let Some(broker) = self.brokers.get_mut(&id) {
-                broker.timers.insert(index, at);
-            }
-            let delay = (at.0 * 1_000).saturating_sub(self.now.0);
-            self.schedule_us(delay, Event::TickPartition { broker: id, life, partition: index, at });
+        if let Some(begins) = load.and_then(|epoch| broker.loads.ask((), (index, epoch.0))) {
+            self.begin_to_load(id, begins);
         }
+        self.set_alarm(id);
         Ok(())
+    }
+
+    fn begin_to_load(&mut self, id: i32, (index, epoch): (i32, i32)) {
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        let loader = Loader::new(self.config.clone(), LeaderEpoch(epoch), MAX_MESSAGE_BYTES);
+        broker.loaders.insert((index, epoch), loader);
+        let life = broker.life;
+        let delay = self.draw_us(self.weather.load_us);
+        self.schedule_us(delay, Event::Load { broker: id, life, partition: index, epoch });
+    }
+
+    /// The broker's timer sleeps until the first partition is due.
+    fn set_alarm(&mut self, id: i32) {
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        let Some(at) = broker.timers.next_at().filter(|at| broker.alarm_at.is_none_or(|alarm| *at < alarm)) else {
+            return;
+        };
+        broker.alarm_at = Some(at);
+        let (life, delay) = (broker.life, (at.0 * 1_000).saturating_sub(self.now.0));
+        self.schedule_us(delay, Event::TickPartitions { broker: id, life, at });
     }
 
     /// The broker's image has the topics as they are now.
@@ -105,23 +131,22 @@ impl World {
         let deleted: Arc<[TopicName]> = deleted.into();
         let partitions: Vec<i32> = broker.partitions.keys().copied().collect();
         partitions.into_iter().try_for_each(|index| {
-            self.input(id, index, |core, environment| {
-                core.notice(environment, Notice::TopicsDeleted(Arc::clone(&deleted)))
-            })
+            let notice = Notice::TopicsDeleted(Arc::clone(&deleted));
+            self.push(id, index, |backlog| backlog.push_notice(notice))
         })
     }
 
     /// The configuration of all brokers is another one.
     pub fn configure(&mut self, config: GroupConfig) {
         self.config = Arc::new(config);
-        for core in self.brokers.values_mut().flat_map(|broker| broker.partitions.values_mut()) {
-            core.set_config(self.config.clone());
+        for host in self.brokers.values_mut().flat_map(|broker| broker.partitions.values_mut()) {
+            host.core.set_config(self.config.clone());
         }
     }
 
     /// The role or the high watermark of a broker's partition may have changed.
     fn poll(&mut self, id: i32, index: i32) -> Result<(), Violation> {
-        self.input(id, index, |core, environment| core.poll(environment))
+        self.push(id, index, Backlog::push_poll)
     }
 
     /// The next piece of a log is read.
@@ -153,26 +178,40 @@ impl World {
             },
             Ok(Piece { end, .. }) => Ok(loader.finish(end)),
         };
-        self.input(id, index, |core, environment| core.loaded(environment, LeaderEpoch(epoch), result))
+        self.loaded(id, index, (LeaderEpoch(epoch), result))
     }
 
-    /// The time has come for which a partition had set the timer.
-    pub(super) fn tick_partition(&mut self, id: i32, life: u32, index: i32, at: MonotonicMs) -> Result<(), Violation> {
-        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.life == life) else { return Ok(()) };
-        if broker.timers.get(&index) != Some(&at) {
+    /// A log was read, or could not be; the next one that waits is read then.
+    pub(super) fn loaded(&mut self, id: i32, index: i32, result: LoadResult) -> Result<(), Violation> {
+        let Some(broker) = self.brokers.get_mut(&id) else { return Ok(()) };
+        let host = host_of(&mut broker.partitions, index, &self.config, self.rules);
+        if let Some(hold) = &mut host.held {
+            // A thread waits for the partition.
+            hold.loaded.push(result);
             return Ok(());
         }
-        broker.timers.remove(&index);
-        let now = self.clocks().monotonic;
-        let mut spins = false;
-        self.input(id, index, |core, environment| {
-            let outputs = core.tick(environment);
-            spins = outputs.timer.is_some_and(|timer| timer.at <= now);
-            outputs
-        })?;
-        if spins {
-            return Err(Violation(format!("b{id}: partition {index} is due again at once")));
+        let (epoch, result) = result;
+        let is_loaded = result.is_ok();
+        self.input(id, index, |core, environment| core.loaded(environment, epoch, result))?;
+        let next = self.brokers.get_mut(&id).and_then(|broker| broker.loads.ended(&(), is_loaded));
+        if let Some(next) = next {
+            self.begin_to_load(id, next);
         }
+        self.take_turn(id, index)
+    }
+
+    /// The time has come for which partitions had set the timer.
+    pub(super) fn tick_partitions(&mut self, id: i32, life: u32, at: MonotonicMs) -> Result<(), Violation> {
+        let now = self.clocks().monotonic;
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.life == life) else { return Ok(()) };
+        // Another alarm was set before this one.
+        if broker.alarm_at.take_if(|alarm| *alarm == at).is_none() {
+            return Ok(());
+        }
+        for (index, ()) in broker.timers.take_due(now) {
+            self.push(id, index, Backlog::push_tick)?;
+        }
+        self.set_alarm(id);
         Ok(())
     }
 
@@ -219,15 +258,12 @@ impl World {
             self.schedule_us(100, Event::Lost { client, call });
             return Ok(());
         }
-        let topics = self.brokers.get(&id).map(|broker| &broker.topics);
+        self.arrivals += 1;
         let caller = Caller {
+            arrival: self.arrivals,
             client,
             call,
-            // Now: the answer may wait for its records, and the image may move meanwhile (seed 4500).
-            topic_ids: match &request {
-                Request::SyncGroup(_) | Request::FetchOffsets(_) => topics.map(SimTopics::ids).unwrap_or_default(),
-                _ => TopicIds::new(),
-            },
+            topic_ids: TopicIds::new(),
             fetch: match &request {
                 Request::FetchOffsets(fetch) => Some(fetch.clone()),
                 _ => None,
@@ -240,19 +276,16 @@ impl World {
                 _ => None,
             },
         };
-        let mut own = None;
-        self.input(id, index, |core, environment| {
-            let (answer, outputs) = core.request(environment, request, || caller.clone());
-            own = answer;
-            outputs
-        })?;
-        match own {
-            Some(answer) => self.answer(id, index, &caller, answer),
-            None => Ok(()),
-        }
+        self.submit(id, index, caller, request)
     }
 
-    fn answer(&mut self, id: i32, index: i32, caller: &Caller, answer: GroupAnswer) -> Result<(), Violation> {
+    pub(super) fn answer(
+        &mut self,
+        id: i32,
+        index: i32,
+        caller: &Caller,
+        answer: GroupAnswer,
+    ) -> Result<(), Violation> {
         match (&answer, caller.commit) {
             (GroupAnswer::CommitOffsets(_), Some(number)) if error_of(&answer) == ErrorCode::None => {
                 self.invariants.acknowledge(number)?;

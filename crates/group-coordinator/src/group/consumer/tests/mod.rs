@@ -26,7 +26,8 @@ use crate::request::{ClientInfo, ConsumerGroupHeartbeat, Request};
 use crate::shard::testing::Host;
 use crate::topics::{TopicView, Topics, VisibleTopics};
 
-use super::{ConsumerGroup, Soft};
+use super::ConsumerGroup;
+use super::group::Soft;
 
 pub(super) const SESSION_MS: u64 = 45_000;
 pub(super) const REBALANCE_MS: i32 = 60_000;

@@ -26,6 +26,9 @@ FROM ?= 0
 # FUZZ_SECS: minimum time of each test in `make fuzz`. SOAK_SEEDS: number of seeds in `make soak`.
 FUZZ_SECS ?= 60
 SOAK_SEEDS ?= 20000
+# OPERATIONS_MIB: MiB of records, before replication, that move in the operator's tests of `make soak`. Their three
+# replicas are on the disk, and for a while those that move, too.
+OPERATIONS_MIB ?= 3400
 # A skipped test adds a line to this file; `make test` prints the file at its end.
 export OTTLA_SKIPPED := $(TARGET)/skipped-tests
 OTTLA := $(OTTLA_BIN_DIR)/ottla
@@ -155,6 +158,8 @@ soak: build
 	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
 	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
 	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
+	. "$(OTTLA_CACHE)/test.env"; OTTLA_OPERATIONS_MIB=$(OPERATIONS_MIB) \
+	  cargo test --locked -p ottla-chaos --test operations -- --nocapture
 	. "$(OTTLA_CACHE)/test.env"; SEEDS=3 OTTLA_ATTACK_SECS=600 OTTLA_ATTACK_PARTITIONS=30000 \
 	  cargo test --locked -p ottla-e2e --test attacks
 

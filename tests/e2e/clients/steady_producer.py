@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
 """steady_producer.py BOOTSTRAP TOPIC PARTITIONS [PAUSE_S [FIRST]]: writes numbered records with acks=all to every
-partition, from number FIRST (0), with a pause (20 ms) between two rounds, until a line arrives on standard input, then
-reads everything back. Prints `ready` when all partitions have acknowledged a record, and at the end one JSON line: the
-acknowledged records, the client's errors, the missing, duplicated or reordered records, and the longest time that a
+partition, from partition FIRST (0), spread evenly over rounds of PAUSE_S (20 ms). Prints `ready` when all partitions
+have acknowledged a record.
+
+A line `mark` on standard input ends a period: one JSON line tells the records acknowledged in it, and the longest time
+that a record waited for its acknowledgement (`stall_s`, in `partition`). Any other line ends the writing: the script
+reads back everything that was written since its start and prints one JSON line with the acknowledged records, the
+client's errors, the missing, duplicated or reordered records (in all, and in each period), and the longest time that a
 partition had no acknowledgement (for information; tests assert no times)."""
+import bisect
 import json
 import sys
 import threading
@@ -15,20 +20,39 @@ BOOTSTRAP, TOPIC = sys.argv[1:3]
 PAUSE_S = float(sys.argv[4]) if len(sys.argv) > 4 else 0.02
 FIRST = int(sys.argv[5]) if len(sys.argv) > 5 else 0
 PARTITIONS = range(FIRST, FIRST + int(sys.argv[3]))
+# Without one, 500 partitions are asked for their ends one by one, twice.
+READ_PATIENCE_S = 60 + len(PARTITIONS) / 10
 stop = threading.Event()
-threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+marks = threading.Semaphore(0)
+
+
+def listen():
+    while sys.stdin.readline() == "mark\n":
+        marks.release()
+    stop.set()
+
+
+threading.Thread(target=listen, daemon=True).start()
 acknowledged = {p: {} for p in PARTITIONS}
 last = {}
 longest = {p: 0.0 for p in PARTITIONS}
+# When the records that are not acknowledged yet were sent, by partition and number.
+waiting = {}
+stall = (0.0, None)
+acknowledged_before = 0
+# The first number of each period.
+periods = [0]
 errors = []
 
 
 def on_delivery(partition, number):
     def done(error, message):
+        global stall
+        now = time.monotonic()
+        stall = max(stall, (now - waiting.pop((partition, number)), partition), key=lambda known: known[0])
         if error:
             errors.append(error.name())
             return
-        now = time.monotonic()
         longest[partition] = max(longest[partition], now - last.get(partition, now))
         last[partition] = now
         acknowledged[partition][number] = message.offset()
@@ -36,32 +60,26 @@ def on_delivery(partition, number):
     return done
 
 
-producer = Producer(
-    {
-        "bootstrap.servers": BOOTSTRAP,
-        "acks": "all",
-        "enable.idempotence": True,
-        "linger.ms": 0,
-        "retry.backoff.ms": 20,
-        "retry.backoff.max.ms": 200,
-        "reconnect.backoff.ms": 20,
-        "reconnect.backoff.max.ms": 200,
-        "delivery.timeout.ms": 90000,
+def end_period(number):
+    """What is not acknowledged yet has waited, too."""
+    global stall, acknowledged_before
+    now = time.monotonic()
+    for (partition, _), sent in waiting.items():
+        stall = max(stall, (now - sent, partition), key=lambda known: known[0])
+    count = sum(map(len, acknowledged.values()))
+    period = {
+        "acknowledged": count - acknowledged_before,
+        "stall_s": round(stall[0], 3),
+        "partition": stall[1],
     }
-)
-number = 0
-ready = False
-while not stop.is_set():
-    for p in PARTITIONS:
-        producer.produce(TOPIC, b"%d" % number, partition=p, on_delivery=on_delivery(p, number))
-    number += 1
-    producer.poll(PAUSE_S)
-    if not ready and all(acknowledged.values()):
-        ready = True
-        print("ready", flush=True)
-unsent = producer.flush(90)
+    print(json.dumps(period), flush=True)
+    stall, acknowledged_before = (0.0, None), count
+    periods.append(number)
 
-consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False})
+
+consumer = Consumer(
+    {"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False, "log_level": 0}
+)
 
 
 def end_of(p):
@@ -76,28 +94,79 @@ def end_of(p):
             time.sleep(0.1)
 
 
-ends = {p: end_of(p) for p in PARTITIONS}
-consumer.assign([TopicPartition(TOPIC, p, 0) for p in PARTITIONS])
-read = {p: {} for p in PARTITIONS}
-deadline = time.monotonic() + 60
-while any(len(read[p]) < ends[p] for p in read) and time.monotonic() < deadline:
-    message = consumer.poll(0.5)
-    if message is not None and not message.error():
-        read[message.partition()][message.offset()] = int(message.value())
-consumer.close()
-missing = sum(1 for p in acknowledged for n, offset in acknowledged[p].items() if read[p].get(offset) != n)
-values = {p: [read[p][offset] for offset in sorted(read[p])] for p in read}
-print(
-    json.dumps(
-        {
-            "acknowledged": sum(map(len, acknowledged.values())),
-            "errors": sorted(set(errors)),
-            "unsent": unsent,
-            "missing": missing,
-            "duplicates": sum(len(v) - len(set(v)) for v in values.values()),
-            "out_of_order": sum(1 for v in values.values() for a, b in zip(v, v[1:]) if b < a),
-            "longest_s": round(max(longest.values()), 2),
-        }
-    ),
-    flush=True,
+begins = {p: end_of(p) for p in PARTITIONS}
+producer = Producer(
+    {
+        "bootstrap.servers": BOOTSTRAP,
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 0,
+        "retry.backoff.ms": 20,
+        "retry.backoff.max.ms": 200,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 200,
+        "delivery.timeout.ms": 90000,
+        "log_level": 0,
+    }
 )
+number = 0
+ready = False
+due = time.monotonic()
+while not stop.is_set():
+    for p in PARTITIONS:
+        waiting[p, number] = time.monotonic()
+        producer.produce(TOPIC, b"%d" % number, partition=p, on_delivery=on_delivery(p, number))
+        due += PAUSE_S / len(PARTITIONS)
+        # A call of poll returns with the first acknowledgement.
+        while (left := due - time.monotonic()) > 0:
+            producer.poll(left)
+    # A machine that was too busy does not write faster afterwards.
+    due = max(due, time.monotonic())
+    producer.poll(0)
+    number += 1
+    if marks.acquire(blocking=False):
+        end_period(number)
+    if not ready and all(acknowledged.values()):
+        ready = True
+        print("ready", flush=True)
+unsent = producer.flush(90)
+
+ends = {p: end_of(p) for p in PARTITIONS}
+consumer.assign([TopicPartition(TOPIC, p, begins[p]) for p in PARTITIONS])
+read = {p: {} for p in PARTITIONS}
+left = sum(ends[p] - begins[p] for p in PARTITIONS)
+deadline = time.monotonic() + READ_PATIENCE_S
+while left > 0 and time.monotonic() < deadline:
+    for message in consumer.consume(1000, 0.5):
+        if not message.error() and message.offset() not in read[message.partition()]:
+            read[message.partition()][message.offset()] = int(message.value())
+            left -= 1
+consumer.close()
+wrong = [{"missing": 0, "duplicates": 0, "out_of_order": 0} for _ in periods]
+
+
+def count(what, number):
+    wrong[bisect.bisect_right(periods, number) - 1][what] += 1
+
+
+for p in PARTITIONS:
+    for n, offset in acknowledged[p].items():
+        if read[p].get(offset) != n:
+            count("missing", n)
+    values = [read[p][offset] for offset in sorted(read[p])]
+    seen = set()
+    for before, n in zip([-1, *values], values):
+        if n in seen:
+            count("duplicates", n)
+        elif n < before:
+            count("out_of_order", n)
+        seen.add(n)
+result = {what: sum(period[what] for period in wrong) for what in wrong[0]}
+result |= {
+    "acknowledged": sum(map(len, acknowledged.values())),
+    "errors": sorted(set(errors)),
+    "unsent": unsent,
+    "longest_s": round(max(longest.values()), 2),
+    "periods": wrong,
+}
+print(json.dumps(result), flush=True)

@@ -381,6 +381,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// The node is started next from the binaries in this folder: those of another release.
+    pub fn use_binaries_of(&mut self, node: Node, folder: &Path) -> Result<()> {
+        let member = self.member_mut(node)?;
+        let name = member.command.file_name().context("a binary's name")?.to_owned();
+        member.command = folder.join(name);
+        Ok(())
+    }
+
     pub fn spawn(&mut self, node: Node) -> Result<()> {
         let member = self.member_mut(node)?;
         member.child = Some(spawn_from_keeper(member.command()?).with_context(|| format!("start {node}"))?);

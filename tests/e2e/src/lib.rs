@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod containers;
 pub mod groups;
 pub mod kafka;
+pub mod quorum;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Node};

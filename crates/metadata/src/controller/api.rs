@@ -710,4 +710,6 @@ pub struct BrokenRules {
     pub cordoned_gets_replicas: bool,
     /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.
     pub unclean_is_always_enabled: bool,
+    /// A configuration is written without the revision at which `min.insync.replicas` last changed.
+    pub min_insync_replicas_revision_is_not_kept: bool,
 }

@@ -492,8 +492,8 @@ pub struct NewPartitions {
     pub topic: String,
     /// How many the topic shall have.
     pub total: i32,
-    /// Of the added partitions, in order; empty: the controller places them.
-    pub assignments: Vec<Vec<BrokerId>>,
+    /// Of the added partitions, in order; none: the controller places them. A list without any is an error, as Kafka's.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
 }
 
 #[derive(Clone, PartialEq, Debug)]

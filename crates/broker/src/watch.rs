@@ -132,8 +132,10 @@ impl Watcher {
             // The runtime goes down, or a change could not be taken: what follows must not be announced on top of it.
             return;
         }
-        self.metadata.announce();
+        // Before the announcement: a request that waited for this revision is answered after it, and whoever reads the
+        // metric then must find it.
         self.telemetry.image_revision.set(i64::try_from(image.revision().0).unwrap_or(i64::MAX));
+        self.metadata.announce();
     }
 }
 

@@ -316,7 +316,8 @@ impl Kafka {
             _ => self.partitions(name).await?.len(),
         };
         let brokers = |ids: &Vec<i32>| ids.iter().copied().map(BrokerId).collect();
-        let assignments = assignments.iter().skip(existing).map(brokers).collect();
+        let added = assignments.iter().skip(existing).map(brokers).collect();
+        let assignments = (!assignments.is_empty()).then_some(added);
         let wanted = ottla_client::NewPartitions { topic: name.to_owned(), total, assignments };
         each(self.client.create_partitions(&[wanted], ADMIN_TIMEOUT, false).await?)
     }

@@ -73,8 +73,8 @@ pub struct NewPartitions {
     pub topic: String,
     /// How many there shall be in all.
     pub total: i32,
-    /// The brokers of each new partition; empty for the controller's choice.
-    pub assignments: Vec<Vec<BrokerId>>,
+    /// The brokers of each new partition; none for the controller's choice.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
 }
 
 /// The outcome of one topic of an admin request.
@@ -223,15 +223,12 @@ impl Client {
         validate_only: bool,
     ) -> Result<Vec<TopicOutcome>, ClientError> {
         let wire_topics = topics.iter().map(|topic| {
-            let assignments: Vec<_> = topic
-                .assignments
-                .iter()
-                .map(|brokers| CreatePartitionsAssignment::default().with_broker_ids(to_wire(brokers)))
-                .collect();
+            let wire =
+                |brokers: &Vec<BrokerId>| CreatePartitionsAssignment::default().with_broker_ids(to_wire(brokers));
             CreatePartitionsTopic::default()
                 .with_name(topic_name(&topic.topic))
                 .with_count(topic.total)
-                .with_assignments(Some(assignments).filter(|assignments| !assignments.is_empty()))
+                .with_assignments(topic.assignments.as_ref().map(|added| added.iter().map(wire).collect()))
         });
         let request = CreatePartitionsRequest::default()
             .with_topics(wire_topics.collect())

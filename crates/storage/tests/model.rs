@@ -394,7 +394,7 @@ impl World {
             Operation::Faults { ppm } => {
                 self.faulty = ppm > 0;
                 let faults =
-                    Faults { io_error_ppm: ppm / 2, no_space_ppm: ppm, sync_error_ppm: ppm / 4, no_descriptor_ppm: 0 };
+                    Faults { io_error_ppm: ppm / 2, no_space_ppm: ppm, sync_error_ppm: ppm / 4, ..Faults::NONE };
                 self.env.set_faults(faults);
                 if !self.faulty && self.log.is_offline() {
                     self.repair();

@@ -336,3 +336,22 @@ fn what_a_failed_roll_left_behind_hides_nothing() {
         }
     }
 }
+
+/// Seed 11719 of `compaction_model`: a follower's log, whose leader had compacted the offsets from 3 to 9, is cut to 5.
+/// The segment that begins next must not leave a gap behind the one before it, which would stand for lost records.
+#[test]
+fn a_segment_behind_a_cut_within_a_gap_begins_where_the_records_end() {
+    let env = MemoryEnv::new();
+    let mut log = create(&env, small_segments());
+    append(&mut log, batch(&[NOW.0; 3], 150));
+    let mut behind_gap = batch(&[NOW.0; 3], 150);
+    ottla_protocol::record_batch::patch_offset_and_epoch(&mut behind_gap, Offset(10), EPOCH);
+    log.append_as_follower(&behind_gap, EPOCH, NOW).unwrap();
+    assert!(log.truncate_to(Offset(5), NOW).unwrap());
+    assert_eq!(append(&mut log, batch(&[NOW.0; 10], 150)), Offset(5));
+    assert_eq!((log.segment_count(), log.active_segment_base()), (2, Offset(3)));
+    env.restart();
+    let log = open_unclean(&env, small_segments(), Offset(0)).unwrap().log;
+    assert_eq!(log.log_end_offset(), Offset(15));
+    assert_eq!(offsets(&read_all(&log, Offset(0), Offset(15), 1 << 20)), [(0, 2), (5, 14)]);
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::*;
 use ottla_model::{Offset, TimestampMs};
-use ottla_storage::{Env, Log, LogConfig, MemoryEnv, OpenOptions, RealEnv};
+use ottla_storage::{Env, Faults, FaultyEnv, Log, LogConfig, MemoryEnv, OpenOptions, RealEnv};
 
 const HOUR: i64 = 3_600_000;
 
@@ -198,4 +198,54 @@ fn producers_are_known_after_their_segments_have_gone() {
     assert_eq!(log.log_end_offset(), end);
     let retry = log.append_as_leader(&mut idempotent(7, 0, 0, 3), EPOCH, NOW).unwrap();
     assert!(retry.is_duplicate && retry.first_offset == Offset(0), "scenario 15");
+}
+
+/// An append fails, its half cannot be cut off, all segments expire, and the disk refuses to set them aside: the torn
+/// end must not lie in the middle of the log, where a clean start would take it for records.
+#[test]
+fn the_remains_of_a_failed_append_do_not_stay_before_the_segment_that_retention_begins() {
+    let config = config(|config| config.retention_bytes = 0);
+    let mut with_remains = 0;
+    for seed in 0..8 {
+        let env = FaultyEnv::new(seed);
+        env.create_directory(directory().parent().unwrap()).unwrap();
+        let mut log = create(&env, config.clone());
+        append(&mut log, batch(&[1; 3], 100));
+        let (size, end) = (log.size_bytes(), log.log_end_offset());
+        env.set_faults(Faults { io_error_ppm: 1_000_000, cut_error_ppm: 1_000_000, ..Faults::NONE });
+        log.append_as_leader(&mut batch(&[2; 3], 100), EPOCH, NOW).unwrap_err();
+        let first = || env.read_file(&directory().join("00000000000000000000.log")).unwrap().len() as u64;
+        env.set_faults(Faults { rename_error_ppm: 1_000_000, ..Faults::NONE });
+        with_remains += usize::from(first() > size);
+        log.delete_old_segments(end, NOW).unwrap_err();
+        env.set_faults(Faults::NONE);
+        assert_eq!((log.segment_count(), first()), (2, size));
+        assert_eq!(append(&mut log, batch(&[3; 3], 100)), end);
+    }
+    assert!(with_remains > 4, "{with_remains}");
+}
+
+/// The disk refuses to set one file aside: the next run goes on there, and returns also the files before it.
+#[test]
+fn files_that_were_set_aside_before_an_error_are_removed_by_the_next_run() {
+    for refused in ["00000000000000000010.index.deleted", "00000000000000000010.snapshot.deleted"] {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("orders-3");
+        let config = config(|config| config.retention_bytes = 0);
+        let mut log = Log::create(RealEnv, place.clone(), partition(), TOPIC_ID, config, NOW).unwrap();
+        for _ in 0..3 {
+            append(&mut log, batch(&[1; 10], 150));
+        }
+        std::fs::create_dir(place.join(refused)).unwrap();
+        let end = log.log_end_offset();
+        log.delete_old_segments(end, NOW).unwrap_err();
+        std::fs::remove_dir(place.join(refused)).unwrap();
+        let names = || RealEnv.list(&place).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>();
+        assert!(names().iter().any(|name| name.ends_with(".deleted")));
+        log.delete_old_segments(end, NOW).unwrap().remove(&RealEnv).unwrap();
+        let mut left = names();
+        left.retain(|name| name.ends_with(".deleted") || name.starts_with("00000000000000000010"));
+        assert!(left.is_empty(), "{left:?}");
+        assert!(log.segment_count() == 1 && log.size_bytes() == 0);
+    }
 }

@@ -107,6 +107,16 @@ fn only_topics_that_delete_take_it() {
     assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
 }
 
+/// B8: Kafka refuses only what compaction keeps; a topic without any policy has nothing that says so.
+#[test]
+fn a_topic_without_a_policy_takes_it() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[("cleanup.policy", "")]);
+    broker.produce(TopicRef::Id(topic_id(1)), 0, &batch(&["a", "b"]), -1, NEVER_MS);
+    assert_eq!(delete(&broker, 1), (ErrorCode::None, 1));
+}
+
 /// The follower was away while what would come next for it was deleted everywhere: it starts over at the leader's
 /// start.
 #[test]

@@ -58,6 +58,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
                 .with_topics(request.v3_and_below_topics),
         ]
     };
+    // A request of no transaction is answered at once, with no result: there is nothing to wait for. Kafka 4.3 answers
+    // when the last transaction has its result, and so never: the requests behind it on that connection hang.
     let pending = transactions.into_iter().map(|transaction| submit(broker, &access, version, transaction)).collect();
     transaction::respond_all::<AddPartitionsToTxnRequest, _>(header, pending, move |answers| response(version, answers))
 }
@@ -170,6 +172,15 @@ fn topic_results(version: i16, checked: &Judged, answer: TransactionAnswer) -> V
 mod tests {
     use super::*;
     use crate::request::test_image::image;
+
+    #[test]
+    fn a_request_of_no_transaction_has_an_answer() {
+        for version in [BATCHED_FROM, 5] {
+            let response = response(version, Vec::new());
+            assert!(response.results_by_transaction.is_empty() && response.error_code == 0);
+            ottla_protocol::encode_response::<AddPartitionsToTxnRequest>(version, 1, &response).expect("encodes");
+        }
+    }
 
     #[test]
     fn a_partition_that_is_not_there_refuses_them_all() {

@@ -9,7 +9,9 @@ use ottla_authorizer::Operation;
 use ottla_metadata::controller::{CreatePartitions, NewPartitions, Refusal};
 use ottla_model::{BrokerId, ErrorCode};
 use ottla_network::response::{Answer, Response};
-use ottla_protocol::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use ottla_protocol::kafka_protocol::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
 use ottla_protocol::kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use ottla_protocol::kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use ottla_protocol::{Api, RequestHeader, decode_request};
@@ -95,11 +97,11 @@ fn sort_out(topics: Vec<CreatePartitionsTopic>) -> (Vec<CreatePartitionsTopic>, 
 }
 
 fn new_partitions(topic: &CreatePartitionsTopic) -> NewPartitions {
-    let assignments = topic.assignments.iter().flatten();
+    let brokers = |one: &CreatePartitionsAssignment| one.broker_ids.iter().map(|id| BrokerId(id.0)).collect();
     NewPartitions {
         topic: topic.name.to_string(),
         total: topic.count,
-        assignments: assignments.map(|one| one.broker_ids.iter().map(|id| BrokerId(id.0)).collect()).collect(),
+        assignments: topic.assignments.as_ref().map(|assignments| assignments.iter().map(brokers).collect()),
     }
 }
 

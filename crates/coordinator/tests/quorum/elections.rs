@@ -97,7 +97,7 @@ async fn create_grow_delete(client: ClusterClient, worker: usize, stop: Arc<Atom
     while !stop.load(Ordering::Acquire) {
         let name = format!("topic-{worker}-{made}");
         until_taken(|| client.submit(create(&name), PATIENCE)).await;
-        let grown = NewPartitions { topic: name.clone(), total: 3, assignments: Vec::new() };
+        let grown = NewPartitions { topic: name.clone(), total: 3, assignments: None };
         let grow = CreatePartitions { topics: vec![grown], validate_only: false };
         until_taken(|| client.submit(grow.clone(), PATIENCE)).await;
         let delete = DeleteTopics { topics: vec![TopicRef::Name(name.clone())] };

@@ -96,8 +96,7 @@ impl Controller {
                 return Err(Refusal::new(ErrorCode::InvalidPartitions, text));
             }
         };
-        if !topic.assignments.is_empty() && topic.assignments.len() != additional {
-            let given = topic.assignments.len();
+        if let Some(given) = topic.assignments.as_ref().map(Vec::len).filter(|given| *given != additional) {
             let text = format!(
                 "Attempted to add {additional} additional partition(s), but only {given} assignment(s) were specified."
             );
@@ -105,13 +104,13 @@ impl Controller {
         }
         *room = room.checked_sub(additional).ok_or_else(too_large)?;
         let factor = found.replication_factor();
-        if topic.assignments.is_empty() {
+        let Some(assignments) = &topic.assignments else {
             return Ok((found.clone(), place(ahead, additional, factor, seeded, self.config.rules)?));
-        }
-        for (partition, replicas) in (number(current)..).map(PartitionId).zip(&topic.assignments) {
+        };
+        for (partition, replicas) in (number(current)..).map(PartitionId).zip(assignments) {
             check_assignment(ahead, partition, replicas, Some(factor), self.config.rules)?;
         }
-        Ok((found.clone(), topic.assignments.clone()))
+        Ok((found.clone(), assignments.clone()))
     }
 
     fn draft_partitions(&self, topic: &TopicImage, added: &[Vec<BrokerId>]) -> Draft {

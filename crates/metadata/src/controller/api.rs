@@ -492,8 +492,8 @@ pub struct NewPartitions {
     pub topic: String,
     /// How many the topic shall have.
     pub total: i32,
-    /// Of the added partitions, in order; empty: the controller places them.
-    pub assignments: Vec<Vec<BrokerId>>,
+    /// Of the added partitions, in order; none: the controller places them. A list without any is an error, as Kafka's.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -710,4 +710,6 @@ pub struct BrokenRules {
     pub cordoned_gets_replicas: bool,
     /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.
     pub unclean_is_always_enabled: bool,
+    /// A configuration is written without the revision at which `min.insync.replicas` last changed.
+    pub min_insync_replicas_revision_is_not_kept: bool,
 }

@@ -11,6 +11,7 @@ use ottla_model::{BrokerId, ErrorCode, Revision, TopicIdPartition, TopicName};
 
 use super::draft::Draft;
 use super::electorate::{TopicElectorate, min_insync_replicas_of, unclean_election_of};
+use super::ledger;
 use super::topics::Repeated;
 use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
 use super::{AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, Refusal, RequestId};
@@ -19,7 +20,7 @@ use crate::client_metrics_config::Subscription;
 use crate::config_value;
 use crate::election::PartitionChange;
 use crate::group_config;
-use crate::image::{ConfigEntity, ConfigImage, ConfigKind};
+use crate::image::{ConfigEntity, ConfigImage, ConfigKind, MIN_INSYNC_REPLICAS};
 use crate::limits;
 use crate::nodes;
 use crate::nodes::config::DEFAULT_ENTITY;
@@ -179,12 +180,35 @@ impl Controller {
         if before != min_insync_replicas_of(entries) {
             draft = self.end_elrs(entity, entries);
         }
-        draft.put(self.ledger.ahead_tree(), entity.path(), nodes::config::encode(entries));
+        let node = nodes::config::ConfigNode {
+            entries: entries.clone(),
+            min_insync_replicas_modified: self.min_insync_replicas_modified(entity, entries),
+        };
+        draft.put(self.ledger.ahead_tree(), entity.path(), node.encode());
         self.propose(draft);
         // Partitions that wait for a leader need not wait any longer.
         if unclean_election_of(entries) == Some(true) && !self.work.contains(Work::ElectAll) {
             self.work.push(Progress::new(Work::ElectAll));
         }
+    }
+
+    /// When `min.insync.replicas` got the value that `entries` leave unchanged, for every coordinator that leads later:
+    /// it must know which value a leader has heard of ([`TopicElectorate`]). None if they change it, or if the change is
+    /// in flight, at a revision that nobody knows yet.
+    fn min_insync_replicas_modified(
+        &self,
+        entity: &ConfigEntity,
+        entries: &BTreeMap<String, String>,
+    ) -> Option<Revision> {
+        if !matches!(entity.kind, ConfigKind::Topics | ConfigKind::Brokers)
+            || self.config.rules.min_insync_replicas_revision_is_not_kept
+        {
+            return None;
+        }
+        let current = self.ledger.ahead().config(entity)?;
+        let is_unchanged = current.entries.get(MIN_INSYNC_REPLICAS) == entries.get(MIN_INSYNC_REPLICAS);
+        let modified = current.min_insync_replicas_modified;
+        (is_unchanged && !ledger::is_provisional(modified)).then_some(modified)
     }
 
     /// Clears the ELRs that the new entries invalidate. Returns the last batch, which goes into the same transaction as

@@ -226,7 +226,11 @@ mod tests {
         };
         let drained = Change::Create { path: path.clone(), payload: entries("cordoned.log.dirs") };
         assert!(knows(vec![drained]));
-        assert!(!knows(vec![Change::Create { path, payload: entries(MIN_INSYNC_REPLICAS) }]));
+        assert!(!knows(vec![Change::Create { path: path.clone(), payload: entries(MIN_INSYNC_REPLICAS) }]));
+        // What 0.1 wrote does not tell since when it has none.
+        let create = Change::Create { path: path.clone(), payload: entries("log.cleaner.threads") };
+        let set = |payload| Change::Set { path, payload, expected: 0 };
+        assert!(!knows(vec![create, set(entries("log.cleaner.threads"))]));
     }
 
     #[test]

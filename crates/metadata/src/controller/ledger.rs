@@ -180,6 +180,11 @@ impl Ledger {
     }
 }
 
+/// Whether this is the revision of an entry in flight, which will get another one.
+pub(super) fn is_provisional(revision: Revision) -> bool {
+    revision.0 >= PROVISIONAL
+}
+
 fn provisional(entry: EntryId) -> Revision {
     Revision(PROVISIONAL.saturating_add(entry.0))
 }

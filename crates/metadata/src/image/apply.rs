@@ -26,13 +26,12 @@ pub(super) fn apply(image: &Image, revision: Revision, changes: &[NodeChange]) -
     let mut delta = Delta { revision: next.revision, ..Delta::default() };
     let mut touched = Touched::default();
     let mut states = Vec::new();
-    let is_snapshot = image.revision == Revision(0);
     for change in changes {
         match nodes::classify(&change.path) {
             // A state joins with its topic's assignment, which may come in the same list.
             NodePath::Partition(topic, partition) => states.push((topic, partition, change)),
             kind => {
-                if apply_node(&mut next, &mut delta, &mut touched, kind, change, is_snapshot).is_err() {
+                if apply_node(&mut next, &mut delta, &mut touched, kind, change).is_err() {
                     delta.undecodable.push(change.path.clone());
                 }
             }
@@ -66,13 +65,26 @@ pub(super) fn apply(image: &Image, revision: Revision, changes: &[NodeChange]) -
     (next, delta)
 }
 
+fn config(node: &Node) -> Result<ConfigImage, nodes::NodeError> {
+    let nodes::config::ConfigNode { entries, min_insync_replicas_modified } =
+        nodes::config::ConfigNode::decode(&node.payload)?;
+    // A node that was never changed has had the entry from the beginning, or never.
+    let was_never_set = node.version == 0 && !entries.contains_key(MIN_INSYNC_REPLICAS);
+    let min_insync_replicas_modified = match min_insync_replicas_modified {
+        // No later than the node, whatever a restored tree says.
+        Some(revision) => revision.min(node.modified),
+        None if was_never_set => Revision(0),
+        None => node.modified,
+    };
+    Ok(ConfigImage { entries, modified: node.modified, min_insync_replicas_modified })
+}
+
 fn apply_node(
     next: &mut Image,
     delta: &mut Delta,
     touched: &mut Touched,
     kind: NodePath,
     change: &NodeChange,
-    is_snapshot: bool,
 ) -> Result<(), nodes::NodeError> {
     let node = change.node.as_ref();
     match kind {
@@ -93,22 +105,10 @@ fn apply_node(
         }
         NodePath::Topic(name) => apply_topic(next, delta, touched, name, node)?,
         NodePath::Config(entity) => {
-            let old = next.configs.remove(&entity);
+            next.configs.remove(&entity);
             delta.configs.push(entity.clone());
             if let Some(node) = node {
-                let (entries, modified) = (nodes::config::decode(&node.payload)?, node.modified);
-                let value = |config: &ConfigImage| config.entries.get(MIN_INSYNC_REPLICAS).cloned();
-                let min_insync_replicas_modified = match &old {
-                    Some(old) if value(old).as_ref() == entries.get(MIN_INSYNC_REPLICAS) => {
-                        old.min_insync_replicas_modified
-                    }
-                    // Never set, unless a snapshot passed over it: a node that was never changed did not have it.
-                    None if (!is_snapshot || node.version == 0) && !entries.contains_key(MIN_INSYNC_REPLICAS) => {
-                        Revision(0)
-                    }
-                    _ => modified,
-                };
-                next.configs.insert(entity, Arc::new(ConfigImage { entries, modified, min_insync_replicas_modified }));
+                next.configs.insert(entity, Arc::new(config(node)?));
             }
         }
         NodePath::Acl(pattern) => {

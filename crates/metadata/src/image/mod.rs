@@ -39,20 +39,13 @@ pub use crate::nodes::coordinator::{CoordinatorNode, Standing};
 pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
 /// A set of configuration entries and when it was last written.
-#[derive(Clone, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ConfigImage {
     pub entries: BTreeMap<String, String>,
     pub modified: Revision,
-    /// When `min.insync.replicas` got its value here, or lost it: other entries may be younger. In an image that began
-    /// with a snapshot no later than `modified`.
+    /// When `min.insync.replicas` got its value here, or lost it: other entries may be younger. It may be later than
+    /// that, never earlier, and is at most `modified`.
     pub(crate) min_insync_replicas_modified: Revision,
-}
-
-/// An image that began with a snapshot knows less of the past, and is the same image.
-impl PartialEq for ConfigImage {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.entries, self.modified) == (&other.entries, other.modified)
-    }
 }
 
 /// A block of producer ids: from the first to the last, both included.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use ottla_model::BrokerId;
+use ottla_model::{BrokerId, Revision};
 use prost::Message;
 use serde::Serialize;
 
@@ -165,14 +165,40 @@ pub(super) fn decode_name(encoded: &str) -> Option<String> {
 struct ConfigPayload {
     #[prost(btree_map = "string, string", tag = "1")]
     entries: BTreeMap<String, String>,
+    #[prost(uint64, optional, tag = "2")]
+    min_insync_replicas_modified: Option<u64>,
 }
 
+/// The content of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConfigNode {
+    pub entries: BTreeMap<String, String>,
+    /// The revision at which `min.insync.replicas` got its value, or lost it; 0 if it was never set. None if that
+    /// happened no later than this write of the node, in a transaction whose revision its writer did not know: the one
+    /// that wrote the node, or one that was in flight then. Nodes that 0.1 wrote have none.
+    pub min_insync_replicas_modified: Option<Revision>,
+}
+
+/// The node of entries that changed `min.insync.replicas`, or are the entity's first.
 pub fn encode(entries: &BTreeMap<String, String>) -> Bytes {
-    ConfigPayload { entries: entries.clone() }.encode_to_vec().into()
+    ConfigNode { entries: entries.clone(), min_insync_replicas_modified: None }.encode()
 }
 
+impl ConfigNode {
+    pub fn encode(self) -> Bytes {
+        let min_insync_replicas_modified = self.min_insync_replicas_modified.map(|revision| revision.0);
+        ConfigPayload { entries: self.entries, min_insync_replicas_modified }.encode_to_vec().into()
+    }
+
+    pub fn decode(payload: &Bytes) -> Result<Self, NodeError> {
+        let ConfigPayload { entries, min_insync_replicas_modified } = ConfigPayload::decode(payload.clone())?;
+        Ok(Self { entries, min_insync_replicas_modified: min_insync_replicas_modified.map(Revision) })
+    }
+}
+
+/// The entries alone.
 pub fn decode(payload: &Bytes) -> Result<BTreeMap<String, String>, NodeError> {
-    Ok(ConfigPayload::decode(payload.clone())?.entries)
+    Ok(ConfigNode::decode(payload)?.entries)
 }
 
 #[derive(Serialize)]

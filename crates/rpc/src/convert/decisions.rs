@@ -81,7 +81,8 @@ decisions! {
 #[cfg(test)]
 mod tests {
     use ottla_metadata::controller::{
-        AllocateProducerIds, AlterReassignments, DeleteTopics, ElectLeaders, ElectionType, TopicRef, UnregisterBroker,
+        AllocateProducerIds, AlterReassignments, CreatePartitions, DeleteTopics, ElectLeaders, ElectionType,
+        NewPartitions, TopicRef, UnregisterBroker,
     };
     use ottla_model::{BrokerEpoch, BrokerId, IncarnationKey, PartitionId, TopicId};
 
@@ -102,6 +103,11 @@ mod tests {
             let topics = vec![("a".to_owned(), targets), ("b".to_owned(), vec![(PartitionId(1), Some(vec![]))])];
             let alter = Request::AlterReassignments(AlterReassignments { topics, allow_replication_factor_change });
             assert_eq!(request_from_proto(request_to_proto(alter.clone())), Ok(alter));
+        }
+        for assignments in [None, Some(vec![]), Some(vec![vec![BrokerId(3)], vec![BrokerId(1), BrokerId(2)]])] {
+            let topics = vec![NewPartitions { topic: "a".to_owned(), total: 4, assignments }];
+            let create = Request::CreatePartitions(CreatePartitions { topics, validate_only: true });
+            assert_eq!(request_from_proto(request_to_proto(create.clone())), Ok(create));
         }
         let once = Request::Once(IdempotencyKey([9; 16]), Box::new(delete.clone()));
         let proved = Request::Proved(IncarnationKey::new([9; 32]), Box::new(allocate_1()));

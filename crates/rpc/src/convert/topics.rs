@@ -105,13 +105,17 @@ impl Wire for NewPartitions {
 
     fn into_proto(self) -> Self::Message {
         // Added partitions have no numbers yet: their order counts.
-        let assignments = self.assignments.into_iter().map(|brokers| assignment(-1, brokers));
-        cluster::NewPartitions { topic: self.topic, total: self.total, assignments: assignments.collect() }
+        let assigned = self.assignments.is_some();
+        let assignments = self.assignments.into_iter().flatten().map(|brokers| assignment(-1, brokers)).collect();
+        cluster::NewPartitions { topic: self.topic, total: self.total, assignments, assigned }
     }
 
     fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
-        let assignments = message.assignments.into_iter().map(|assignment| brokers(assignment.broker_ids));
-        Ok(Self { topic: message.topic, total: message.total, assignments: assignments.collect() })
+        let assignments: Vec<_> =
+            message.assignments.into_iter().map(|assignment| brokers(assignment.broker_ids)).collect();
+        // A broker of 0.1 does not say it.
+        let assigned = message.assigned || !assignments.is_empty();
+        Ok(Self { topic: message.topic, total: message.total, assignments: assigned.then_some(assignments) })
     }
 }
 

@@ -25,10 +25,21 @@ pub struct Faults {
     pub sync_error_ppm: u32,
     /// Opening a file, or a directory to sync it, ends with EMFILE.
     pub no_descriptor_ppm: u32,
+    /// Cutting a file ends with EIO, and has changed nothing.
+    pub cut_error_ppm: u32,
+    /// A rename ends with EIO, as by `io_error_ppm`; reads and writes do not.
+    pub rename_error_ppm: u32,
 }
 
 impl Faults {
-    pub const NONE: Self = Self { io_error_ppm: 0, no_space_ppm: 0, sync_error_ppm: 0, no_descriptor_ppm: 0 };
+    pub const NONE: Self = Self {
+        io_error_ppm: 0,
+        no_space_ppm: 0,
+        sync_error_ppm: 0,
+        no_descriptor_ppm: 0,
+        cut_error_ppm: 0,
+        rename_error_ppm: 0,
+    };
 }
 
 /// A file system in memory that loses and refuses. Clones name the same one.
@@ -169,8 +180,8 @@ impl Env for FaultyEnv {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.operate()?;
-        let ppm = state.faults.io_error_ppm;
-        if state.happens(ppm) {
+        let Faults { io_error_ppm, rename_error_ppm, .. } = state.faults;
+        if state.happens(io_error_ppm) || state.happens(rename_error_ppm) {
             return Err(io_error());
         }
         self.inner.rename(from, to)
@@ -246,7 +257,12 @@ impl File for FaultyFile {
     }
 
     fn set_len(&self, size_bytes: u64) -> io::Result<()> {
-        self.state.lock().operate()?;
+        let mut state = self.state.lock();
+        state.operate()?;
+        let ppm = state.faults.cut_error_ppm;
+        if state.happens(ppm) {
+            return Err(io_error());
+        }
         self.inner.set_len(size_bytes)
     }
 

@@ -364,6 +364,11 @@ impl<E: Env> Log<E> {
         if self.is_offline() {
             return Err(AppendError::Offline);
         }
+        Ok(self.cut_dirty_tail()?)
+    }
+
+    /// Cuts off what a failed append may have left behind the active segment's end.
+    pub(crate) fn cut_dirty_tail(&mut self) -> io::Result<()> {
         if self.tail_is_dirty {
             let size = u64::from(self.active().size_bytes);
             self.active_file()?.set_len(size)?;
@@ -394,9 +399,9 @@ impl<E: Env> Log<E> {
         if !self.active().must_roll(&self.config, &incoming, now, self.roll_jitter_ms()) {
             return Ok(false);
         }
-        // The segment begins at the log's end, even if the leader's batches begin later because it has compacted the
-        // offsets between: a gap between two segments would mean lost records.
-        let bases = [self.log_end, summary.first_offset];
+        // The segment begins where the records of the one before it end, even if the leader's batches begin later because
+        // it has compacted the offsets between: a gap between two segments would mean lost records.
+        let bases = [self.records_end.unwrap_or(self.log_end), summary.first_offset];
         let base = bases.into_iter().find(|base| relative_offset(*base, summary.last_offset).is_some());
         let Some(base) = base else {
             return Err(AppendError::Invalid {
@@ -435,6 +440,7 @@ impl<E: Env> Log<E> {
             position += header.size_bytes();
         }
         self.log_end = summary.last_offset.next();
+        self.records_end = None;
         let place = crate::segment::Place { env: &self.env, directory: &self.directory };
         if let Some(active) = self.segments.last_mut() {
             active.write_out_if_many(place);

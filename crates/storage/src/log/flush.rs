@@ -238,11 +238,7 @@ impl<E: Env> Log<E> {
         if self.shared.closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        if self.tail_is_dirty {
-            let size = u64::from(self.active().size_bytes);
-            self.active_file()?.set_len(size)?;
-            self.tail_is_dirty = false;
-        }
+        self.cut_dirty_tail()?;
         // Even if nothing is new: a failed append may have been cut off, and that must last.
         if let Some(file) = self.files.get(Kept::Active, self.active().base_offset) {
             file.sync_data()?;

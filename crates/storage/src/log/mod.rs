@@ -64,6 +64,8 @@ pub struct Log<E: Env> {
     pub(crate) files: Arc<OpenFiles<E::File>>,
     pub(crate) log_start: Offset,
     pub(crate) log_end: Offset,
+    /// The end of the active segment's last record, where the log ends later: it was truncated within a gap.
+    pub(crate) records_end: Option<Offset>,
     pub(crate) recovery_point: Offset,
     pub(crate) epochs: EpochHistory,
     /// Counts changes of `epochs`.
@@ -79,6 +81,8 @@ pub struct Log<E: Env> {
     pub(crate) headers: Vec<BatchHeader>,
     /// A failed append may have left bytes behind the active segment's end; they must go before the next one.
     pub(crate) tail_is_dirty: bool,
+    /// Files that were set aside before one could not be: whoever removes old segments next removes them too.
+    pub(crate) set_aside: DeletedFiles,
     /// Counts the names that were created, and how far of that count a sync has come.
     pub(crate) names_changes: u64,
     pub(crate) names_synced: u64,
@@ -182,6 +186,7 @@ impl<E: Env> Log<E> {
             files: Arc::default(),
             log_start: Offset::ZERO,
             log_end: Offset::ZERO,
+            records_end: None,
             recovery_point: Offset::ZERO,
             epochs: EpochHistory::new(),
             epochs_version: 0,
@@ -191,6 +196,7 @@ impl<E: Env> Log<E> {
             recent: RecentBatches::default(),
             headers: Vec::new(),
             tail_is_dirty: false,
+            set_aside: DeletedFiles::default(),
             names_changes: 0,
             names_synced: 0,
             directory_unsynced: false,

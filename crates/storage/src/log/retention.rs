@@ -72,7 +72,7 @@ impl<E: Env> Log<E> {
             count = self.beyond_retention_bytes(count, high_watermark);
             count = self.beyond_retention_ms(count, high_watermark, now)?;
         }
-        if count == 0 {
+        if count == 0 && self.set_aside.is_empty() {
             return Ok(DeletedFiles::default());
         }
         if count == self.segments.len() {

@@ -13,9 +13,11 @@ use crate::producer_snapshot;
 use crate::segment::{Place, Segment};
 
 impl<E: Env> Log<E> {
-    /// Closes the active segment and begins one at `base_offset`, which is the log's end or later. Nothing is synced
+    /// Closes the active segment and begins one at `base_offset`, where its records end or later. Nothing is synced
     /// here: [`Log::flush_work`] does it. If it fails the old segment stays active.
     pub(crate) fn roll(&mut self, base_offset: Offset, now: TimestampMs) -> io::Result<()> {
+        // Recovery cuts a torn end off the last segment only: in another one it is a damaged log.
+        self.cut_dirty_tail()?;
         let place = Place { env: &self.env, directory: &self.directory };
         if let Some(active) = self.segments.last_mut() {
             active.complete_indexes(place)?;
@@ -51,6 +53,7 @@ impl<E: Env> Log<E> {
             self.segments.pop();
         }
         self.segments.push(segment);
+        self.records_end = None;
         self.recent.clear();
         self.names_changes += 1;
         Ok(())

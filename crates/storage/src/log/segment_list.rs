@@ -67,9 +67,20 @@ impl<E: Env> Log<E> {
     /// nothing needs any more. The caller has moved the log's start behind them. At most all but the active segment go.
     ///
     /// # Errors
-    /// The segments before the one that could not be renamed are removed; the log is still consistent.
+    /// The segments before the one that could not be renamed are removed; the log is still consistent. The next call
+    /// goes on where this one ended, and returns its files too.
     pub(crate) fn delete_first_segments(&mut self, count: usize) -> io::Result<DeletedFiles> {
-        let mut deleted = DeletedFiles::default();
+        let mut deleted = std::mem::take(&mut self.set_aside);
+        match self.set_first_segments_aside(count, &mut deleted) {
+            Ok(()) => Ok(deleted),
+            Err(error) => {
+                self.set_aside = deleted;
+                Err(error)
+            }
+        }
+    }
+
+    fn set_first_segments_aside(&mut self, count: usize, deleted: &mut DeletedFiles) -> io::Result<()> {
         let count = count.min(self.segments.len().saturating_sub(1));
         if count > 0 {
             self.shared.cuts.fetch_add(1, Ordering::AcqRel);
@@ -77,7 +88,7 @@ impl<E: Env> Log<E> {
         // Oldest first: a crash in between leaves a log that starts later, not one with a hole.
         for _ in 0..count {
             let Some(base) = self.segments.first().map(|segment| segment.base_offset) else { break };
-            set_aside(&mut deleted, self.place(), base)?;
+            set_aside(deleted, self.place(), base)?;
             self.files.close_of(base);
             self.segments.remove(0);
             self.names_changes += 1;
@@ -91,7 +102,7 @@ impl<E: Env> Log<E> {
             deleted.take(place, *snapshot, file_name::PRODUCER_SNAPSHOT)?;
         }
         self.snapshots.retain(|snapshot| !unneeded(snapshot));
-        Ok(deleted)
+        Ok(())
     }
 
     /// Puts `new`, ascending, in the place of the closed segments with these numbers. `put_in_place` gives the new

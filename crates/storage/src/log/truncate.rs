@@ -87,6 +87,12 @@ impl<E: Env> Log<E> {
         self.tail_is_dirty = false;
         self.recent.truncate_to(end);
         self.log_end = end;
+        let mut records_end = self.active().base_offset;
+        let mut scan = HeaderScan::new(&**file, 0, position);
+        while let Step::Batch(batch) = scan.next()? {
+            records_end = batch.header.next_offset();
+        }
+        self.records_end = Some(records_end).filter(|records_end| *records_end < end);
         self.log_start = self.log_start.min(end);
         self.high_watermark = self.high_watermark.min(end);
         if self.epochs.truncate_from_end(end) {
@@ -138,6 +144,7 @@ impl<E: Env> Log<E> {
         self.segments.push(segment);
         self.recent.clear();
         self.tail_is_dirty = false;
+        self.records_end = None;
         self.log_end = offset;
         self.log_start = log_start;
         self.recovery_point = offset;

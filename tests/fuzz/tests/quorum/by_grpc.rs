@@ -95,7 +95,7 @@ fn request(random: &mut Random) -> Request {
             topics: some(random, |random| NewPartitions {
                 topic: topic(random),
                 total: number(random),
-                assignments: if random.below(3) == 0 { some(random, brokers) } else { Vec::new() },
+                assignments: (random.below(3) == 0).then(|| some(random, brokers)),
             }),
             validate_only: random.below(4) == 0,
         }),

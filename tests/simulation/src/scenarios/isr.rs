@@ -1,7 +1,10 @@
-//! Scenarios 4–8: who is in an ISR.
+//! Scenarios 4–8, 52: who is in an ISR, and who stays eligible.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_metadata::ConfigEntity;
+use ottla_metadata::controller::{AlterConfig, AlterConfigs, BrokenRules as ControllerRules, ConfigOp, Request};
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use ottla_partition::BrokenRules;
 use ottla_replication::FetchPosition;
@@ -201,4 +204,51 @@ fn scenario_08_the_answer_of_an_isr_change_is_lost() {
         script.converge()
     };
     story().expect("the retry recognises its own success");
+}
+
+/// The leader's configuration changed twice, but not its min.insync.replicas. It is cut off, coordinators start anew,
+/// and the last follower ends before it. What was acknowledged is on that follower: it leads when it is back, though
+/// the leader is not.
+fn last_follower_story(seed: u64, controller_rules: ControllerRules) -> Step {
+    let mut script = Script::new(seed, WorldConfig { controller_rules, ..WorldConfig::small() })?;
+    let (leader, followers) = (script.leader()?, script.followers()?);
+    let entity = ConfigEntity::broker(BrokerId(leader));
+    for (call, op) in (52_000..).zip([ConfigOp::Set("2".to_owned()), ConfigOp::Set("3".to_owned())]) {
+        let before = script.world.newest_image().map(|image| image.revision());
+        let changes = vec![("log.cleaner.threads".to_owned(), op)];
+        let alter = AlterConfig { entity: entity.clone(), changes, replace_all: false };
+        let request = Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false });
+        let quorum_leader = NodeId::Coordinator(script.quorum_leader()?);
+        let message = Message::Cluster { call: CallId(call), request: Arc::new(request) };
+        script.world.send(SCRIPT, quorum_leader, message);
+        script.wait("the configuration to change", |world| {
+            let image = world.newest_image();
+            image.is_some_and(|image| image.config(&entity).is_some_and(|config| Some(config.modified) > before))
+        })?;
+    }
+    let [first, last] = followers[..] else { return Err(Violation(format!("two followers: {followers:?}"))) };
+    script.kill(first);
+    script.wait_fenced(first)?;
+    script.write(5)?;
+    script.cut_from_quorum(leader);
+    for id in 1..=script.world.config.coordinators {
+        script.world.kill(NodeId::Coordinator(id));
+        script.world.start_after(NodeId::Coordinator(id), 10);
+    }
+    script.wait("a quorum leader", |world| world.coordinators.values().any(|node| node.is_leading()))?;
+    script.kill(last);
+    script.wait_fenced(last)?;
+    script.lose_power(leader);
+    script.start(last);
+    script.wait_leads(last)
+}
+
+#[test]
+fn scenario_52_the_last_follower_of_a_leader_whose_configuration_changed_stays_eligible() {
+    ottla_test_support::each_seed(0..5, |seed| {
+        last_follower_story(seed, ControllerRules::default()).expect("the follower leads");
+    });
+    let broken = ControllerRules { min_insync_replicas_revision_is_not_kept: true, ..ControllerRules::default() };
+    let Violation(what) = last_follower_story(0, broken).expect_err("the rule is taken out");
+    assert!(what.contains("waited in vain for"), "{what}");
 }

@@ -175,7 +175,8 @@ impl Quorum {
             [] => 0,
             _ => self.describe(&[name.to_owned()]).await?.iter().map(|topic| topic.partitions.len()).sum(),
         };
-        let assignments = assignments.iter().skip(existing).map(|brokers| ids(brokers)).collect();
+        let added = assignments.iter().skip(existing).map(|brokers| ids(brokers)).collect();
+        let assignments = (!assignments.is_empty()).then_some(added);
         let topics = vec![NewPartitions { topic: name.to_owned(), total, assignments }];
         let outcomes = self.writes.submit(CreatePartitions { topics, validate_only: false }, TIMEOUT).await?;
         Ok(each(&outcomes)?)

@@ -133,7 +133,8 @@ impl AdminService {
         let new = NewPartitions {
             topic: request.topic,
             total: request.total,
-            assignments: request.assignments.into_iter().map(brokers).collect(),
+            assignments: (!request.assignments.is_empty())
+                .then(|| request.assignments.into_iter().map(brokers).collect()),
         };
         let create = CreatePartitions { topics: vec![new], validate_only: request.validate_only };
         let (revision, _) = only_outcome(self.decide(create, Some(key)).await?)?;

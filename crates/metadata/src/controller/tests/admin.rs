@@ -221,8 +221,8 @@ fn partitions_are_added_in_kafkas_words() {
     let mut cluster = Cluster::of(3);
     let created = create(vec![placed("my-topic", 4, 3)]);
     cluster.ask(Request::CreateTopics(created));
-    let mut add = |topic: &str, total, assignments: &[&[i32]]| {
-        let assignments = assignments.iter().map(|replicas| ids(replicas)).collect();
+    let mut add = |topic: &str, total, assignments: Option<&[&[i32]]>| {
+        let assignments = assignments.map(|added| added.iter().map(|replicas| ids(replicas)).collect());
         let topics = vec![NewPartitions { topic: topic.to_owned(), total, assignments }];
         let request = CreatePartitions { topics, validate_only: false };
         let answer = outcomes(cluster.ask(Request::CreatePartitions(request)));
@@ -231,16 +231,18 @@ fn partitions_are_added_in_kafkas_words() {
     };
     // goldens: kafka-topics --alter --partitions 3
     let text = "The topic my-topic currently has 4 partition(s); 3 would not be an increase.";
-    assert_eq!(add("my-topic", 3, &[]), (ErrorCode::InvalidPartitions, text.to_owned()));
-    assert_eq!(add("my-topic", 4, &[]).1, "Topic already has 4 partition(s).");
-    assert_eq!(add("nope", 4, &[]).0, ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(add("my-topic", 3, None), (ErrorCode::InvalidPartitions, text.to_owned()));
+    assert_eq!(add("my-topic", 4, None).1, "Topic already has 4 partition(s).");
+    assert_eq!(add("nope", 4, None).0, ErrorCode::UnknownTopicOrPartition);
     assert_eq!(
-        add("my-topic", 6, &[&[1, 2, 3]]).1,
+        add("my-topic", 6, Some(&[&[1, 2, 3]])).1,
         "Attempted to add 2 additional partition(s), but only 1 assignment(s) were specified."
     );
-    assert_eq!(add("my-topic", 5, &[&[1, 2]]).0, ErrorCode::InvalidReplicaAssignment);
-    assert_eq!(add("my-topic", 6, &[]).0, ErrorCode::None);
-    assert_eq!(add("my-topic", 7, &[&[3, 1, 2]]).0, ErrorCode::None);
+    assert_eq!(add("my-topic", 5, Some(&[&[1, 2]])).0, ErrorCode::InvalidReplicaAssignment);
+    let text = "Attempted to add 2 additional partition(s), but only 0 assignment(s) were specified.";
+    assert_eq!(add("my-topic", 6, Some(&[])), (ErrorCode::InvalidReplicaAssignment, text.to_owned()));
+    assert_eq!(add("my-topic", 6, None).0, ErrorCode::None);
+    assert_eq!(add("my-topic", 7, Some(&[&[3, 1, 2]])).0, ErrorCode::None);
     let topic = cluster.image.topic("my-topic").expect("is there");
     assert_eq!(topic.partition_count(), 7);
     assert_eq!(cluster.state("my-topic", 6).replicas, ids(&[3, 1, 2]));
@@ -498,7 +500,7 @@ fn a_retry_is_answered_as_the_try_that_was_decided() {
     assert_eq!(cluster.image.topic("t").map(|topic| topic.id), Some(again[0].1));
     cluster.beat(1);
     cluster.beat(2);
-    let grown = vec![NewPartitions { topic: "t".to_owned(), total: 2, assignments: vec![] }];
+    let grown = vec![NewPartitions { topic: "t".to_owned(), total: 2, assignments: None }];
     let grow = Request::CreatePartitions(CreatePartitions { topics: grown, validate_only: false });
     let (first, again) = twice(&mut cluster, grow);
     assert_eq!(outcome(first), outcome(again));
@@ -537,7 +539,7 @@ fn what_is_remembered_is_bounded() {
 fn a_request_may_have_as_many_items_as_the_limit_and_no_more() {
     let mut cluster = Cluster::of(1);
     for (items, is_refused) in [(limits::MAX_ITEMS_PER_REQUEST, false), (limits::MAX_ITEMS_PER_REQUEST + 2, true)] {
-        let named = NewPartitions { topic: "nope".to_owned(), total: 2, assignments: vec![] };
+        let named = NewPartitions { topic: "nope".to_owned(), total: 2, assignments: None };
         let grown = CreatePartitions { topics: vec![named; items], validate_only: false };
         for request in [
             Request::CreateTopics(create(vec![placed("twice", 1, 1); items])),
@@ -568,7 +570,7 @@ fn outcomes_tell_the_size_of_what_was_changed_and_nothing_of_what_was_refused() 
         (topic.partitions, topic.replication_factor)
     };
     let mut add = |total| {
-        let topics = vec![NewPartitions { topic: "t".to_owned(), total, assignments: vec![] }];
+        let topics = vec![NewPartitions { topic: "t".to_owned(), total, assignments: None }];
         size(cluster.ask(Request::CreatePartitions(CreatePartitions { topics, validate_only: false })))
     };
     assert_eq!(add(3), (3, 2));

@@ -38,7 +38,7 @@ fn topics_are_created_and_grow_while_a_broker_is_down() {
         assert!(state.has_leader() && state.isr.len() == 2 && !state.in_isr(BrokerId(3)), "{state:?}");
         assert_ne!(state.replicas[0], BrokerId(3), "the preferred leader is alive");
     }
-    let topics = vec![NewPartitions { topic: "t".to_owned(), total: 7, assignments: vec![] }];
+    let topics = vec![NewPartitions { topic: "t".to_owned(), total: 7, assignments: None }];
     let answer = cluster.ask(Request::CreatePartitions(CreatePartitions { topics, validate_only: false }));
     let Answer::CreatePartitions(outcomes) = answer else { panic!("not the answer") };
     assert_eq!(outcomes.topics[0].refusal, None);
@@ -130,7 +130,7 @@ fn topics_whose_keys_are_found_by_their_number_of_partitions_do_not_grow() {
     let mut cluster = Cluster::of(3);
     for name in ["__consumer_offsets", "__transaction_state"] {
         assert_eq!(create(&mut cluster, placed(name, 2)), None);
-        let topics = vec![NewPartitions { topic: name.to_owned(), total: 3, assignments: vec![] }];
+        let topics = vec![NewPartitions { topic: name.to_owned(), total: 3, assignments: None }];
         let answer = cluster.ask(Request::CreatePartitions(CreatePartitions { topics, validate_only: false }));
         let Answer::CreatePartitions(outcomes) = answer else { panic!("not the answer") };
         let refusal = outcomes.topics[0].refusal.clone().expect("refused");

@@ -390,6 +390,15 @@ impl Cluster {
 
     /// Another coordinator becomes quorum leader: uncommitted proposals are lost.
     pub fn change_leader(&mut self) {
+        self.replace_leader((*self.image).clone());
+    }
+
+    /// A coordinator that has started after all of this becomes quorum leader: it has the tree, and no more.
+    pub fn change_leader_to_a_new_one(&mut self) {
+        self.replace_leader(Image::from_tree(&self.tree));
+    }
+
+    fn replace_leader(&mut self, image: Image) {
         self.proposals.clear();
         self.answers.clear();
         self.probes.clear();
@@ -397,7 +406,7 @@ impl Cluster {
         let revision = Revision(self.tree.revision().0 + 1);
         self.tree.advance(revision);
         self.copy.advance(revision);
-        self.image = Arc::new(self.image.apply(revision, &[]).0);
+        self.image = Arc::new(image.apply(revision, &[]).0);
         let old = std::mem::replace(&mut self.next_id, 0);
         self.next_id = old + 1;
         let (controller, effects) =

@@ -248,7 +248,7 @@ impl Hostile {
             NewPartitions {
                 topic: self.name(),
                 total: self.number(),
-                assignments: (0..count).map(|_| self.replicas()).collect(),
+                assignments: (self.random.below(3) > 0).then(|| (0..count).map(|_| self.replicas()).collect()),
             }
         });
         Request::CreatePartitions(CreatePartitions { topics: topics.collect(), validate_only: false })

@@ -155,7 +155,7 @@ impl Run {
                 let topic = self.topic();
                 let count = self.cluster.image.topic(&topic).map_or(0, |topic| topic.partition_count());
                 let total = i32::try_from(count + 1).expect("small");
-                let topics = vec![NewPartitions { topic, total, assignments: vec![] }];
+                let topics = vec![NewPartitions { topic, total, assignments: None }];
                 self.cluster.send(Request::CreatePartitions(CreatePartitions { topics, validate_only: false }));
             }
             11 => {

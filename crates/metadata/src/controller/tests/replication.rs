@@ -4,7 +4,7 @@ use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch}
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::{ConfigEntity, IsrMember};
+use crate::image::{ConfigEntity, ConfigKind, Image, IsrMember};
 
 /// Scenario 4: fetches of a follower's former incarnation make it look caught up.
 #[test]
@@ -485,6 +485,66 @@ fn another_configuration_leaves_it_known_which_min_isr_the_leader_has() {
         cluster.kill(2);
         assert_eq!(cluster.state("t", 0).elr, ids(&[2]), "{name}");
     }
+}
+
+/// The same for a coordinator that starts later: the tree tells it when min.insync.replicas last changed.
+#[test]
+fn scenario_52_a_new_coordinator_knows_since_when_the_leader_has_its_min_isr() {
+    let entities = [ConfigEntity::broker(BrokerId(1)), ConfigEntity::default_broker(), ConfigEntity::topic("t")];
+    let elr_after = |entity: &ConfigEntity, is_set: bool, is_heard: bool, is_kept: bool| {
+        let mut cluster = Cluster::with(|config| config.rules.min_insync_replicas_revision_is_not_kept = !is_kept);
+        cluster.start(1);
+        cluster.start(2);
+        cluster.create("t", &[&[1, 2]], &[]);
+        let other = if entity.kind == ConfigKind::Topics { "retention.ms" } else { "log.cleaner.threads" };
+        set_config(&mut cluster, entity.clone(), other, Some("1"));
+        if !is_heard {
+            cluster.brokers.get_mut(&1).expect("is there").follows = false;
+        }
+        if is_set {
+            set_min_isr(&mut cluster, entity.clone(), Some("2"));
+        }
+        cluster.beat(1);
+        // The leader hears of no more than this.
+        cluster.brokers.get_mut(&1).expect("is there").follows = false;
+        set_config(&mut cluster, entity.clone(), other, Some("2"));
+        set_config(&mut cluster, entity.clone(), other, None);
+        cluster.change_leader_to_a_new_one();
+        cluster.beat(1);
+        cluster.kill(2);
+        cluster.state("t", 0).elr.clone()
+    };
+    for entity in &entities {
+        assert_eq!(elr_after(entity, false, true, true), ids(&[2]), "never set: {entity:?}");
+        assert_eq!(elr_after(entity, true, true, true), ids(&[2]), "heard of: {entity:?}");
+        assert_eq!(elr_after(entity, true, false, true), [], "not heard of: {entity:?}");
+        assert_eq!(elr_after(entity, true, true, false), [], "the revision is not kept: {entity:?}");
+    }
+}
+
+/// A change of another entry is proposed while that of min.insync.replicas is in flight: the latter's revision is not
+/// known then, and must not be taken for one that the leader has heard of, nor for one that nobody ever hears of.
+#[test]
+fn a_min_isr_in_flight_counts_from_a_later_revision() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    let topic = ConfigEntity::topic("t");
+    for (name, value) in [("retention.ms", "1"), ("min.insync.replicas", "2"), ("retention.ms", "2")] {
+        let changes = vec![(name.to_owned(), ConfigOp::Set(value.to_owned()))];
+        let entities = vec![AlterConfig { entity: topic.clone(), changes, replace_all: false }];
+        cluster.send(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    }
+    let before = cluster.tree.revision();
+    cluster.commit_all();
+    let known_since = |cluster: &Cluster| {
+        let config = cluster.image.config(&topic).expect("is there").clone();
+        assert_eq!(Image::from_tree(&cluster.tree).config(&topic), Some(&config), "the tree alone tells it");
+        config.min_insync_replicas_modified
+    };
+    let first = known_since(&cluster);
+    assert!(first > before && first <= cluster.tree.revision(), "{first:?}");
+    set_config(&mut cluster, topic.clone(), "retention.ms", Some("3"));
+    assert_eq!(known_since(&cluster), first);
 }
 
 /// With its rule switched off a fenced broker becomes a leader, and a simulation's invariants must detect it.

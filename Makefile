@@ -162,6 +162,8 @@ soak: build
 	  cargo test --locked -p ottla-chaos --test operations -- --nocapture
 	. "$(OTTLA_CACHE)/test.env"; SEEDS=3 OTTLA_ATTACK_SECS=600 OTTLA_ATTACK_PARTITIONS=30000 \
 	  cargo test --locked -p ottla-e2e --test attacks
+	. "$(OTTLA_CACHE)/test.env"; OTTLA_HOSTILE_CONNECTIONS=100000 \
+	  cargo test --locked -p ottla-e2e --test hostile_before_login -- --nocapture
 
 # Random bad clients beside good ones, on a cluster with small ceilings. SEED replays one. `make test` runs it for 20 s.
 ATTACK_SECS ?= 120

@@ -101,19 +101,35 @@ kafka_jars() {
   echo "export $3='$jars'"
 }
 
-# A program with Testcontainers for Go, if the machine already has Go: about a minute on two cores, once.
-testcontainers_go() {
-  local folder=tests/e2e/clients/testcontainers-go program
+# go_program NAME VARIABLE: builds tests/e2e/clients/NAME, if the machine already has Go: about a minute on two cores,
+# once.
+go_program() {
+  local folder=tests/e2e/clients/$1 program
   command -v go >/dev/null || return 0
-  program="$OTTLA_CACHE/testcontainers-go-$(cat "$folder"/go.sum "$folder"/main.go | sha256sum | cut -c1-16)"
+  program="$OTTLA_CACHE/$1-$(cat "$folder"/go.sum "$folder"/*.go | sha256sum | cut -c1-16)"
   if [ ! -x "$program" ]; then
-    say "building a program with Testcontainers for Go"
-    go build -C "$folder" -o "$program" . >/dev/null 2>&1 || {
-      say "Go could not build $folder: its test is skipped"
+    say "building $1"
+    timeout 600 go build -C "$folder" -o "$program" . >/dev/null 2>&1 || {
+      say "Go could not build $folder: its tests are skipped"
       return 0
     }
   fi
-  echo "export OTTLA_TESTCONTAINERS_GO='$program'"
+  echo "export $2='$program'"
+}
+
+# kafkajs, if the machine already has Node: it depends on nothing.
+kafkajs() {
+  local folder="$OTTLA_CACHE/kafkajs-2.2.4"
+  command -v node >/dev/null && command -v npm >/dev/null || return 0
+  if [ ! -f "$folder/node_modules/kafkajs/package.json" ]; then
+    say "fetching kafkajs"
+    mkdir -p "$folder"
+    timeout 300 npm install --silent --ignore-scripts --prefix "$folder" kafkajs@2.2.4 >/dev/null 2>&1 || {
+      say "npm could not fetch kafkajs: its test is skipped"
+      return 0
+    }
+  fi
+  echo "export OTTLA_KAFKAJS='$folder/node_modules'"
 }
 
 # grpcurl, if the machine already has Go: a minute on two cores, once.
@@ -181,7 +197,9 @@ case "${1:-}" in
       kafka_jars kafka-broker-4.xml kafka-broker-jars-4.3.0 OTTLA_KAFKA_BROKER_4_JARS
       kafka_jars kafka-streams.xml kafka-streams-jars-4.3.0 OTTLA_KAFKA_STREAMS_JARS
       kafka_jars testcontainers.xml testcontainers-jars-1.21.3 OTTLA_TESTCONTAINERS_JARS
-      testcontainers_go
+      go_program testcontainers-go OTTLA_TESTCONTAINERS_GO
+      go_program login-cases-go OTTLA_LOGIN_CASES_GO
+      kafkajs
       grpcurl
     } | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
     mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"

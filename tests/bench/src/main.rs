@@ -6,6 +6,7 @@ mod client_io;
 mod group_clients;
 mod groups;
 mod log_io;
+mod logins;
 mod many_logs;
 mod many_partitions;
 mod raft_commits;
@@ -22,11 +23,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[command(about = "Ottla's layers beside what this machine can do")]
 struct Arguments {
     /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), groups, client,
-    /// group-clients.
+    /// group-clients, logins.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "raft,log,logs,recovery,partitions,groups,client,group-clients"
+        default_value = "raft,log,logs,recovery,partitions,groups,client,group-clients,logins"
     )]
     rows: Vec<String>,
     /// Rounds; each row prints its median.
@@ -49,8 +50,9 @@ fn main() -> Result<()> {
             "groups" => groups::run(arguments.rounds)?,
             "client" => client_io::run(arguments.rounds, arguments.mib)?,
             "group-clients" => group_clients::run(arguments.rounds)?,
+            "logins" => logins::run(arguments.rounds)?,
             unknown => anyhow::bail!(
-                "--rows {unknown}: one of raft, log, logs, recovery, partitions, groups, client, group-clients"
+                "--rows {unknown}: one of raft, log, logs, recovery, partitions, groups, client, group-clients, logins"
             ),
         }
     }

@@ -40,8 +40,13 @@ impl Authority {
 
     /// As [`Authority::sign`], good until the beginning of a year.
     pub fn sign_until(&self, name: &str, year: i32) -> Result<Identity> {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
-        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+        self.sign_for(name, "localhost", [127, 0, 0, 1], year)
+    }
+
+    /// As [`Authority::sign`], for a host and an address that may be another machine's.
+    pub fn sign_for(&self, name: &str, host: &str, address: [u8; 4], year: i32) -> Result<Identity> {
+        let mut params = CertificateParams::new(vec![host.to_owned()])?;
+        params.subject_alt_names.push(SanType::IpAddress(address.into()));
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate()?;

@@ -1,6 +1,7 @@
 //! Apache Kafka itself, 3.9 and 4.3, where the machine has its jars: its look at log files, and a broker that writes
 //! some.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -120,22 +121,38 @@ pub fn dump_kind(jars: &Path, directory: &Path, ending: &str) -> Result<String> 
 pub struct KafkaBroker {
     child: Child,
     port: u16,
+    listener_ports: BTreeMap<String, u16>,
     folder: PathBuf,
 }
 
 impl KafkaBroker {
     /// Starts a broker in `folder`, with these properties beside the required ones, and waits until it listens.
     pub fn start(jars: &Path, folder: &Path, properties: &[&str]) -> Result<Self> {
-        let [port, controller] = free_ports(2)?[..] else { bail!("two ports") };
+        Self::start_listening(jars, folder, &[], properties)
+    }
+
+    /// As [`KafkaBroker::start`], with further listeners: name and security protocol.
+    pub fn start_listening(
+        jars: &Path,
+        folder: &Path,
+        listeners: &[(String, String)],
+        properties: &[&str],
+    ) -> Result<Self> {
+        let ports = free_ports(2 + listeners.len())?;
+        let [port, controller, others @ ..] = &ports[..] else { bail!("two ports") };
+        let (port, names) = (*port, listeners.iter().map(|(name, _)| name.clone()));
+        let listener_ports: BTreeMap<String, u16> = names.zip(others.iter().copied()).collect();
+        let further: String = listener_ports.iter().map(|(name, port)| format!(",{name}://127.0.0.1:{port}")).collect();
+        let protocols: String = listeners.iter().map(|(name, protocol)| format!(",{name}:{protocol}")).collect();
         let data = folder.join("data");
         let mut lines = vec![
             "process.roles=broker,controller".to_owned(),
             "node.id=1".to_owned(),
             format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
             "controller.listener.names=CONTROLLER".to_owned(),
-            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
-            format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
-            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+            format!("listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}"),
+            format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{further}"),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}{further}"),
             format!("log.dirs={}", data.display()),
             "offsets.topic.replication.factor=1".to_owned(),
             "transaction.state.log.replication.factor=1".to_owned(),
@@ -160,7 +177,7 @@ impl KafkaBroker {
             .stderr(log)
             .spawn()
             .context("start Kafka")?;
-        let mut broker = Self { child, port, folder: folder.to_owned() };
+        let mut broker = Self { child, port, listener_ports, folder: folder.to_owned() };
         let listening = wait::until("Kafka listens", || match broker.child.try_wait()? {
             Some(status) => bail!("Kafka ended: {status}"),
             None => Ok(listens(SocketAddr::from(([127, 0, 0, 1], port)))),
@@ -171,6 +188,11 @@ impl KafkaBroker {
 
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The address of one of the listeners that a test added.
+    pub fn address_of(&self, listener: &str) -> String {
+        format!("127.0.0.1:{}", self.listener_ports.get(listener).copied().unwrap_or_default())
     }
 
     pub fn data(&self) -> PathBuf {

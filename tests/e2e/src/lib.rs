@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod clients;
 pub mod cluster;
 pub mod containers;
+pub mod counting_proxy;
 pub mod groups;
 pub mod kafka;
 pub mod quorum;

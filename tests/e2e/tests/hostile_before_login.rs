@@ -29,8 +29,9 @@ const READ_TIMEOUT: Duration = Duration::from_millis(20);
 /// Between two records of the good client.
 const PAUSE: Duration = Duration::from_millis(5);
 const QUIET: Duration = Duration::from_secs(5);
-/// The hostile client, the good one and the broker share the cores of this machine: what a turn of its scheduler costs.
-const SCHEDULER: Duration = Duration::from_millis(5);
+/// The hostile client, the good one, the broker and other tests share the cores of this machine: what turns of its
+/// scheduler cost.
+const SCHEDULER: Duration = Duration::from_millis(20);
 /// Kafka's keys of APIs.
 const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;

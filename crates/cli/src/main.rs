@@ -21,6 +21,8 @@ mod quorum;
 mod replication_throttles;
 #[cfg(test)]
 mod sample_partitions;
+#[cfg(test)]
+mod sample_records;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_model::ErrorCode;
+use ottla_model::{ErrorCode, rounded};
 use ottla_protocol::{Api, CodecError, FrameError, WireError};
 
 /// The certain knowledge about a failed request.
@@ -55,18 +55,6 @@ pub enum ClientError {
     Incomplete(Api),
     #[error("gave up after {}: {last}", rounded(*.waited))]
     GaveUp { waited: Duration, last: Arc<ClientError> },
-}
-
-/// A span of time as people say it: `350 ms`, `29.9 s`, `30 s`.
-fn rounded(span: Duration) -> String {
-    if span < Duration::from_secs(1) {
-        return format!("{} ms", span.as_millis());
-    }
-    let tenths = (span.as_millis() + 50) / 100;
-    match (tenths / 10, tenths % 10) {
-        (seconds, 0) => format!("{seconds} s"),
-        (seconds, tenth) => format!("{seconds}.{tenth} s"),
-    }
 }
 
 fn refused_text(code: ErrorCode, message: Option<&str>) -> String {
@@ -183,9 +171,6 @@ mod tests {
 
     #[test]
     fn spans_are_told_as_people_say_them() {
-        let told = |millis| rounded(Duration::from_millis(millis));
-        assert_eq!([told(350), told(999), told(1_000)], ["350 ms", "999 ms", "1 s"]);
-        assert_eq!([told(29_882), told(29_960), told(30_000)], ["29.9 s", "30 s", "30 s"]);
         let last = Arc::new(ClientError::refused(ErrorCode::LeaderNotAvailable));
         let error = ClientError::GaveUp { waited: Duration::from_nanos(29_882_230_821), last };
         assert_eq!(error.to_string(), "gave up after 29.9 s: LeaderNotAvailable");

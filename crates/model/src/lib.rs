@@ -31,5 +31,5 @@ pub use offset::Offset;
 pub use principal::{InvalidPrincipal, KafkaPrincipal};
 pub use secret::ClusterSecret;
 pub use security_protocol::SecurityProtocol;
-pub use time::{MonotonicMs, TimestampMs};
+pub use time::{MonotonicMs, TimestampMs, rounded};
 pub use transaction::TransactionResult;

@@ -23,6 +23,18 @@ impl Add<Duration> for MonotonicMs {
     }
 }
 
+/// A span of time as people say it: `350 ms`, `29.9 s`, `30 s`.
+pub fn rounded(span: Duration) -> String {
+    if span < Duration::from_secs(1) {
+        return format!("{} ms", span.as_millis());
+    }
+    let tenths = (span.as_millis() + 50) / 100;
+    match (tenths / 10, tenths % 10) {
+        (seconds, 0) => format!("{seconds} s"),
+        (seconds, tenth) => format!("{seconds}.{tenth} s"),
+    }
+}
+
 /// Milliseconds since 1970-01-01T00:00Z, as records and tree nodes carry them. −1 means "none" in a record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct TimestampMs(pub i64);
@@ -34,5 +46,17 @@ impl TimestampMs {
 impl fmt::Display for TimestampMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_as_people_say_them() {
+        let told = |millis| rounded(Duration::from_millis(millis));
+        assert_eq!([told(350), told(999), told(1_000)], ["350 ms", "999 ms", "1 s"]);
+        assert_eq!([told(29_882), told(29_960), told(30_000)], ["29.9 s", "30 s", "30 s"]);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use ottla_metadata::leader_search::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, Repeat};
 use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch};
-use ottla_model::{Chroot, CoordinatorId};
+use ottla_model::{Chroot, CoordinatorId, rounded};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -28,7 +28,7 @@ pub enum CallError {
     #[error("no coordinator is configured")]
     NoCoordinator,
     /// No leader answered in time. Where `maybe_done`, one of the attempts may have taken effect all the same.
-    #[error("{operation}: no answer from the quorum within {timeout:?} (last: {last})")]
+    #[error("{operation}: no answer from the quorum within {} (last: {last})", rounded(*.timeout))]
     Deadline { operation: &'static str, timeout: Duration, last: String, maybe_done: bool },
     /// The quorum answered and said no; asking again would not help.
     #[error("{operation}: refused by {address}: {}", status.message())]
@@ -226,7 +226,7 @@ impl Coordinators {
                     }
                 }
                 Err(_elapsed) => {
-                    last = format!("{}: silent for {patience:?}", target.address);
+                    last = format!("{}: silent for {}", target.address, rounded(patience));
                     maybe_done = true;
                     Attempted::Nothing
                 }
@@ -294,6 +294,14 @@ mod tests {
 
     fn three() -> Coordinators {
         Coordinators::new(&["one:2181", "two:2181", " three:2181"]).expect("addresses")
+    }
+
+    #[test]
+    fn spans_of_time_are_told_in_words() {
+        let (timeout, last) = (Duration::from_micros(2_499_999), "one:2181: silent for 1 s".to_owned());
+        let error = CallError::Deadline { operation: "Describe", timeout, last, maybe_done: false };
+        let told = "Describe: no answer from the quorum within 2.5 s (last: one:2181: silent for 1 s)";
+        assert_eq!(error.to_string(), told);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ Each step prints a line; a step that fails ends the script.
 import pathlib
 import sys
 import tempfile
+import time
 
 import grpc
 from google.rpc import error_details_pb2
@@ -91,7 +92,13 @@ def main():
     print("lag", [(lag.topic, lag.partition, lag.committed_offset, lag.end_offset, lag.lag) for lag in group.lags])
     print("unknown", refused(admin.DescribeGroup, pb.DescribeGroupRequest(group="nobody")))
 
-    cluster = admin.ClusterHealth(pb.ClusterHealthRequest(), timeout=TIMEOUT_S)
+    # The leader counts only members and brokers that it has heard since its election.
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        cluster = admin.ClusterHealth(pb.ClusterHealthRequest(), timeout=TIMEOUT_S)
+        if cluster.health == pb.HEALTH_OK or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
     print("cluster", pb.Health.Name(cluster.health), cluster.live_brokers, len(cluster.quorum))
     node = admin.GetNode(pb.GetNodeRequest(path="/brokers/topics/python", linearizable=True), timeout=TIMEOUT_S).node
     print("node", node.path, node.children)

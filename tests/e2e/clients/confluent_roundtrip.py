@@ -80,6 +80,13 @@ def wait_for_leader(consumer, partition):
             time.sleep(0.02)
 
 
+def wait_until(holds):
+    deadline = time.time() + 60
+    while not holds():
+        assert time.time() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
 def main():
     admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
     topics = {}
@@ -103,17 +110,14 @@ def main():
         check(topic, RECORDS)
     first = next(iter(topics))
     admin.create_partitions([NewPartitions(first, 5)])[first].result(30)
-    assert len(admin.list_topics(first, timeout=10).topics[first].partitions) == 5
+    # Each call may ask another broker, which may not have heard of it yet.
+    wait_until(lambda: len(admin.list_topics(first, timeout=10).topics[first].partitions) == 5)
     resource = ConfigResource(ConfigResource.Type.TOPIC, first)
     configs = admin.describe_configs([resource])[resource].result(30)
     assert configs["min.insync.replicas"].value == "2", configs["min.insync.replicas"]
     for future in admin.delete_topics(list(topics)).values():
         future.result(30)
-    deadline = time.time() + 10
-    while set(topics) & set(admin.list_topics(timeout=10).topics) and time.time() < deadline:
-        time.sleep(0.05)
-    left = set(topics) & set(admin.list_topics(timeout=10).topics)
-    assert not left, left
+    wait_until(lambda: not set(topics) & set(admin.list_topics(timeout=10).topics))
     print("ok")
 
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// Reached only where something is wrong: a machine may be busy with other things, and its disk too.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,6 +50,17 @@ pub fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut frame = vec![0; size];
     stream.read_exact(&mut frame)?;
     Ok(frame)
+}
+
+/// The body of an HTTP answer.
+pub fn http_get(address: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Ok(body.to_owned())
 }
 
 /// The broker ids that Metadata (version 1, no topics) reports.

@@ -22,6 +22,9 @@ use crate::certificates::Authority;
 /// shared.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The variable of the port of a broker's metrics.
+const HTTP_PORT: &str = "KAFKA_HTTP_PORT";
+
 /// One process of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Node {
@@ -166,10 +169,11 @@ impl Cluster {
         let folder = TempDir::with_prefix("ottla-e2e-")?;
         let coordinator_count = usize::try_from(options.coordinators)?;
         let broker_count = usize::try_from(options.brokers)?;
-        let ports = free_ports(coordinator_count + (2 + options.listeners.len()) * broker_count)?;
+        let ports = free_ports(coordinator_count + (3 + options.listeners.len()) * broker_count)?;
         let (coordinator_ports, broker_ports) = ports.split_at(coordinator_count);
         let (client_ports, broker_ports) = broker_ports.split_at(broker_count);
-        let (inter_broker_ports, mut other_ports) = broker_ports.split_at(broker_count);
+        let (inter_broker_ports, broker_ports) = broker_ports.split_at(broker_count);
+        let (http_ports, mut other_ports) = broker_ports.split_at(broker_count);
         let mut listener_ports = BTreeMap::new();
         let mut protocols = format!("INTERNAL:{},HOST:PLAINTEXT", options.inter_broker_protocol);
         for (name, protocol) in &options.listeners {
@@ -202,7 +206,8 @@ impl Cluster {
                 },
             );
         }
-        for (id, (client_port, inter_port)) in (1..=options.brokers).zip(client_ports.iter().zip(inter_broker_ports)) {
+        let broker_ports = client_ports.iter().zip(inter_broker_ports).zip(http_ports);
+        for (id, ((client_port, inter_port), http_port)) in (1..=options.brokers).zip(broker_ports) {
             let home = member_folder(folder.path(), Node::Broker(id))?;
             let mut listeners = format!("INTERNAL://127.0.0.1:{inter_port},HOST://127.0.0.1:{client_port}");
             for (name, _) in &options.listeners {
@@ -221,6 +226,11 @@ impl Cluster {
                 ("KAFKA_LOG_DIRS", home.join("data").display().to_string()),
                 ("KAFKA_DEFAULT_REPLICATION_FACTOR", options.brokers.min(3).to_string()),
             ]);
+            if options.brokers > 1 {
+                // For `settle`.
+                environment.insert("KAFKA_HTTP_HOST".to_owned(), "127.0.0.1".to_owned());
+                environment.insert(HTTP_PORT.to_owned(), http_port.to_string());
+            }
             for (property, value) in &options.broker_properties {
                 environment.insert(environment_name(property), value.clone());
             }
@@ -444,16 +454,32 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until every broker knows what a broker has answered up to now, of topics, configurations, rules and ISRs:
+    /// the next tool or client asks any of them. No broker may stand still.
+    pub fn settle(&self) -> Result<()> {
+        let revision = |id: i32| -> Result<u64> {
+            let port = self.member(Node::Broker(id))?.environment.get(HTTP_PORT).context("a port for metrics")?;
+            let address = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
+            let page = crate::clients::http_get(address, "/metrics")?;
+            let line = page.lines().find_map(|line| line.strip_prefix("ottla_broker_image_revision "));
+            Ok(line.context("the revision of its image")?.trim().parse()?)
+        };
+        let running = self.running_brokers();
+        let newest = running.iter().map(|id| revision(*id)).collect::<Result<Vec<_>>>()?.into_iter().max();
+        for id in running {
+            wait::until(&format!("broker {id} has caught up"), || Ok(Some(revision(id)?) >= newest))?;
+        }
+        Ok(())
+    }
+
+    fn running_brokers(&self) -> Vec<i32> {
+        let running = self.members.iter().filter(|(_, member)| member.child.is_some());
+        running.filter_map(|(node, _)| if let Node::Broker(id) = node { Some(*id) } else { None }).collect()
+    }
+
     /// Waits until every broker accepts connections and reports all brokers of the cluster.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let running: Vec<i32> = self
-            .members
-            .iter()
-            .filter_map(|(node, member)| match node {
-                Node::Broker(id) if member.child.is_some() => Some(*id),
-                _ => None,
-            })
-            .collect();
+        let running = self.running_brokers();
         for &id in &running {
             let address = self.broker_address(id);
             let ready = wait::until_ok(&format!("broker {id} is ready"), || {

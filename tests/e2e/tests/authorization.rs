@@ -53,17 +53,20 @@ fn rules_of_the_tool_hold_for_clients_and_tools() -> Result<()> {
         tool(&at, "kafka-topics", &["--create", "--topic", topic, "--replication-factor", "2", "--partitions", "1"])?;
         produce(&at, topic)?;
     }
+    cluster.settle()?;
     let anonymous = "User:ANONYMOUS";
     let read = ["--add", "--allow-principal", anonymous, "--operation", "Read", "--topic", "locked"];
     let out = tool(&at, "kafka-acls", &read)?;
     let rule = "(principal=User:ANONYMOUS, host=*, operation=READ, permissionType=ALLOW)";
     let resource = "ResourcePattern(resourceType=TOPIC, name=locked, patternType=LITERAL)";
     ensure!(out == format!("Adding ACLs for resource `{resource}`: \n \t{rule}\n\n"), "{out:?}");
+    cluster.settle()?;
     let again = tool(&at, "kafka-acls", &read)?;
     ensure!(again == format!("Acl (pattern={resource}, entry={rule}) already exists.\n"), "{again:?}");
     // Only reading is allowed now. The topic that has a rule for others only cannot be seen.
     tool(&at, "kafka-acls", &["--add", "--allow-principal", "User:alice", "--topic", "hidden"])?;
     tool(&at, "kafka-acls", &["--add", "--deny-principal", anonymous, "--operation", "Read", "--group", "secret"])?;
+    cluster.settle()?;
     produce(&at, "open")?;
     let denied = produce(&at, "locked").err().context("a write to a topic that is locked")?.to_string();
     ensure!(denied.contains("authorization failed"), "{denied}");
@@ -83,6 +86,7 @@ fn rules_of_the_tool_hold_for_clients_and_tools() -> Result<()> {
     tool(&at, "kafka-acls", &["--add", "--deny-principal", anonymous, "--operation", "Create", "--cluster"])?;
     let no_create = ["--add", "--deny-principal", anonymous, "--operation", "Create", "--topic", "no-"];
     tool(&at, "kafka-acls", &[&no_create[..], &["--resource-pattern-type", "prefixed"]].concat())?;
+    cluster.settle()?;
     let denied = failure(&at, "kafka-topics", &["--create", "--topic", "no-way"])?;
     ensure!(denied.contains("Authorization failed"), "{denied}");
     tool(&at, "kafka-topics", &["--create", "--topic", "yes", "--partitions", "1"])?;

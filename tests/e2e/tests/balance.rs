@@ -101,19 +101,23 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
         })
     };
     wait_for_brokers(&cluster, 3)?;
+    cluster.wait_ready()?;
     let assignment = ["1:2", "2:3", "3:1"].repeat(PARTITIONS / 3).join(",");
     let create = ["--create", "--topic", "shared", "--replica-assignment", &assignment];
     clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    cluster.settle()?;
     let mut writer = writer(&at, "shared")?;
     let (mut member, path) = member(&cluster, "shared")?;
 
     cluster.spawn(Node::Broker(4))?;
     wait_for_brokers(&cluster, 4)?;
+    cluster.settle()?;
     let out = clients::run(&mut ottla(&at, &["rebalance", "plan"])?)?;
     ensure!(out.contains(" partitions move: ") && out.contains("\nbroker 4: "), "{out}");
     ensure!(!replicas(&at, None)?.contains_key(&4), "a plan alone moves nothing");
     let out = clients::run(&mut ottla(&at, &["rebalance", "plan", "--execute", "--wave-partitions", "2"])?)?;
     ensure!(out.ends_with("all brokers hold their shares\n"), "{out}");
+    cluster.settle()?;
     // Within 5 % of the mean; which topics move is the plan's choice.
     let held = replicas(&at, None)?;
     let total: usize = held.values().sum();
@@ -123,6 +127,7 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
     let out = clients::run(&mut ottla(&at, &["broker", "drain", "2", "--keep"])?)?;
     ensure!(out.ends_with("broker 2 holds no replica\n"), "{out}");
     clients::run(&mut clients::tool("kafka-topics", &at, &["--create", "--topic", "later", "--partitions", "9"])?)?;
+    cluster.settle()?;
     for topic in ["shared", "later"] {
         let held = replicas(&at, Some(topic))?;
         ensure!(!held.contains_key(&2), "{topic}: {held:?}");
@@ -168,14 +173,12 @@ fn a_broker_that_joins_takes_its_share_by_itself() -> Result<()> {
         cluster.spawn(node)?;
     }
     let at = cluster.bootstrap();
-    wait::until_ok("the brokers are there", || {
-        ensure!(clients::broker_ids(cluster.broker_address(1))?.len() == 3);
-        Ok(())
-    })?;
+    cluster.wait_ready()?;
     // Broker 3 has nothing.
     let assignment = ["1:2", "2:1"].repeat(PARTITIONS / 2).join(",");
     let create = ["--create", "--topic", "shared", "--replica-assignment", &assignment];
     clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    cluster.settle()?;
     writer(&at, "shared")?.wait()?;
 
     let watch = ["rebalance", "auto", "--watch", "--wave-partitions", "3"];
@@ -184,6 +187,7 @@ fn a_broker_that_joins_takes_its_share_by_itself() -> Result<()> {
     let story = (|| {
         let seen = until(&mut lines, "balanced")?;
         ensure!(seen.iter().any(|line| line.contains(" partitions move: ")), "{seen:?}");
+        cluster.settle()?;
         ensure!(replicas(&at, Some("shared"))?.contains_key(&3));
         cluster.spawn(Node::Broker(4))?;
         until(&mut lines, "broker 4 has joined")?;
@@ -192,6 +196,7 @@ fn a_broker_that_joins_takes_its_share_by_itself() -> Result<()> {
     auto.kill()?;
     auto.wait()?;
     story?;
+    cluster.settle()?;
     // Within 5 % of the mean, or one more or less.
     let held = replicas(&at, None)?;
     let total: usize = held.values().sum();

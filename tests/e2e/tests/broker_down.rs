@@ -43,8 +43,10 @@ fn topics_are_created_written_and_grown_while_a_broker_is_down() -> Result<()> {
         tool(&at, "kafka-topics", &assigned).map(drop)
     })?;
     write(&at, "down", 1, 500)?;
+    cluster.settle()?;
     tool(&at, "kafka-topics", &["--alter", "--topic", "down", "--partitions", "6"])?;
     write(&at, "down", 501, 1_000)?;
+    cluster.settle()?;
     ensure!(isr_sizes(&at, "down")?.len() == 6, "six partitions");
     let down = tool(&at, "kafka-cluster", &["list-endpoints", "--include-fenced-brokers"])?;
     ensure!(down.lines().any(|line| line.starts_with("3 ") && line.contains(" fenced")), "{down}");
@@ -80,6 +82,7 @@ fn a_broker_that_will_not_come_back_is_unregistered() -> Result<()> {
         Ok(())
     })?;
     tool(&at, "kafka-cluster", &["unregister", "--id", "3"])?;
+    cluster.settle()?;
     listed(false)?;
     let create = ["--create", "--topic", "three", "--partitions", "1", "--replication-factor", "3"];
     ensure!(tool(&at, "kafka-topics", &create).is_err(), "only two brokers are registered");

@@ -1,6 +1,5 @@
 //! Clients push their metrics to a broker (KIP-714): Java's and librdkafka's, by subscriptions of Kafka's tools.
 
-use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
@@ -37,10 +36,7 @@ impl Pushed {
 
     /// The samples of clients on the page.
     fn samples(&self) -> Result<Vec<String>> {
-        let mut stream = clients::connect(self.http)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
+        let page = clients::http_get(self.http, "/metrics")?;
         Ok(page.lines().filter(|line| line.starts_with("ottla_client_")).map(str::to_owned).collect())
     }
 

@@ -40,6 +40,7 @@ fn kcat_round_trips_with_every_codec() -> Result<()> {
     let cluster = cluster()?;
     let bootstrap = cluster.bootstrap();
     clients::run_script("create_topic.py", &[&bootstrap, "kcat-topic", "2"])?;
+    cluster.settle()?;
     let listing = clients::run(Command::new("kcat").args(["-b", &bootstrap, "-L", "-t", "kcat-topic"]))?;
     ensure!(listing.contains("3 brokers:") && listing.contains("topic \"kcat-topic\" with 2 partitions"), "{listing}");
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
@@ -106,6 +107,7 @@ fn kafkas_own_tools_round_trip() -> Result<()> {
             .concat(),
     )?;
     ensure!(created.contains("Created topic java-topic."), "{created}");
+    cluster.settle()?;
     let list = java(topics, &[&server[..], &["--list"]].concat())?;
     ensure!(list.lines().any(|line| line == "java-topic"), "{list}");
     let described = java(topics, &[&server[..], &["--describe", "--topic", "java-topic"]].concat())?;
@@ -151,6 +153,7 @@ fn kafkas_own_tools_round_trip() -> Result<()> {
     ]))?;
     ensure!(read.lines().count() == 5000 && read.lines().all(|size| size == "100"), "{} lines", read.lines().count());
     java(topics, &[&server[..], &["--delete", "--topic", "java-topic"]].concat())?;
+    cluster.settle()?;
     let list = java(topics, &[&server[..], &["--list"]].concat())?;
     ensure!(!list.lines().any(|line| line == "java-topic"), "{list}");
     Ok(())

@@ -294,6 +294,7 @@ fn live_through_kills(
     if more > 0 {
         let total = (partitions + more).to_string();
         run_tool("kafka-topics", &all, &["--alter", "--topic", topic, "--partitions", &total])?;
+        cluster.settle()?;
         ensure!(
             Writer::start(&all, topic, partitions, more, "0.2")?.stop()? > 0,
             "nothing was written to the new partitions"

@@ -94,7 +94,8 @@ impl Bench {
     }
 
     fn topic(&self, name: &str) -> Result<()> {
-        clients::run_script("create_topic.py", &[&self.cluster.bootstrap(), name, "1", "2"]).map(drop)
+        clients::run_script("create_topic.py", &[&self.cluster.bootstrap(), name, "1", "2"])?;
+        self.cluster.settle()
     }
 
     /// What a library comes to with a token.

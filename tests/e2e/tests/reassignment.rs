@@ -64,6 +64,7 @@ fn a_replication_factor_goes_up_and_down_under_a_writer() -> Result<()> {
     let cluster = Cluster::start()?;
     let at = cluster.bootstrap();
     tool(&at, "kafka-topics", &["--create", "--topic", "moved", "--replica-assignment", "1,2,3"])?;
+    cluster.settle()?;
     let mut writer = writer(&at, "moved")?;
     let up = file(&cluster, "moved", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]])?;
     let out = tool(&at, "kafka-reassign-partitions", &["--execute", "--reassignment-json-file", &up])?;
@@ -73,9 +74,11 @@ fn a_replication_factor_goes_up_and_down_under_a_writer() -> Result<()> {
     let before = format!(r#"Current partition replica assignment{}{{"version":1,"partitions":[{first}"#, "\n\n");
     ensure!(out.starts_with(&before), "{out}");
     await_completion(&at, &up, "moved", 3)?;
+    cluster.settle()?;
     let down = file(&cluster, "moved", &[&[2, 3], &[3, 1], &[1, 2]])?;
     tool(&at, "kafka-reassign-partitions", &["--execute", "--reassignment-json-file", &down])?;
     await_completion(&at, &down, "moved", 3)?;
+    cluster.settle()?;
     let none = tool(&at, "kafka-reassign-partitions", &["--list"])?;
     ensure!(none == "No partition reassignments found.\n", "{none}");
     for (broker, gone) in [(1, "moved-0"), (2, "moved-1"), (3, "moved-2")] {
@@ -112,15 +115,19 @@ fn a_reassignment_that_cannot_go_on_is_cancelled() -> Result<()> {
     cluster.wait_ready()?;
     let at = cluster.bootstrap();
     tool(&at, "kafka-topics", &["--create", "--topic", "kept", "--replica-assignment", "1:2"])?;
+    cluster.settle()?;
     let target = file(&cluster, "kept", &[&[3, 1]])?;
     let execute = ["--execute", "--reassignment-json-file", &target];
     cluster.signal(Node::Broker(3), Signal::STOP)?;
     // A tool that asked broker 3 first would wait until it is fenced, and it could not be named any more.
     let live = format!("{},{}", cluster.broker_address(1), cluster.broker_address(2));
     tool(&live, "kafka-reassign-partitions", &execute)?;
-    let out = tool(&at, "kafka-reassign-partitions", &["--list"])?;
     let listed = "Current partition reassignments:\nkept-0: replicas: 3,1,2. adding: 3. removing: 2.\n";
-    ensure!(out == listed, "{out}");
+    wait::until_ok("another broker knows of it", || {
+        let out = tool(&at, "kafka-reassign-partitions", &["--list"])?;
+        ensure!(out == listed, "{out}");
+        Ok(())
+    })?;
     // Java's client waits for a broker that accepts connections and does not answer as long as for the whole call: it
     // must neither begin with broker 3 nor be told that broker 3 is the controller.
     wait::until_ok("broker 3 is fenced", || {
@@ -143,10 +150,12 @@ fn a_reassignment_that_cannot_go_on_is_cancelled() -> Result<()> {
     ensure!(out == format!("{told}None of the specified partition moves are active.\n"), "{out}");
     cluster.signal(Node::Broker(3), Signal::CONT)?;
     let verify = ["--verify", "--reassignment-json-file", &target, "--preserve-throttles"];
-    let out = tool(&at, "kafka-reassign-partitions", &verify)?;
     let other = "There is no active reassignment of partition kept-0, but replica set is 1,2 rather than 3,1.";
-    ensure!(out.contains(other), "{out}");
-    Ok(())
+    wait::until_ok("another broker knows of it", || {
+        let out = tool(&at, "kafka-reassign-partitions", &verify)?;
+        ensure!(out.contains(other), "{out}");
+        Ok(())
+    })
 }
 
 /// Writes so many lines of 1,000 bytes, each acknowledged by all replicas in sync.
@@ -176,6 +185,7 @@ fn a_throttle_holds_back_what_moves_and_nothing_else() -> Result<()> {
     let at = cluster.bootstrap();
     let create = ["--create", "--topic", "big", "--replica-assignment", "1:2", "--config", "min.insync.replicas=2"];
     tool(&at, "kafka-topics", &create)?;
+    cluster.settle()?;
     fill(&cluster, "big", LINES)?;
     let target = file(&cluster, "big", &[&[2, 3]])?;
     let execute = ["--execute", "--reassignment-json-file", &target, "--throttle"];
@@ -184,6 +194,7 @@ fn a_throttle_holds_back_what_moves_and_nothing_else() -> Result<()> {
                   is removed.\nThe inter-broker throttle limit was set to 100000 B/s\nSuccessfully started partition \
                   reassignment for big-0\n";
     ensure!(out.ends_with(warned), "{out}");
+    cluster.settle()?;
     let config = |kind: &str, name: &str| -> Result<String> {
         tool(&at, "kafka-configs", &["--describe", "--entity-type", kind, "--entity-name", name])
     };
@@ -212,6 +223,7 @@ fn a_throttle_holds_back_what_moves_and_nothing_else() -> Result<()> {
     ensure!(out.contains("\nThe inter-broker throttle limit was set to 1000000000 B/s\n"), "{out}");
     await_completion(&at, &target, "big", 1)?;
     ensure!(log_bytes(&cluster, 3, "big-0")? == all, "broker 3 has all");
+    cluster.settle()?;
     let (topic, broker) = (config("topics", "big")?, config("brokers", "1")?);
     ensure!(!topic.contains("throttled") && !broker.contains("throttled"), "{topic}{broker}");
     Ok(())
@@ -244,9 +256,11 @@ fn kafkas_reassignment_tool_and_ours_agree() -> Result<()> {
     let mut said = [Vec::new(), Vec::new()];
     for (topic, said) in ["theirs", "ours"].into_iter().zip(&mut said) {
         tool(&at, "kafka-topics", &["--create", "--topic", topic, "--replica-assignment", "1:2,2:1,1:2"])?;
+        cluster.settle()?;
         let target = file(&cluster, topic, &[&[2, 3], &[2, 1], &[3, 1]])?;
         let with_file = |action: &'static str| [action, "--reassignment-json-file", target.as_str()];
         said.push(run(topic, &[&with_file("--execute")[..], &["--throttle", "1000000"]].concat())?);
+        cluster.settle()?;
         let describe = ["--describe", "--entity-type", "topics", "--entity-name", topic];
         let configs = tool(&at, "kafka-configs", &describe)?;
         ensure!(configs.contains("follower.replication.throttled.replicas=0:3,2:3 "), "{topic}: {configs}");
@@ -258,8 +272,10 @@ fn kafkas_reassignment_tool_and_ours_agree() -> Result<()> {
             ensure!(!out.contains("in progress"), "{out}");
             Ok(())
         })?;
+        cluster.settle()?;
         said.push(run(topic, &[&verify[..], &["--preserve-throttles"]].concat())?);
         said.push(run(topic, &verify)?);
+        cluster.settle()?;
         said.push(tool(&at, "kafka-configs", &describe)?.replace(topic, "TOPIC"));
         said.push(run(topic, &with_file("--cancel"))?);
         said.push(run(topic, &["--list"])?);

@@ -206,6 +206,7 @@ fn replicas_are_compared() -> Result<()> {
     let cluster = Cluster::start()?;
     let at = cluster.bootstrap();
     clients::run_script("create_topic.py", &[&at, "my-topic", "2", "3"])?;
+    cluster.settle()?;
     let send = format!("seq 1 100 | kcat -b {at} -P -t my-topic -p 1 -X acks=all");
     clients::run(std::process::Command::new("sh").args(["-c", &send]))?;
     let line = ["--topics-include", "my-topic", "--time", "-2", "--report-interval-ms", "100", "--max-wait-ms", "100"];

@@ -15,6 +15,7 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId, TopicName, TopicPartition};
 
 use super::at::Bootstrap;
 use super::cluster::{self, BrokersArguments};
+use super::rendering::counted;
 use crate::kafka::Kafka;
 use crate::kafka_tools::exceptions;
 use crate::out;
@@ -288,11 +289,15 @@ fn explained(cluster: &Cluster<TopicPartition>, plan: &Plan<TopicPartition>) -> 
         return vec!["nothing has to move".to_owned()];
     }
     let reordered = plan.moves.iter().filter(|one| one.added().next().is_none()).count();
+    let replicas = plan.replicas();
     let mut lines = vec![format!(
-        "{} replicas of {} partitions move: {}; {reordered} partitions only prefer another leader",
-        plan.replicas(),
-        plan.moves.len() - reordered,
-        bytes(plan.bytes())
+        "{} of {} {}: {}; {} only {} another leader",
+        counted(replicas, "replica"),
+        counted(plan.moves.len() - reordered, "partition"),
+        if replicas == 1 { "moves" } else { "move" },
+        bytes(plan.bytes()),
+        counted(reordered, "partition"),
+        if reordered == 1 { "prefers" } else { "prefer" },
     )];
     for broker in &cluster.brokers {
         let load = |loads: &BTreeMap<BrokerId, Load>| loads.get(&broker.id).copied().unwrap_or_default();
@@ -353,7 +358,7 @@ async fn clear_throttles(client: &Client, topics: impl Iterator<Item = &String>)
 
 async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>, limits: WaveLimits) -> Result<()> {
     let total: u64 = moves.iter().map(|one| one.bytes).sum();
-    let count = moves.len();
+    let of_all = counted(moves.len(), "partition");
     let mut execution = Execution::new(moves, limits, BrokenRules::default());
     let (mut done_bytes, mut done) = (0, 0);
     let mut progress = Progress::new(Duration::from_secs(1));
@@ -372,7 +377,7 @@ async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>,
         }
         let now = (done_bytes + copied).min(total);
         let left = time_left(begun.elapsed(), now, total);
-        progress.show(&format!("{done} of {count} partitions, {} of {}{left}", bytes(now), bytes(total)));
+        progress.show(&format!("{done} of {of_all}, {} of {}{left}", bytes(now), bytes(total)));
         if !execution.under_way().is_empty() {
             tokio::time::sleep(POLL).await;
         }
@@ -452,7 +457,7 @@ mod tests {
         let cluster = Cluster { brokers, partitions };
         let plan = balance::plan(&cluster, Goals::Vacate).expect("possible");
         let expected = [
-            "1 replicas of 1 partitions move: 2.0 KiB; 0 partitions only prefer another leader",
+            "1 replica of 1 partition moves: 2.0 KiB; 0 partitions only prefer another leader",
             "broker 1: 2.0 KiB → 0 B, 1 → 0 replicas, 1 → 0 preferred leaders",
             "broker 2: 0 B → 2.0 KiB, 0 → 1 replicas, 0 → 1 preferred leaders",
         ];

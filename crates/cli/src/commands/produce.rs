@@ -90,7 +90,7 @@ pub async fn run(arguments: ProduceArguments) -> Result<ExitCode> {
     producer
         .run(&mut records, |lost| {
             let verb = if lost.records.len() == 1 { "was" } else { "were" };
-            let records = counted(lost.records.len() as i128, "record");
+            let records = counted(lost.records.len(), "record");
             err!("ottla: {records} {verb} not written: {}", lost.error);
             failed = true;
             // Later records would leave a gap: the caller must know of the error.

@@ -57,28 +57,14 @@ fn text(text: &str, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName};
-    use ottla_protocol::record_batch::{Header, Record, TimestampType};
+    use ottla_protocol::record_batch::Header;
 
     use super::*;
+    use crate::sample_records::incoming;
 
-    fn line(key: Option<&'static [u8]>, value: Option<&'static [u8]>, headers: Vec<Header>) -> String {
-        let record = Record {
-            offset: Offset(7),
-            timestamp: TimestampMs(1_700_000_000_000),
-            key: key.map(Bytes::from_static),
-            value: value.map(Bytes::from_static),
-            headers,
-        };
-        let incoming = Incoming {
-            topic: TopicName::new("t").expect("a name"),
-            partition: PartitionId(2),
-            record,
-            timestamp_type: TimestampType::CreateTime,
-            leader_epoch: LeaderEpoch(3),
-        };
+    fn line(key: Option<&[u8]>, value: Option<&[u8]>, headers: Vec<Header>) -> String {
         let mut out = Vec::new();
-        write(&incoming, &mut out);
+        write(&incoming(key, value, headers), &mut out);
         String::from_utf8(out).expect("text")
     }
 

@@ -1,5 +1,6 @@
 //! `--output table|json|yaml`: a table for people, forms that programs read.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 
 use clap::{Args, ValueEnum};
@@ -66,9 +67,8 @@ impl Table {
 }
 
 /// `1 topic`, `2 topics`.
-pub fn counted(count: impl Into<i128>, noun: &str) -> String {
-    let count = count.into();
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+pub fn counted<N: Copy + TryInto<i128> + fmt::Display>(count: N, noun: &str) -> String {
+    if count.try_into().is_ok_and(|count| count == 1) { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// A value in a cell.

@@ -365,29 +365,14 @@ fn split<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName};
-    use ottla_protocol::record_batch::Record;
+    use crate::sample_records::incoming;
 
     fn properties(list: &[(&str, &str)]) -> Vec<(String, String)> {
         list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     fn printed(list: &[(&str, &str)], key: Option<&str>, headers: Vec<Header>) -> String {
-        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-        let record = Record {
-            offset: Offset(7),
-            timestamp: TimestampMs(1_700_000_000_000),
-            key: key.map(bytes),
-            value: Some(bytes("hello")),
-            headers,
-        };
-        let incoming = Incoming {
-            topic: TopicName::new("t").expect("a name"),
-            partition: PartitionId(2),
-            record,
-            timestamp_type: TimestampType::CreateTime,
-            leader_epoch: LeaderEpoch(3),
-        };
+        let incoming = incoming(key.map(str::as_bytes), Some(b"hello"), headers);
         let mut out = Vec::new();
         Formatter::of(&properties(list)).expect("known classes").write(&incoming, &mut out).expect("readable");
         String::from_utf8(out).expect("text")

@@ -193,8 +193,8 @@ impl Controller {
     }
 
     /// When `min.insync.replicas` got the value that `entries` leave unchanged, for every coordinator that leads later:
-    /// it must know which value a leader has heard of ([`TopicElectorate`]). None if they change it, or if the change is
-    /// in flight, at a revision that nobody knows yet.
+    /// it must know which value a leader has heard of ([`TopicElectorate`]). None if they change it, or if the change
+    /// is in flight, at a revision that nobody knows yet.
     fn min_insync_replicas_modified(
         &self,
         entity: &ConfigEntity,

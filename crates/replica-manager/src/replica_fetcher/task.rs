@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, MonotonicMs, Offset, PartitionId, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, MonotonicMs, Offset, PartitionId, TopicIdPartition, rounded};
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::{
     BrokerId as WireBrokerId, ListOffsetsRequest, TopicName as WireTopicName,
@@ -243,7 +243,7 @@ impl FetcherTask {
                     Disconnect::SourceRegistered => self.log_outage(&"the broker registered again"),
                     Disconnect::Silent => {
                         let timeout = self.config.socket_timeout;
-                        self.log_outage(&format_args!("no answer within {timeout:?}"));
+                        self.log_outage(&format_args!("no answer within {}", rounded(timeout)));
                     }
                 }
                 Ok(())

@@ -399,8 +399,8 @@ impl<E: Env> Log<E> {
         if !self.active().must_roll(&self.config, &incoming, now, self.roll_jitter_ms()) {
             return Ok(false);
         }
-        // The segment begins where the records of the one before it end, even if the leader's batches begin later because
-        // it has compacted the offsets between: a gap between two segments would mean lost records.
+        // The segment begins where the records of the one before it end, even if the leader's batches begin later
+        // because it has compacted the offsets between: a gap between two segments would mean lost records.
         let bases = [self.records_end.unwrap_or(self.log_end), summary.first_offset];
         let base = bases.into_iter().find(|base| relative_offset(*base, summary.last_offset).is_some());
         let Some(base) = base else {

@@ -7,7 +7,7 @@ use ottla_model::{ErrorCode, Offset, TopicPartition};
 
 use super::super::ToolError;
 use super::super::options::Options;
-use super::partitions::{LATEST, offset_at};
+use super::partitions::{LATEST, offsets_at};
 use super::print_error;
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
@@ -82,6 +82,15 @@ struct Row {
 /// What members have comes first, those with more before others; then what is committed and nobody has.
 async fn offsets(kafka: &Kafka, group: &GroupDescription) -> Result<Vec<Row>, KafkaError> {
     let mut committed = kafka.client().committed_offsets(&group.group, None, false).await?;
+    let assigned = group.members.iter().flat_map(|member| &member.assignment);
+    let partitions: BTreeSet<TopicPartition> = assigned.chain(committed.keys()).cloned().collect();
+    let ends = offsets_at(kafka, &partitions.into_iter().collect::<Vec<_>>(), LATEST).await;
+    // A partition that is gone, or has no leader, has no end; the others are shown.
+    let ends: BTreeMap<_, _> = ends.into_iter().filter_map(|(at, end)| Some((at, end.ok()??))).collect();
+    let row = |at: TopicPartition, committed: Option<CommittedOffset>, owner: [&str; 3]| {
+        let [consumer, host, client] = owner.map(str::to_owned);
+        Row { group: group.group.clone(), end: ends.get(&at).copied(), at, committed, consumer, host, client }
+    };
     let mut rows = Vec::new();
     let mut owners: Vec<&GroupMember> = group.members.iter().filter(|member| !member.assignment.is_empty()).collect();
     owners.sort_by_key(|member| std::cmp::Reverse(member.assignment.len()));
@@ -90,26 +99,11 @@ async fn offsets(kafka: &Kafka, group: &GroupDescription) -> Result<Vec<Row>, Ka
         partitions.sort_by_key(|at| at.partition);
         for at in partitions {
             let committed = committed.remove(&at);
-            rows.push(row(kafka, group, at, committed, (&member.id, &member.host, &member.client_id)).await?);
+            rows.push(row(at, committed, [&member.id, &member.host, &member.client_id]));
         }
     }
-    for (at, offset) in committed {
-        rows.push(row(kafka, group, at, Some(offset), (MISSING, MISSING, MISSING)).await?);
-    }
+    rows.extend(committed.into_iter().map(|(at, offset)| row(at, Some(offset), [MISSING; 3])));
     Ok(rows)
-}
-
-async fn row(
-    kafka: &Kafka,
-    group: &GroupDescription,
-    at: TopicPartition,
-    committed: Option<CommittedOffset>,
-    (consumer, host, client): (&str, &str, &str),
-) -> Result<Row, KafkaError> {
-    // A partition that is gone, or has no leader, has no end; the others are shown.
-    let end = offset_at(kafka, &at, LATEST).await.unwrap_or(None);
-    let (consumer, host, client) = (consumer.to_owned(), host.to_owned(), client.to_owned());
-    Ok(Row { group: group.group.clone(), at, committed, end, consumer, host, client })
 }
 
 fn print_offsets(rows: &[Row], verbose: bool) {

@@ -1,5 +1,8 @@
 //! The partitions that `--topic` means: `topic` or `topic:0,1,2`, several times.
 
+use std::collections::BTreeMap;
+
+use ottla_client::FoundOffset;
 use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 
 use super::super::ToolError;
@@ -56,10 +59,16 @@ impl Named {
 pub const LATEST: TimestampMs = TimestampMs(-1);
 pub const EARLIEST: TimestampMs = TimestampMs(-2);
 
-/// The offset of a partition at a time; none where no record is that late, or, with `LATEST`, never.
-pub async fn offset_at(kafka: &Kafka, at: &TopicPartition, time: TimestampMs) -> Result<Option<Offset>, KafkaError> {
-    let found = kafka.client().list_offsets(at.topic.as_str(), at.partition, time).await?;
-    Ok(Some(found.offset).filter(|offset| *offset != Offset::UNKNOWN))
+/// The offsets of partitions at a time, by one request to each leader. None where no record is that late, or, with
+/// `LATEST`, never.
+pub async fn offsets_at(
+    kafka: &Kafka,
+    partitions: &[TopicPartition],
+    time: TimestampMs,
+) -> BTreeMap<TopicPartition, Result<Option<Offset>, KafkaError>> {
+    let found = kafka.client().list_offsets_of(partitions, time).await;
+    let known = |found: FoundOffset| Some(found.offset).filter(|offset| *offset != Offset::UNKNOWN);
+    found.into_iter().map(|(at, found)| (at, found.map(known).map_err(KafkaError::from))).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs, TopicName, TopicP
 
 use super::super::options::Options;
 use super::super::{ToolError, log, now_ms, read_file};
-use super::partitions::{EARLIEST, LATEST, Named, offset_at};
+use super::partitions::{EARLIEST, LATEST, Named, offsets_at};
 use super::{SCENARIOS, print_error};
 use crate::calendar;
 use crate::kafka::{Kafka, KafkaError};
@@ -161,81 +161,89 @@ pub async fn plan(
     scenario: &Scenario,
     partitions: &[TopicPartition],
 ) -> Result<Offsets, ToolError> {
-    let mut plan = Offsets::new();
-    match scenario {
+    let plan = match scenario {
         Scenario::To(offset) => {
-            for at in partitions {
-                plan.insert(at.clone(), within(kafka, at, Offset(*offset)).await?);
-            }
+            let wanted = partitions.iter().map(|at| (at.clone(), Offset(*offset))).collect();
+            within(kafka, wanted).await?
         }
-        Scenario::Earliest | Scenario::Latest => {
-            let time = if *scenario == Scenario::Earliest { EARLIEST } else { LATEST };
-            for at in partitions {
-                plan.insert(at.clone(), bound(kafka, at, time).await?);
-            }
-        }
+        Scenario::Earliest => bounds(kafka, partitions, EARLIEST).await?,
+        Scenario::Latest => bounds(kafka, partitions, LATEST).await?,
         Scenario::Time(time) => {
-            for at in partitions {
-                let found = match offset_at(kafka, at, *time).await? {
-                    Some(found) => found,
+            let (mut plan, mut too_old) = (Offsets::new(), Vec::new());
+            for (at, found) in offsets_at(kafka, partitions, *time).await {
+                match found? {
+                    Some(found) => {
+                        plan.insert(at, found);
+                    }
                     None => {
                         let (partition, topic) = (at.partition, &at.topic);
                         out!(
                             "\nWarn: Partition {partition} from topic {topic} is empty. Falling back to latest known offset."
                         );
-                        bound(kafka, at, LATEST).await?
+                        too_old.push(at);
                     }
-                };
-                plan.insert(at.clone(), found);
-            }
-        }
-        Scenario::Current | Scenario::ShiftBy(_) => {
-            let committed = kafka.client().committed_offsets(group, Some(partitions), false).await;
-            let committed = committed.map_err(KafkaError::from)?;
-            for at in partitions {
-                let current = committed.get(at).map(|committed| committed.offset);
-                let to = match (scenario, current) {
-                    (Scenario::ShiftBy(by), Some(current)) => {
-                        within(kafka, at, Offset(current.0.saturating_add(*by))).await?
-                    }
-                    (Scenario::ShiftBy(_), None) => {
-                        return Err(ToolError::Usage(format!(
-                            "Cannot shift offset for partition {at} since there is no current committed offset"
-                        )));
-                    }
-                    (_, Some(current)) => current,
-                    (_, None) => bound(kafka, at, LATEST).await?,
-                };
-                plan.insert(at.clone(), to);
-            }
-        }
-        Scenario::File(plans) => match plans.get(&Some(group.to_owned())).or_else(|| plans.get(&None)) {
-            Some(wanted) => {
-                for (at, offset) in wanted {
-                    plan.insert(at.clone(), within(kafka, at, *offset).await?);
                 }
             }
-            None => print_error(&format!("No reset plan for group {group} found")),
+            plan.extend(bounds(kafka, &too_old, LATEST).await?);
+            plan
+        }
+        Scenario::Current => {
+            let mut plan = committed(kafka, group, partitions).await?;
+            let others: Vec<_> = partitions.iter().filter(|at| !plan.contains_key(at)).cloned().collect();
+            plan.extend(bounds(kafka, &others, LATEST).await?);
+            plan
+        }
+        Scenario::ShiftBy(by) => {
+            let mut wanted = committed(kafka, group, partitions).await?;
+            if let Some(at) = partitions.iter().find(|at| !wanted.contains_key(at)) {
+                return Err(ToolError::Usage(format!(
+                    "Cannot shift offset for partition {at} since there is no current committed offset"
+                )));
+            }
+            wanted.values_mut().for_each(|offset| *offset = Offset(offset.0.saturating_add(*by)));
+            within(kafka, wanted).await?
+        }
+        Scenario::File(plans) => match plans.get(&Some(group.to_owned())).or_else(|| plans.get(&None)) {
+            Some(wanted) => within(kafka, wanted.clone()).await?,
+            None => {
+                print_error(&format!("No reset plan for group {group} found"));
+                Offsets::new()
+            }
         },
-    }
+    };
     Ok(plan)
 }
 
-async fn bound(kafka: &Kafka, at: &TopicPartition, time: TimestampMs) -> Result<Offset, KafkaError> {
-    Ok(offset_at(kafka, at, time).await?.unwrap_or(Offset(0)))
+/// What the group has committed of these partitions.
+async fn committed(kafka: &Kafka, group: &str, partitions: &[TopicPartition]) -> Result<Offsets, KafkaError> {
+    let committed = kafka.client().committed_offsets(group, Some(partitions), false).await?;
+    let asked = committed.into_iter().filter(|(at, _)| partitions.contains(at));
+    Ok(asked.map(|(at, committed)| (at, committed.offset)).collect())
 }
 
-/// The offset, or the end of the log that it is beyond.
-async fn within(kafka: &Kafka, at: &TopicPartition, offset: Offset) -> Result<Offset, KafkaError> {
-    let (start, end) = (bound(kafka, at, EARLIEST).await?, bound(kafka, at, LATEST).await?);
-    let kept = offset.clamp(start, end.max(start));
-    if kept != offset {
-        let how = if offset > end { "higher than latest" } else { "lower than earliest" };
-        let message =
-            format!("New offset ({offset}) is {how} offset for topic partition {at}. Value will be set to {kept}");
-        log("WARN", &message, LOGGER);
+/// The offsets of all partitions at a time; 0 where there is none.
+async fn bounds(kafka: &Kafka, partitions: &[TopicPartition], time: TimestampMs) -> Result<Offsets, KafkaError> {
+    let found = offsets_at(kafka, partitions, time).await;
+    found.into_iter().map(|(at, found)| Ok((at, found?.unwrap_or(Offset(0))))).collect()
+}
+
+/// These offsets; where one is beyond an end of its log, that end.
+async fn within(kafka: &Kafka, mut wanted: Offsets) -> Result<Offsets, KafkaError> {
+    let partitions: Vec<_> = wanted.keys().cloned().collect();
+    let starts = bounds(kafka, &partitions, EARLIEST).await?;
+    let ends = bounds(kafka, &partitions, LATEST).await?;
+    for (at, offset) in &mut wanted {
+        let (Some(start), Some(end)) = (starts.get(at), ends.get(at)) else { continue };
+        let kept = (*offset).clamp(*start, *end.max(start));
+        if kept != *offset {
+            let how = if *offset > *end { "higher than latest" } else { "lower than earliest" };
+            let message =
+                format!("New offset ({offset}) is {how} offset for topic partition {at}. Value will be set to {kept}");
+            log("WARN", &message, LOGGER);
+            *offset = kept;
+        }
     }
-    Ok(kept)
+    Ok(wanted)
 }
 
 pub async fn commit(kafka: &Kafka, group: &str, plan: &Offsets) -> Result<(), KafkaError> {

@@ -511,7 +511,9 @@ fn scenario_52_a_new_coordinator_knows_since_when_the_leader_has_its_min_isr() {
         set_config(&mut cluster, entity.clone(), other, None);
         cluster.change_leader_to_a_new_one();
         cluster.beat(1);
+        cluster.beat(2);
         cluster.kill(2);
+        assert_eq!(isr(&cluster.state("t", 0)), [1]);
         cluster.state("t", 0).elr.clone()
     };
     for entity in &entities {

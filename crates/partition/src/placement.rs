@@ -79,18 +79,22 @@ pub struct BrokerNews {
     /// Its replicas may have caught up while they were not eligible, and say nothing more: their leaders here are
     /// ticked.
     pub became_active: bool,
+    /// It is not registered any more. What waits for its replicas would wait until the quorum has taken it out of all
+    /// ISRs: leaders here for whose writes it counts are ticked.
+    pub has_left: bool,
 }
 
 impl BrokerNews {
     pub fn of(local: BrokerId, change: &BrokerChange) -> Self {
         let Some(new) = change.new.as_ref().filter(|_| change.id != local) else {
-            return Self { is_other: false, became_active: false };
+            let has_left = change.id != local && change.new.is_none();
+            return Self { is_other: false, became_active: false, has_left };
         };
         let old = change.old.as_ref();
         let is_other =
             old.is_none_or(|old| old.epoch != new.epoch || old.inter_broker_endpoint() != new.inter_broker_endpoint());
         let became_active = new.is_active() && old.is_none_or(|old| old.epoch != new.epoch || !old.is_active());
-        Self { is_other, became_active }
+        Self { is_other, became_active, has_left: false }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::partition::Partition;
 /// How often the logs of each directory are added up for metrics.
 const DIRECTORY_SUMS_INTERVAL: Duration = Duration::from_secs(10);
 /// Partitions that are looked at before other tasks of the thread get their turn.
-const PARTITIONS_PER_TURN: usize = 500;
+pub(super) const PARTITIONS_PER_TURN: usize = 500;
 /// Pause in which requests for an early checkpoint are merged: each file is written for all partitions at once.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 

@@ -3,8 +3,6 @@
 use ottla_metadata::Image;
 use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_metrics::{Gauge, GaugesBy, Registry};
-use ottla_model::{BrokerId, Revision};
-use parking_lot::Mutex;
 
 #[derive(Debug)]
 pub struct ClusterMetrics {
@@ -14,8 +12,6 @@ pub struct ClusterMetrics {
     brokers: Gauge,
     fenced_brokers: Gauge,
     voter_lag: GaugesBy,
-    /// The revision of the figures: a tree of 40,000 partitions is gone through only if it changed.
-    shown: Mutex<Option<Revision>>,
 }
 
 impl ClusterMetrics {
@@ -31,28 +27,15 @@ impl ClusterMetrics {
                 "Revisions of the leader that a coordinator does not have; only the quorum leader knows",
                 "coordinator",
             ),
-            shown: Mutex::default(),
         }
     }
 
-    /// The figures of `image`, which this coordinator has at `revision`.
-    pub fn show(&self, revision: Revision, image: &Image) {
-        let mut shown = self.shown.lock();
-        if *shown == Some(revision) {
-            return;
-        }
-        *shown = Some(revision);
-        let (mut partitions, mut offline) = (0, 0);
-        for topic in image.topics() {
-            for (_, state) in topic.partitions() {
-                partitions += 1;
-                offline += i64::from(state.leader == BrokerId::NONE);
-            }
-        }
+    /// The figures of `image`: the same work however many partitions it has.
+    pub fn show(&self, image: &Image) {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.topics.set(count(image.topic_count()));
-        self.partitions.set(partitions);
-        self.offline_partitions.set(offline);
+        self.partitions.set(count(image.partition_count()));
+        self.offline_partitions.set(count(image.leaderless_count()));
         self.brokers.set(count(image.broker_count()));
         self.fenced_brokers.set(count(image.fenced_brokers().count()));
     }

@@ -63,7 +63,7 @@ async fn page(shown: &Shown) -> String {
 async fn show_cluster(quorum: &Quorum) {
     let Some(formed) = quorum.shared.formed() else { return };
     let view = formed.view.get();
-    quorum.metrics.cluster.show(view.revision, &view.image);
+    quorum.metrics.cluster.show(&view.image);
     // A driver that stalls does not keep the page back.
     let progress = tokio::time::timeout(PROGRESS_TIMEOUT, formed.driver.progress()).await;
     let progress = progress.ok().and_then(Result::ok).flatten();

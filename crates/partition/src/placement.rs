@@ -8,7 +8,7 @@
 //!   with deltas;
 //! - a replica that leaves frees its name before a new one uses it: one delta may delete a topic and create it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, Delta, Image, PartitionState};
@@ -79,18 +79,22 @@ pub struct BrokerNews {
     /// Its replicas may have caught up while they were not eligible, and say nothing more: their leaders here are
     /// ticked.
     pub became_active: bool,
+    /// It is not registered any more. What waits for its replicas would wait until the quorum has taken it out of all
+    /// ISRs: leaders here for whose writes it counts are ticked.
+    pub has_left: bool,
 }
 
 impl BrokerNews {
     pub fn of(local: BrokerId, change: &BrokerChange) -> Self {
         let Some(new) = change.new.as_ref().filter(|_| change.id != local) else {
-            return Self { is_other: false, became_active: false };
+            let has_left = change.id != local && change.new.is_none();
+            return Self { is_other: false, became_active: false, has_left };
         };
         let old = change.old.as_ref();
         let is_other =
             old.is_none_or(|old| old.epoch != new.epoch || old.inter_broker_endpoint() != new.inter_broker_endpoint());
         let became_active = new.is_active() && old.is_none_or(|old| old.epoch != new.epoch || !old.is_active());
-        Self { is_other, became_active }
+        Self { is_other, became_active, has_left: false }
     }
 }
 
@@ -198,12 +202,14 @@ pub struct Replicas<L> {
     is_current: bool,
     /// The logs that were found at the start, until the image assigns them.
     found: BTreeMap<TopicPartition, Vec<L>>,
-    hosted: BTreeMap<TopicIdPartition, Option<Unopened<L>>>,
+    hosted: BTreeSet<TopicIdPartition>,
+    /// Those of them without an open log, nearly always none: they are looked at every second.
+    unopened: BTreeMap<TopicIdPartition, Unopened<L>>,
 }
 
 impl<L> Default for Replicas<L> {
     fn default() -> Self {
-        Self { is_current: false, found: BTreeMap::new(), hosted: BTreeMap::new() }
+        Self { is_current: false, found: BTreeMap::new(), hosted: BTreeSet::new(), unopened: BTreeMap::new() }
     }
 }
 
@@ -265,14 +271,15 @@ impl<L: Found> Replicas<L> {
         for change in &delta.partitions {
             let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
             let stays = change.new.as_ref().is_some_and(|state| state.is_replica(local.id));
-            if !stays && self.hosted.remove(&id).is_some() {
+            if !stays && self.hosted.remove(&id) {
+                self.unopened.remove(&id);
                 placed.push(Placement::Remove(id));
             }
         }
         for change in &delta.partitions {
             let Some(state) = change.new.as_ref().filter(|state| state.is_replica(local.id)) else { continue };
             let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
-            if self.hosted.contains_key(&id) {
+            if self.hosted.contains(&id) {
                 placed.push(Placement::Assume { id, state: state.clone() });
                 self.reconsider(local, id, state, &mut placed);
             } else {
@@ -295,7 +302,8 @@ impl<L: Found> Replicas<L> {
     ) {
         let name = TopicPartition::new(topic.clone(), id.partition);
         if let Some(unopened) = self.claim_undecided(&name, id.topic_id, local.rules) {
-            self.hosted.insert(id, Some(unopened));
+            self.hosted.insert(id);
+            self.unopened.insert(id, unopened);
             let log = Place::Offline(AbsentLog::NeverMade);
             placed.push(Placement::Place { id, topic: topic.clone(), state: state.clone(), log });
             return;
@@ -304,11 +312,11 @@ impl<L: Found> Replicas<L> {
         // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
         placed.extend(others.into_iter().map(Placement::SetAside));
         let decision = host(local.id, local.epoch, state, found.as_ref().map(L::facts), absent, local.rules);
-        let mut unopened = None;
+        self.hosted.insert(id);
         let log = match (decision, found) {
             (Hosting::Take, Some(found)) => Place::Found(found),
             (Hosting::StayOffline, found) => {
-                unopened = Some(Unopened { found, absent, others: Vec::new() });
+                self.unopened.insert(id, Unopened { found, absent, others: Vec::new() });
                 Place::Offline(absent)
             }
             (Hosting::Take | Hosting::StartOver, found) => {
@@ -316,7 +324,6 @@ impl<L: Found> Replicas<L> {
                 Place::New
             }
         };
-        self.hosted.insert(id, unopened);
         placed.push(Placement::Place { id, topic: topic.clone(), state: state.clone(), log });
     }
 
@@ -331,12 +338,12 @@ impl<L: Found> Replicas<L> {
 
     /// The replicas that have several logs, one of which cannot be opened now: the next start decides.
     pub fn undecided(&self) -> impl Iterator<Item = TopicIdPartition> {
-        self.hosted.keys().copied().filter(|id| self.is_undecided(*id))
+        self.unopened.keys().copied().filter(|id| self.is_undecided(*id))
     }
 
     /// Whether the replica is one of [`Replicas::undecided`].
     pub fn is_undecided(&self, id: TopicIdPartition) -> bool {
-        self.hosted.get(&id).and_then(Option::as_ref).is_some_and(|unopened| !unopened.others.is_empty())
+        self.unopened.get(&id).is_some_and(|unopened| !unopened.others.is_empty())
     }
 
     /// The log of a partition of the topic with this id, and the others of its name.
@@ -361,7 +368,7 @@ impl<L: Found> Replicas<L> {
         state: &PartitionState,
         placed: &mut Vec<Placement<L>>,
     ) {
-        let Some(Some(unopened)) = self.hosted.get(&id) else { return };
+        let Some(unopened) = self.unopened.get(&id) else { return };
         let (found, absent) = (unopened.found.as_ref().map(L::facts), unopened.absent);
         // An ISR entry of this very registration does not say that the log was made in this life: a last member that
         // registers again is elected under its new epoch, before it could say that its log is gone.
@@ -371,29 +378,29 @@ impl<L: Found> Replicas<L> {
         {
             return;
         }
-        let found = self.hosted.insert(id, None).flatten().and_then(|unopened| unopened.found);
+        let found = self.unopened.remove(&id).and_then(|unopened| unopened.found);
         placed.extend(found.map(Placement::SetAside));
         placed.push(Placement::StartOver(id));
     }
 
     /// The log that was found of a replica that could not open it.
     pub fn unopened(&self, id: &TopicIdPartition) -> Option<&L> {
-        self.hosted.get(id)?.as_ref()?.found.as_ref()
+        self.unopened.get(id)?.found.as_ref()
     }
 
     /// Replicas whose logs await room, and what was found of them.
     pub fn awaiting_room(&self) -> impl Iterator<Item = (TopicIdPartition, &L)> {
-        let unopened = self.hosted.iter().filter_map(|(id, unopened)| Some((*id, unopened.as_ref()?)));
-        let alone = unopened.filter(|(_, unopened)| unopened.others.is_empty());
-        alone.filter_map(|(id, unopened)| Some((id, unopened.found.as_ref()?))).filter(|(_, found)| found.awaits_room())
+        let alone = self.unopened.iter().filter(|(_, unopened)| unopened.others.is_empty());
+        alone
+            .filter_map(|(id, unopened)| Some((*id, unopened.found.as_ref()?)))
+            .filter(|(_, found)| found.awaits_room())
     }
 
     /// A log that awaited room was opened again, or refused again. Returns it if it is the replica's log from now on.
     pub fn opened_again(&mut self, id: &TopicIdPartition, log: L) -> Option<L> {
-        let place = self.hosted.get_mut(id)?;
-        let unopened = place.as_mut()?;
+        let unopened = self.unopened.get_mut(id)?;
         if log.facts().reach.is_some() {
-            *place = None;
+            self.unopened.remove(id);
             return Some(log);
         }
         unopened.found = Some(log);
@@ -402,8 +409,8 @@ impl<L: Found> Replicas<L> {
 
     /// Replicas without an open log whose places are to be given up for this reason, if the tree still counts on them.
     pub fn impaired(&self, impairment: Impairment) -> Vec<TopicIdPartition> {
-        let unopened = self.hosted.iter().filter_map(|(id, unopened)| Some((id, unopened.as_ref()?)));
-        unopened.filter(|(_, unopened)| unopened.impairment() == impairment).map(|(id, _)| *id).collect()
+        let impaired = self.unopened.iter().filter(|(_, unopened)| unopened.impairment() == impairment);
+        impaired.map(|(id, _)| *id).collect()
     }
 
     /// Whether directories that were replaced may become ordinary ones: the quorum counts on nothing that was lost with

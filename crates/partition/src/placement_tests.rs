@@ -248,18 +248,21 @@ fn a_brokers_news_are_another_process_another_address_and_that_it_serves_again()
     let news = |old: Option<&BrokerRegistration>, new: Option<&BrokerRegistration>| {
         let change = BrokerChange { id: BrokerId(1), old: old.cloned().map(Arc::new), new: new.cloned().map(Arc::new) };
         let news = BrokerNews::of(LOCAL, &change);
-        (news.is_other, news.became_active)
+        (news.is_other, news.became_active, news.has_left)
     };
-    assert_eq!(news(None, Some(&known)), (true, true));
-    assert_eq!(news(Some(&known), Some(&known)), (false, false));
-    assert_eq!(news(Some(&known), Some(&registration(10, "b", true))), (true, false));
-    assert_eq!(news(Some(&known), Some(&registration(11, "a", true))), (true, true));
-    assert_eq!(news(Some(&known), Some(&registration(11, "a", false))), (true, false));
-    assert_eq!(news(Some(&registration(10, "a", false)), Some(&known)), (false, true));
-    assert_eq!(news(Some(&known), Some(&registration(10, "a", false))), (false, false));
-    assert_eq!(news(Some(&known), None), (false, false));
-    let of_itself = BrokerChange { id: LOCAL, old: None, new: Some(Arc::new(known)) };
-    assert_eq!(BrokerNews::of(LOCAL, &of_itself), BrokerNews { is_other: false, became_active: false });
+    let no_news = (false, false, false);
+    assert_eq!(news(None, Some(&known)), (true, true, false));
+    assert_eq!(news(Some(&known), Some(&known)), no_news);
+    assert_eq!(news(Some(&known), Some(&registration(10, "b", true))), (true, false, false));
+    assert_eq!(news(Some(&known), Some(&registration(11, "a", true))), (true, true, false));
+    assert_eq!(news(Some(&known), Some(&registration(11, "a", false))), (true, false, false));
+    assert_eq!(news(Some(&registration(10, "a", false)), Some(&known)), (false, true, false));
+    assert_eq!(news(Some(&known), Some(&registration(10, "a", false))), no_news);
+    assert_eq!(news(Some(&known), None), (false, false, true));
+    let none = BrokerNews { is_other: false, became_active: false, has_left: false };
+    for new in [Some(Arc::new(known)), None] {
+        assert_eq!(BrokerNews::of(LOCAL, &BrokerChange { id: LOCAL, old: None, new }), none);
+    }
 }
 
 #[test]

@@ -379,7 +379,7 @@ impl Leader {
             }
             return effects;
         }
-        let leaving: Vec<_> = self.lagging(now).collect();
+        let leaving: Vec<_> = self.lagging(now, brokers).collect();
         if !leaving.is_empty() {
             let number = self.next_proposal();
             self.isr.shrink(number, leaving);
@@ -418,11 +418,16 @@ impl Leader {
             .min()
     }
 
-    fn lagging(&self, now: MonotonicMs) -> impl Iterator<Item = BrokerId> + '_ {
+    /// The members of the ISR that do not keep up. One whose broker has gone, or shuts down, gets no time: the quorum
+    /// takes such a broker out of tens of thousands of ISRs one after the other, and writes wait here.
+    fn lagging<'a>(&'a self, now: MonotonicMs, brokers: &'a impl Brokers) -> impl Iterator<Item = BrokerId> + 'a {
         let lag_max = self.config.replica_lag_time_max;
         self.isr.committed().iter().map(|member| member.broker).filter(move |&broker| {
-            broker != self.config.local
-                && !self.progress(broker).is_some_and(|progress| progress.is_caught_up(self.log_end, now, lag_max))
+            let keeps_up = |progress: &ReplicaProgress| {
+                progress.is_caught_up(self.log_end, now, lag_max)
+                    && (progress.log_end == self.log_end || brokers.eligible_epoch(broker).is_some())
+            };
+            broker != self.config.local && !self.progress(broker).is_some_and(keeps_up)
         })
     }
 

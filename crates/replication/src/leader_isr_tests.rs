@@ -46,6 +46,22 @@ fn a_follower_that_lags_for_too_long_leaves() {
     assert_eq!(story.accept(10 + LAG_MAX_MS + 2, &proposal).high_watermark, Some(Offset(110)));
 }
 
+/// A broker died that tens of thousands of ISRs hold: the quorum takes it out of one after the other.
+#[test]
+fn a_member_whose_broker_has_gone_leaves_once_a_write_waits_for_it() {
+    let mut story = Story::new(&[1, 2, 3], 1, 100);
+    let _ = story.fetch(0, 2, 100);
+    let _ = story.fetch(0, 3, 100);
+    story.image.remove(2);
+    assert_eq!(story.tick(5).alter, None, "no write waits");
+    let _ = story.append(10, 110);
+    let proposal = story.tick(11).alter.expect("2 will not fetch it");
+    assert_eq!(brokers_of(&proposal), [1, 3], "3 is as far as 2, but there");
+    let _ = story.fetch(12, 3, 110);
+    assert_eq!(story.hw(), 100, "not before the quorum decided");
+    assert_eq!(story.accept(13, &proposal).high_watermark, Some(Offset(110)));
+}
+
 #[test]
 fn members_that_never_show_up_leave_after_the_lag_time_since_election() {
     let mut story = Story::new(&[1, 2, 3], 1, 40);

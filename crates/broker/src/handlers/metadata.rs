@@ -3,17 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::{BrokerRegistration, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId, TopicName};
-use ottla_network::response::{Answer, Part, Response};
-use ottla_protocol::kafka_protocol::messages;
+use ottla_network::response::{Answer, Response};
+use ottla_protocol::frame::FrameOverflow;
+use ottla_protocol::kafka_protocol::messages::MetadataRequest;
 use ottla_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use ottla_protocol::kafka_protocol::messages::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-};
-use ottla_protocol::kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use ottla_protocol::messages::metadata::{self, ResponseWriter};
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::authorization::Access;
@@ -28,8 +26,12 @@ const TOPIC_IDS_FROM: i16 = 12;
 const LISTENER_NOT_FOUND_FROM: i16 = 6;
 /// A response with more partitions is made beside the workers: it takes more than a millisecond.
 const INLINE_PARTITIONS_MAX: usize = 500;
-/// The versions in which the cluster's authorized operations are part of the answer.
-const CLUSTER_OPERATIONS_IN: std::ops::RangeInclusive<i16> = 8..=10;
+/// About what an answer takes beside brokers and topics; a broker; a topic beside its name; a partition beside its
+/// replicas and its ISR.
+const HEAD_BYTES: usize = 64;
+const BROKER_BYTES: usize = 64;
+const TOPIC_BYTES: usize = 40;
+const PARTITION_BYTES: usize = 32;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let body_bytes = body.len();
@@ -119,7 +121,7 @@ fn partitions(image: &Image, version: i16, request: &MetadataRequest) -> usize {
         Some(asked) if !asks_for_all(version, request) => {
             asked.iter().filter_map(|topic| asked_topic(image, topic)).map(|topic| topic.partition_count()).sum()
         }
-        _ => image.topics().map(|topic| topic.partition_count()).sum(),
+        _ => image.partition_count(),
     }
 }
 
@@ -141,17 +143,16 @@ fn respond(
     }
     let creates = request.allow_auto_topic_creation && broker.config.auto_create_topics_enable;
     let scope = Scope { access, departed: &departed, cluster_id: broker.cluster_id.as_str(), listener, creates };
-    let (response, missing) = answer(&image, &scope, header.api_version, request);
+    let (frame, missing) = answer(&image, &scope, (header.api_version, header.correlation_id), request);
     if creates {
         for name in missing {
             broker.auto_creation.create(broker, name);
         }
     }
-    let response = Response::encode_or_close::<MetadataRequest>(header, &response);
-    if let (Some(form), [Part::Bytes(frame)]) = (form, response.parts.as_slice()) {
+    if let (Some(form), Ok(frame)) = (form, &frame) {
         broker.metadata_responses.put(image.revision(), form, frame.clone());
     }
-    response
+    Response::or_close(frame.map(Response::bytes))
 }
 
 /// What an answer depends on beside the image and the request.
@@ -174,160 +175,110 @@ fn may_create(access: &Access, topic: &str) -> bool {
     access.topic(Operation::Create, topic)
 }
 
-/// The answer, and the names of topics that do not exist but could.
+/// A topic of an answer.
+enum Shown<'a> {
+    Known(&'a TopicImage),
+    /// With its name and id, as far as the client may see them.
+    Not(ErrorCode, Option<&'a str>, TopicId),
+}
+
+/// The whole frame of the answer, and the names of topics that do not exist but could.
 fn answer(
     image: &Image,
     scope: &Scope<'_>,
-    version: i16,
+    (version, correlation_id): (i16, i32),
     request: &MetadataRequest,
-) -> (MetadataResponse, Vec<TopicName>) {
+) -> (Result<Bytes, FrameOverflow>, Vec<TopicName>) {
     let Scope { access, cluster_id, listener, .. } = *scope;
-    let is_shown =
-        |topic: &&Arc<TopicImage>| access.shows(Operation::Describe, ResourceType::Topic, topic.name.as_str());
-    let mut topics = Vec::new();
     let mut missing = Vec::new();
-    match &request.topics {
-        None => topics.extend(image.topics().filter(is_shown).map(|topic| known(image, topic, listener, version))),
-        Some(asked) if version == 0 && asked.is_empty() => {
-            topics.extend(image.topics().filter(is_shown).map(|topic| known(image, topic, listener, version)));
-        }
-        Some(asked) => {
+    let topics = match &request.topics {
+        Some(asked) if !asks_for_all(version, request) => {
             if version < TOPIC_IDS_FROM && asked.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
-                return (refused(asked), missing);
+                return (refused(version, correlation_id, asked), missing);
             }
-            // As Kafka: one id makes it a request by ids.
-            let by_id = asked.iter().any(|topic| !topic.topic_id.is_nil());
-            let mut seen_ids = BTreeSet::new();
-            let mut seen_names = BTreeSet::new();
-            for topic in asked {
-                if by_id {
-                    let id = wire::topic_id(topic.topic_id);
-                    if id.is_zero() || !seen_ids.insert(id) {
-                        continue;
-                    }
-                    topics.push(match image.topic_by_id(id) {
-                        // An id is no secret; the name is.
-                        Some(found) if !access.topic(Operation::Describe, found.name.as_str()) => {
-                            unknown_id(id).with_error_code(ErrorCode::TopicAuthorizationFailed.code())
-                        }
-                        Some(found) => known(image, found, listener, version),
-                        None => unknown_id(id),
-                    });
-                } else if let Some(name) = topic.name.as_ref().map(|name| name.as_str()) {
-                    if !seen_names.insert(name) {
-                        continue;
-                    }
-                    // Without DESCRIBE the answer does not show whether it exists.
-                    if !access.topic(Operation::Describe, name) {
-                        topics.push(denied(name));
-                        continue;
-                    }
-                    match image.topic(name) {
-                        Some(found) => topics.push(known(image, found, listener, version)),
-                        None if scope.creates && !may_create(access, name) => topics.push(denied(name)),
-                        None => topics.push(unknown_name(name, &mut missing)),
-                    }
-                }
-            }
+            shown_topics(image, scope, asked, &mut missing)
         }
-    }
-    if request.include_topic_authorized_operations {
-        let is_told = |topic: &&mut MetadataResponseTopic| {
-            topic.name.is_some() && topic.error_code != ErrorCode::TopicAuthorizationFailed.code()
-        };
-        for topic in topics.iter_mut().filter(is_told) {
-            let name = topic.name.as_ref().map_or("", |name| name.as_str());
-            topic.topic_authorized_operations = access.operations(ResourceType::Topic, name);
+        _ => {
+            let is_shown =
+                |topic: &&Arc<TopicImage>| access.shows(Operation::Describe, ResourceType::Topic, topic.name.as_str());
+            image.topics().filter(is_shown).map(|topic| Shown::Known(topic)).collect()
         }
-    }
+    };
     let departed = scope.departed.iter().filter(|broker| image.broker(broker.id).is_none());
     let departed = departed.filter_map(|broker| Some((&**broker, broker.endpoint(listener)?)));
-    let brokers = topology::live_brokers(image, listener)
-        .chain(departed)
-        .map(|(broker, endpoint)| {
-            MetadataResponseBroker::default()
-                .with_node_id(wire::broker_id(broker.id))
-                .with_host(wire::text(&endpoint.host))
-                .with_port(i32::from(endpoint.port))
-                .with_rack(broker.rack.as_deref().map(wire::text))
-        })
-        .collect();
-    let operations = if CLUSTER_OPERATIONS_IN.contains(&version) && request.include_cluster_authorized_operations {
+    let live = topology::live_brokers(image, listener).chain(departed).map(|(broker, endpoint)| metadata::Broker {
+        id: broker.id,
+        host: &endpoint.host,
+        port: endpoint.port,
+        rack: broker.rack.as_deref(),
+    });
+    let brokers: Vec<_> = live.collect();
+    let head =
+        metadata::Head { brokers: &brokers, cluster_id: Some(cluster_id), controller: topology::controller(image) };
+    let bytes = HEAD_BYTES + brokers.len() * BROKER_BYTES + topics.iter().map(Shown::about_bytes).sum::<usize>();
+    let mut writer = ResponseWriter::begin(version, correlation_id, bytes, &head, topics.len());
+    for topic in &topics {
+        topic.write(&mut writer, image, listener, version);
+        let named = topic.told_name().filter(|_| request.include_topic_authorized_operations);
+        let operations = named.map(|name| access.operations(ResourceType::Topic, name));
+        writer.end_topic(operations.unwrap_or(wire::OPERATIONS_NOT_ASKED));
+    }
+    let operations = if request.include_cluster_authorized_operations {
         access.cluster_operations()
     } else {
         wire::OPERATIONS_NOT_ASKED
     };
-    let response = MetadataResponse::default()
-        .with_brokers(brokers)
-        .with_cluster_id(Some(wire::text(cluster_id)))
-        .with_controller_id(wire::broker_id(topology::controller(image)))
-        .with_topics(topics)
-        .with_cluster_authorized_operations(operations);
-    (response, missing)
+    (writer.finish(operations), missing)
 }
 
-fn known(image: &Image, topic: &TopicImage, listener: &ListenerName, version: i16) -> MetadataResponseTopic {
-    let partitions = topic.partitions().map(|(id, state)| partition(image, id, state, listener, version)).collect();
-    MetadataResponseTopic::default()
-        .with_name(Some(wire::topic_name(&topic.name)))
-        .with_topic_id(wire::uuid(topic.id))
-        .with_is_internal(wire::is_internal(topic.name.as_str()))
-        .with_partitions(partitions)
-        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
-}
-
-fn partition(
-    image: &Image,
-    id: PartitionId,
-    state: &PartitionState,
-    listener: &ListenerName,
-    version: i16,
-) -> MetadataResponsePartition {
-    let mut replicas = state.replicas.clone();
-    let mut isr: Vec<BrokerId> = state.isr_ids().collect();
-    let mut error = ErrorCode::None;
-    let leader = match topology::reachable_leader(image, state, listener) {
-        Ok(leader) => leader,
-        Err(reason) => {
-            error = if version >= LISTENER_NOT_FOUND_FROM { reason } else { ErrorCode::LeaderNotAvailable };
-            BrokerId::NONE
-        }
-    };
-    // Version 0 names only brokers that it also lists, and reports an error for a partition with missing replicas.
-    if version == 0 {
-        let whole = replicas.len() + isr.len();
-        replicas.retain(|id| topology::live_endpoint(image, *id, listener).is_some());
-        isr.retain(|id| topology::live_endpoint(image, *id, listener).is_some());
-        if error.is_ok() && replicas.len() + isr.len() < whole {
-            error = ErrorCode::ReplicaNotAvailable;
+/// The topics that the request names, each once.
+fn shown_topics<'a>(
+    image: &'a Image,
+    scope: &Scope<'_>,
+    asked: &'a [MetadataRequestTopic],
+    missing: &mut Vec<TopicName>,
+) -> Vec<Shown<'a>> {
+    let access = scope.access;
+    let mut topics = Vec::with_capacity(asked.len());
+    // As Kafka: one id makes it a request by ids.
+    let by_id = asked.iter().any(|topic| !topic.topic_id.is_nil());
+    let mut seen_ids = BTreeSet::new();
+    let mut seen_names = BTreeSet::new();
+    for topic in asked {
+        if by_id {
+            let id = wire::topic_id(topic.topic_id);
+            if id.is_zero() || !seen_ids.insert(id) {
+                continue;
+            }
+            topics.push(match image.topic_by_id(id) {
+                // An id is no secret; the name is.
+                Some(found) if !access.topic(Operation::Describe, found.name.as_str()) => {
+                    Shown::Not(ErrorCode::TopicAuthorizationFailed, None, id)
+                }
+                Some(found) => Shown::Known(found),
+                None => Shown::Not(ErrorCode::UnknownTopicId, None, id),
+            });
+        } else if let Some(name) = topic.name.as_ref().map(|name| name.as_str()) {
+            if !seen_names.insert(name) {
+                continue;
+            }
+            let denied = Shown::Not(ErrorCode::TopicAuthorizationFailed, Some(name), TopicId::ZERO);
+            // Without DESCRIBE the answer does not show whether it exists.
+            if !access.topic(Operation::Describe, name) {
+                topics.push(denied);
+                continue;
+            }
+            topics.push(match image.topic(name) {
+                Some(found) => Shown::Known(found),
+                None if scope.creates && !may_create(access, name) => denied,
+                None => unknown_name(name, missing),
+            });
         }
     }
-    MetadataResponsePartition::default()
-        .with_error_code(error.code())
-        .with_partition_index(id.0)
-        .with_leader_id(wire::broker_id(leader))
-        .with_leader_epoch(state.leader_epoch.0)
-        .with_replica_nodes(wire::broker_ids(replicas))
-        .with_isr_nodes(wire::broker_ids(isr))
-        .with_offline_replicas(wire::broker_ids(topology::offline_replicas(image, state, listener)))
+    topics
 }
 
-fn unknown_id(id: TopicId) -> MetadataResponseTopic {
-    MetadataResponseTopic::default()
-        .with_error_code(ErrorCode::UnknownTopicId.code())
-        .with_name(None)
-        .with_topic_id(wire::uuid(id))
-        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
-}
-
-fn denied(name: &str) -> MetadataResponseTopic {
-    MetadataResponseTopic::default()
-        .with_error_code(ErrorCode::TopicAuthorizationFailed.code())
-        .with_name(Some(messages::TopicName(wire::text(name))))
-        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
-}
-
-fn unknown_name(name: &str, missing: &mut Vec<TopicName>) -> MetadataResponseTopic {
+fn unknown_name<'a>(name: &'a str, missing: &mut Vec<TopicName>) -> Shown<'a> {
     let error = match TopicName::new(name) {
         Ok(name) => {
             missing.push(name);
@@ -335,41 +286,124 @@ fn unknown_name(name: &str, missing: &mut Vec<TopicName>) -> MetadataResponseTop
         }
         Err(_) => ErrorCode::InvalidTopicException,
     };
-    MetadataResponseTopic::default()
-        .with_error_code(error.code())
-        .with_name(Some(messages::TopicName(wire::text(name))))
-        .with_is_internal(wire::is_internal(name))
-        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+    Shown::Not(error, Some(name), TopicId::ZERO)
+}
+
+impl Shown<'_> {
+    /// The size of the frame need not be exact: too small a number costs a copy.
+    fn about_bytes(&self) -> usize {
+        match self {
+            Self::Known(topic) => {
+                let partition_bytes = PARTITION_BYTES + 2 * topic.replication_factor() * size_of::<i32>();
+                topic.name.as_str().len() + TOPIC_BYTES + topic.partition_count() * partition_bytes
+            }
+            Self::Not(_, name, _) => name.map_or(0, str::len) + TOPIC_BYTES,
+        }
+    }
+
+    /// The name; none if the client is told nothing of the topic.
+    fn told_name(&self) -> Option<&str> {
+        match self {
+            Self::Known(topic) => Some(topic.name.as_str()),
+            Self::Not(ErrorCode::TopicAuthorizationFailed, ..) => None,
+            Self::Not(_, name, _) => *name,
+        }
+    }
+
+    /// Without what follows the partitions.
+    fn write(&self, writer: &mut ResponseWriter, image: &Image, listener: &ListenerName, version: i16) {
+        let is_internal = self.told_name().is_some_and(wire::is_internal);
+        match self {
+            Self::Known(topic) => {
+                let (id, name) = (topic.id, Some(topic.name.as_str()));
+                let head = metadata::Topic { error: ErrorCode::None, name, id, is_internal };
+                writer.topic(&head, topic.partition_count());
+                for (id, state) in topic.partitions() {
+                    write_partition(writer, image, id, state, listener, version);
+                }
+            }
+            Self::Not(error, name, id) => {
+                writer.topic(&metadata::Topic { error: *error, name: *name, id: *id, is_internal }, 0);
+            }
+        }
+    }
+}
+
+fn write_partition(
+    writer: &mut ResponseWriter,
+    image: &Image,
+    id: PartitionId,
+    state: &PartitionState,
+    listener: &ListenerName,
+    version: i16,
+) {
+    let (leader, error) = match topology::reachable_leader(image, state, listener) {
+        Ok(leader) => (leader, ErrorCode::None),
+        Err(reason) if version >= LISTENER_NOT_FOUND_FROM => (BrokerId::NONE, reason),
+        Err(_) => (BrokerId::NONE, ErrorCode::LeaderNotAvailable),
+    };
+    // Version 0 names only brokers that it also lists, and reports an error for a partition with missing replicas.
+    let is_listed = |id: &BrokerId| version > 0 || topology::live_endpoint(image, *id, listener).is_some();
+    let replicas = state.replicas.iter().copied();
+    let error = match error {
+        ErrorCode::None if !replicas.clone().chain(state.isr_ids()).all(|id| is_listed(&id)) => {
+            ErrorCode::ReplicaNotAvailable
+        }
+        error => error,
+    };
+    writer.partition(&metadata::Partition {
+        error,
+        partition: id,
+        leader,
+        leader_epoch: state.leader_epoch,
+        replicas: replicas.filter(is_listed),
+        isr: state.isr_ids().filter(is_listed),
+        offline: topology::offline_replicas(image, state, listener),
+    });
 }
 
 /// A request by id in a version whose answer cannot say so.
-fn refused(asked: &[MetadataRequestTopic]) -> MetadataResponse {
-    let topics = asked
-        .iter()
-        .map(|topic| {
-            MetadataResponseTopic::default()
-                .with_error_code(ErrorCode::InvalidRequest.code())
-                .with_name(Some(topic.name.clone().unwrap_or_default()))
-                .with_topic_id(topic.topic_id)
-                .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
-        })
-        .collect();
-    MetadataResponse::default()
-        .with_controller_id(wire::broker_id(BrokerId::NONE))
-        .with_topics(topics)
-        .with_cluster_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+fn refused(version: i16, correlation_id: i32, asked: &[MetadataRequestTopic]) -> Result<Bytes, FrameOverflow> {
+    let head = metadata::Head { brokers: &[], cluster_id: None, controller: BrokerId::NONE };
+    let bytes = HEAD_BYTES + asked.len() * TOPIC_BYTES;
+    let mut writer = ResponseWriter::begin(version, correlation_id, bytes, &head, asked.len());
+    for topic in asked {
+        let (name, id) = (topic.name.as_ref().map_or("", |name| name.as_str()), wire::topic_id(topic.topic_id));
+        let error = ErrorCode::InvalidRequest;
+        writer.topic(&metadata::Topic { error, name: Some(name), id, is_internal: false }, 0);
+        writer.end_topic(wire::OPERATIONS_NOT_ASKED);
+    }
+    writer.finish(wire::OPERATIONS_NOT_ASKED)
 }
 
 #[cfg(test)]
 mod tests {
+    use ottla_protocol::decode_response;
+    use ottla_protocol::frame::LENGTH_BYTES;
+    use ottla_protocol::kafka_protocol::messages::{self, MetadataResponse};
+
     use super::*;
     use crate::request::test_image::{CLIENT, INTERNAL, image};
 
+    const CORRELATION_ID: i32 = 5;
+
     fn ask(version: i16, listener: &str, request: &MetadataRequest) -> (MetadataResponse, Vec<TopicName>) {
+        ask_with(version, listener, &[], request)
+    }
+
+    fn ask_with(
+        version: i16,
+        listener: &str,
+        departed: &[Arc<BrokerRegistration>],
+        request: &MetadataRequest,
+    ) -> (MetadataResponse, Vec<TopicName>) {
         let (access, listener) = (Access::unlimited(), ListenerName::new(listener));
-        let scope =
-            Scope { access: &access, departed: &[], cluster_id: "cluster", listener: &listener, creates: false };
-        answer(&image(), &scope, version, request)
+        let scope = Scope { access: &access, departed, cluster_id: "cluster", listener: &listener, creates: false };
+        let (frame, missing) = answer(&image(), &scope, (version, CORRELATION_ID), request);
+        let frame = frame.expect("a short frame").slice(LENGTH_BYTES..);
+        let (correlation_id, response) = decode_response::<MetadataRequest>(version, frame).expect("decodes");
+        assert_eq!(correlation_id, CORRELATION_ID);
+        (response, missing)
     }
 
     fn named(names: &[&'static str]) -> MetadataRequest {
@@ -402,17 +436,8 @@ mod tests {
             Arc::new(BrokerRegistration { id: BrokerId(9), ..(**image().broker(BrokerId(1)).expect("live")).clone() });
         let not_seen_yet = image().broker(BrokerId(2)).expect("live").clone();
         let listed = |listener| {
-            let listener = ListenerName::new(listener);
             let departed = [not_seen_yet.clone(), left.clone()];
-            let access = Access::unlimited();
-            let scope = Scope {
-                access: &access,
-                departed: &departed,
-                cluster_id: "cluster",
-                listener: &listener,
-                creates: false,
-            };
-            let (response, _) = answer(&image(), &scope, 9, &named(&["t"]));
+            let (response, _) = ask_with(9, listener, &departed, &named(&["t"]));
             response.brokers.iter().map(|broker| broker.node_id.0).collect::<Vec<i32>>()
         };
         assert_eq!(listed(CLIENT), [1, 2, 9]);
@@ -463,17 +488,23 @@ mod tests {
         assert_eq!(response.topics[0].topic_authorized_operations, 3576);
     }
 
+    /// The frame is what Kafka's schema makes of the same response: nothing is left out or added.
     #[test]
-    fn every_version_encodes() {
-        for version in 0..=13 {
-            let (response, _) = ask(version, CLIENT, &named(&["t", "nope"]));
-            ottla_protocol::encode_response::<MetadataRequest>(version, 1, &response).expect("encodes");
-        }
+    fn every_version_is_as_the_schema_has_it() {
         let by_id = MetadataRequestTopic::default().with_name(None).with_topic_id(wire::WireUuid::from_u128(9));
-        let request = MetadataRequest::default().with_topics(Some(vec![by_id]));
-        for version in 10..=13 {
+        let by_id = MetadataRequest::default().with_topics(Some(vec![by_id]));
+        let requests = (0..=13).map(|version| (version, named(&["t", "nope", "__consumer_offsets"])));
+        for (version, request) in requests.chain((10..=13).map(|version| (version, by_id.clone()))) {
+            let request = request
+                .with_include_topic_authorized_operations(version >= 8)
+                .with_include_cluster_authorized_operations((8..=10).contains(&version));
+            let (access, listener) = (Access::unlimited(), ListenerName::new(CLIENT));
+            let scope =
+                Scope { access: &access, departed: &[], cluster_id: "cluster", listener: &listener, creates: false };
+            let (frame, _) = answer(&image(), &scope, (version, CORRELATION_ID), &request);
             let (response, _) = ask(version, CLIENT, &request);
-            ottla_protocol::encode_response::<MetadataRequest>(version, 1, &response).expect("encodes");
+            let theirs = ottla_protocol::encode_response::<MetadataRequest>(version, CORRELATION_ID, &response);
+            assert_eq!(frame.expect("a short frame"), theirs.expect("encodes"), "version {version}");
         }
     }
 }

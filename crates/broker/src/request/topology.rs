@@ -39,10 +39,14 @@ pub fn reachable_leader(image: &Image, state: &PartitionState, listener: &Listen
 }
 
 /// The replicas that a client of this listener cannot reach, or that cannot read their log.
-pub fn offline_replicas(image: &Image, state: &PartitionState, listener: &ListenerName) -> Vec<BrokerId> {
+pub fn offline_replicas<'a>(
+    image: &'a Image,
+    state: &'a PartitionState,
+    listener: &'a ListenerName,
+) -> impl Iterator<Item = BrokerId> + Clone + 'a {
     let is_offline = |id: BrokerId| image.broker_epoch(id).is_some_and(|epoch| state.is_offline(id, epoch));
-    let is_unreachable = |id: &BrokerId| live_endpoint(image, *id, listener).is_none() || is_offline(*id);
-    state.replicas.iter().copied().filter(is_unreachable).collect()
+    let is_unreachable = move |id: &BrokerId| live_endpoint(image, *id, listener).is_none() || is_offline(*id);
+    state.replicas.iter().copied().filter(is_unreachable)
 }
 
 #[cfg(test)]
@@ -59,7 +63,7 @@ mod tests {
         let offline = |epoch| {
             let mut state = PartitionState::clone(image.partition_of("t", PartitionId(0)).unwrap());
             state.offline = vec![IsrMember { broker: BrokerId(2), epoch }];
-            offline_replicas(&image, &state, &listener)
+            offline_replicas(&image, &state, &listener).collect::<Vec<_>>()
         };
         let epoch = image.broker_epoch(BrokerId(2)).unwrap();
         assert_eq!(offline(epoch), [BrokerId(2), BrokerId(3)]);

@@ -14,6 +14,7 @@ use super::EntryId;
 use crate::delta::Delta;
 use crate::image::Image;
 use crate::limits::MAX_TREE_BYTES;
+use crate::nodes;
 use crate::transaction::{Transaction, TransactionError};
 use crate::tree::{NodeChange, Tree};
 
@@ -166,7 +167,9 @@ impl Ledger {
             })
             .collect();
         self.ahead_tree.accept(Revision(0), &settled);
-        (self.ahead_image, _) = self.ahead_image.apply(Revision(0), &settled);
+        // A partition's state says nothing of revisions, and a fencing has tens of thousands of them.
+        let of_image: Vec<_> = settled.into_iter().filter(|change| !nodes::partition::is_state(&change.path)).collect();
+        (self.ahead_image, _) = self.ahead_image.apply(Revision(0), &of_image);
     }
 
     /// Restarts from the committed state. A proposal that no longer fits will be refused when it is applied.

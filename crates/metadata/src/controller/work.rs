@@ -83,15 +83,20 @@ impl Controller {
         let after = progress.after;
         let is_leaderless = |partition: &TopicIdPartition| index.is_leaderless(partition);
         match (progress.work, progress.stage) {
+            (Work::Fence(broker), Stage::Led) => Box::new(index.led_after(broker, after)),
+            // Those that it leads may be in the same draft already.
+            (Work::Fence(broker), Stage::InSync) => {
+                let is_followed = move |partition: &TopicIdPartition| !index.is_led(broker, partition);
+                Box::new(index.in_sync_after(broker, after).filter(is_followed))
+            }
             // Beside members of the ISR and ELR, one that an unclean election may choose.
             (Work::Elect(broker), _) => Box::new(index.hosted_after(broker, after).filter(is_leaderless)),
             (Work::Balance, _) => Box::new(index.imbalanced_after(after)),
             (Work::Reassign, _) => Box::new(index.reassigning_after(after)),
             (Work::ElectAll, _) => Box::new(index.leaderless_after(after)),
-            (
-                Work::Fence(broker) | Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker),
-                Stage::InSync,
-            ) => Box::new(index.in_sync_after(broker, after)),
+            (Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker), Stage::InSync) => {
+                Box::new(index.in_sync_after(broker, after))
+            }
             (Work::Fence(broker) | Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker), _) => {
                 Box::new(index.eligible_after(broker, after))
             }

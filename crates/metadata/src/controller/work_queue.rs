@@ -37,6 +37,8 @@ pub(super) enum Work {
 /// Which index the cursor is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
+    /// The partitions that the broker leads: they serve nobody until another replica leads them.
+    Led,
     InSync,
     Eligible,
     Hosted,
@@ -59,7 +61,8 @@ impl Progress {
             Work::Elect(_) => Stage::Hosted,
             Work::Balance => Stage::Imbalanced,
             Work::Reassign => Stage::Reassigning,
-            Work::Fence(_) | Work::Unclean(_) | Work::Lost(_) | Work::Shutdown(_) => Stage::InSync,
+            Work::Fence(_) => Stage::Led,
+            Work::Unclean(_) | Work::Lost(_) | Work::Shutdown(_) => Stage::InSync,
         };
         Self { work, stage, after: None }
     }
@@ -68,6 +71,10 @@ impl Progress {
     pub fn next_stage(&mut self) -> bool {
         self.after = None;
         match (self.work, self.stage) {
+            (Work::Fence(_), Stage::Led) => {
+                self.stage = Stage::InSync;
+                true
+            }
             (Work::Unclean(_) | Work::Lost(_), Stage::InSync) => {
                 self.stage = Stage::Eligible;
                 true

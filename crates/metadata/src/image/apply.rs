@@ -245,8 +245,9 @@ fn apply_state(
     node: Option<&Node>,
 ) -> Result<(), nodes::NodeError> {
     // A state without its topic belongs to a large deletion that is still under way.
-    let Some(topic) = next.topic(name.as_str()).cloned() else { return Ok(()) };
-    let id = TopicIdPartition { topic_id: topic.id, partition };
+    let Some(topic_id) = next.topic_ids.get(name).copied() else { return Ok(()) };
+    let Some(topic) = next.topics.get_mut(&topic_id) else { return Ok(()) };
+    let id = TopicIdPartition { topic_id, partition };
     let old = topic.partition(partition).cloned();
     touched.partitions.entry(id).or_insert_with(|| (name.clone(), old.clone()));
     let new = match node {
@@ -257,12 +258,12 @@ fn apply_state(
         None => None,
     };
     next.index.change(id, old.as_deref(), new.as_deref());
-    let mut topic = (*topic).clone();
+    // Copied with the first of its partitions, and changed in place with the others: a fencing has hundreds of a topic.
+    let topic = Arc::make_mut(topic);
     match new {
         Some(new) => topic.partitions.insert(partition, new),
         None => topic.partitions.remove(&partition),
     };
-    next.topics.insert(topic.id, Arc::new(topic));
     Ok(())
 }
 

@@ -13,7 +13,9 @@ type ByBroker = OrdMap<BrokerId, OrdSet<TopicIdPartition>>;
 /// Agrees with the partitions of the image that holds it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct PartitionIndex {
+    count: usize,
     hosted: ByBroker,
+    led: ByBroker,
     in_sync: ByBroker,
     eligible: ByBroker,
     leaderless: OrdSet<TopicIdPartition>,
@@ -22,6 +24,15 @@ pub(crate) struct PartitionIndex {
 }
 
 impl PartitionIndex {
+    /// How many partitions there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn leaderless_count(&self) -> usize {
+        self.leaderless.len()
+    }
+
     pub fn hosted(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
         members(&self.hosted, broker)
     }
@@ -45,6 +56,15 @@ impl PartitionIndex {
         after: Option<TopicIdPartition>,
     ) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.in_sync.get(&broker).into_iter().flat_map(move |set| beyond(set, after))
+    }
+
+    /// Likewise, for the partitions that the broker leads.
+    pub fn led_after(
+        &self,
+        broker: BrokerId,
+        after: Option<TopicIdPartition>,
+    ) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.led.get(&broker).into_iter().flat_map(move |set| beyond(set, after))
     }
 
     /// Likewise, for the ELR.
@@ -97,32 +117,51 @@ impl PartitionIndex {
         self.leaderless.contains(partition)
     }
 
+    pub fn is_led(&self, broker: BrokerId, partition: &TopicIdPartition) -> bool {
+        self.led.get(&broker).is_some_and(|led| led.contains(partition))
+    }
+
     /// Every partition that has an ELR, some more than once.
     pub fn with_elr(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.eligible.values().flat_map(|set| set.iter().copied())
     }
 
-    /// One partition went from `old` to `new`.
+    /// One partition went from `old` to `new`. Sets whose membership stays are not touched: a fencing changes tens of
+    /// thousands of partitions, in every image of the cluster.
     pub fn change(&mut self, partition: TopicIdPartition, old: Option<&PartitionState>, new: Option<&PartitionState>) {
-        let replicas = |state: Option<&PartitionState>| state.map(|s| s.replicas.clone()).unwrap_or_default();
-        let isr = |state: Option<&PartitionState>| -> Vec<BrokerId> {
-            state.map(|s| s.isr_ids().collect()).unwrap_or_default()
+        self.count = self.count + usize::from(new.is_some()) - usize::from(old.is_some());
+        reindex(&mut self.hosted, partition, replicas(old), replicas(new));
+        reindex(&mut self.led, partition, leader(old), leader(new));
+        reindex(&mut self.in_sync, partition, isr(old), isr(new));
+        reindex(&mut self.eligible, partition, elr(old), elr(new));
+        let mark = |set: &mut OrdSet<TopicIdPartition>, is_member: fn(&PartitionState) -> bool| {
+            let (was, is) = (old.is_some_and(is_member), new.is_some_and(is_member));
+            if is && !was {
+                set.insert(partition);
+            } else if was && !is {
+                set.remove(&partition);
+            }
         };
-        let elr = |state: Option<&PartitionState>| state.map(|s| s.elr.clone()).unwrap_or_default();
-        reindex(&mut self.hosted, partition, &replicas(old), &replicas(new));
-        reindex(&mut self.in_sync, partition, &isr(old), &isr(new));
-        reindex(&mut self.eligible, partition, &elr(old), &elr(new));
-        mark(&mut self.leaderless, partition, new.is_some_and(|state| !state.has_leader()));
-        mark(&mut self.imbalanced, partition, new.is_some_and(PartitionState::is_imbalanced));
-        mark(&mut self.reassigning, partition, new.is_some_and(PartitionState::is_reassigning));
+        mark(&mut self.leaderless, |state| !state.has_leader());
+        mark(&mut self.imbalanced, PartitionState::is_imbalanced);
+        mark(&mut self.reassigning, PartitionState::is_reassigning);
     }
 }
 
-fn mark(set: &mut OrdSet<TopicIdPartition>, partition: TopicIdPartition, is_member: bool) {
-    match is_member {
-        true => set.insert(partition),
-        false => set.remove(&partition),
-    };
+fn replicas(state: Option<&PartitionState>) -> impl Iterator<Item = BrokerId> + Clone + '_ {
+    state.into_iter().flat_map(|state| state.replicas.iter().copied())
+}
+
+fn leader(state: Option<&PartitionState>) -> impl Iterator<Item = BrokerId> + Clone + '_ {
+    state.filter(|state| state.has_leader()).map(|state| state.leader).into_iter()
+}
+
+fn isr(state: Option<&PartitionState>) -> impl Iterator<Item = BrokerId> + Clone + '_ {
+    state.into_iter().flat_map(PartitionState::isr_ids)
+}
+
+fn elr(state: Option<&PartitionState>) -> impl Iterator<Item = BrokerId> + Clone + '_ {
+    state.into_iter().flat_map(|state| state.elr.iter().copied())
 }
 
 fn members(index: &ByBroker, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
@@ -137,15 +176,20 @@ fn beyond(
     set.range((from, Bound::Unbounded)).copied()
 }
 
-fn reindex(index: &mut ByBroker, partition: TopicIdPartition, old: &[BrokerId], new: &[BrokerId]) {
-    for broker in old.iter().filter(|broker| !new.contains(broker)) {
-        let Some(set) = index.get_mut(broker) else { continue };
+fn reindex(
+    index: &mut ByBroker,
+    partition: TopicIdPartition,
+    old: impl Iterator<Item = BrokerId> + Clone,
+    new: impl Iterator<Item = BrokerId> + Clone,
+) {
+    for broker in old.clone().filter(|broker| !new.clone().any(|stays| stays == *broker)) {
+        let Some(set) = index.get_mut(&broker) else { continue };
         set.remove(&partition);
         if set.is_empty() {
-            index.remove(broker);
+            index.remove(&broker);
         }
     }
-    for broker in new.iter().filter(|broker| !old.contains(broker)) {
-        index.entry(*broker).or_default().insert(partition);
+    for broker in new.filter(|broker| !old.clone().any(|was| was == *broker)) {
+        index.entry(broker).or_default().insert(partition);
     }
 }

@@ -303,6 +303,16 @@ impl Image {
         self.index.imbalanced()
     }
 
+    /// The partitions of all topics; this does not look at them.
+    pub fn partition_count(&self) -> usize {
+        self.index.count()
+    }
+
+    /// The partitions without a leader; this does not look at them.
+    pub fn leaderless_count(&self) -> usize {
+        self.index.leaderless_count()
+    }
+
     /// The partitions without a leader, in order.
     pub fn leaderless(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.index.leaderless()

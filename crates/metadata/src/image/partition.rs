@@ -103,7 +103,7 @@ impl PartitionState {
         self.has_leader() && self.leader != self.preferred_leader()
     }
 
-    pub fn isr_ids(&self) -> impl Iterator<Item = BrokerId> + '_ {
+    pub fn isr_ids(&self) -> impl Iterator<Item = BrokerId> + Clone + '_ {
         self.isr.iter().map(|member| member.broker)
     }
 

@@ -45,6 +45,12 @@ pub fn path(topic: &TopicName, partition: PartitionId) -> Path {
     Path::built(format!("/brokers/topics/{topic}/partitions/{partition}/state"))
 }
 
+/// Whether a path is that of a partition's state.
+pub fn is_state(path: &Path) -> bool {
+    let partition = path.as_str().strip_prefix("/brokers/topics/").and_then(|rest| rest.strip_suffix("/state"));
+    partition.is_some_and(|partition| partition.contains("/partitions/"))
+}
+
 /// The parent of a topic's partitions, a node of no kind.
 pub fn parent_path(topic: &TopicName) -> Path {
     Path::built(format!("/brokers/topics/{topic}/partitions"))
@@ -178,6 +184,14 @@ mod tests {
             shown.ends_with(r#""isr":[3],"elr":[2],"last_known_elr":[1],"last_known_leader":3,"offline":[3]}"#),
             "{shown}"
         );
+    }
+
+    /// A topic may be called `state`.
+    #[test]
+    fn the_path_of_a_state_is_known() {
+        let topic = TopicName::new("state").expect("valid");
+        assert!(is_state(&path(&topic, PartitionId(7))));
+        assert!(!is_state(&super::super::topic::path(&topic)) && !is_state(&parent_path(&topic)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod api_versions;
 pub mod describe_log_dirs;
 pub mod fetch;
+pub mod metadata;
 pub mod offset_commit;
 pub mod offset_fetch;
 #[cfg(test)]

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
-use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
+use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
 use ottla_partition::{BrokenRules, BrokerNews, Errand, Local, LogLocation, Place, Placement};
 
 use super::hosted_partitions::HostedPartitions;
+use super::upkeep::PARTITIONS_PER_TURN;
 use super::{DeltaState, ReplicaManager};
 use crate::clock;
 use crate::log_dirs::{FoundLog, Log, LogDir};
@@ -449,7 +450,7 @@ impl ReplicaManager {
         }
     }
 
-    fn broker_changed(&self, image: &Image, change: &BrokerChange, now: MonotonicMs) {
+    fn broker_changed(self: &Arc<Self>, image: &Image, change: &BrokerChange, now: MonotonicMs) {
         let news = BrokerNews::of(self.identity.id(), change);
         if news.is_other {
             self.fetchers.reconnect(change.id);
@@ -462,6 +463,22 @@ impl ReplicaManager {
                 if let Some(partition) = self.partition(id).filter(is_served) {
                     partition.tick(now);
                 }
+            }
+        }
+        if news.has_left {
+            self.context.data.spawn(self.clone().tick_leaders_with_followers_on(image.clone(), change.id));
+        }
+    }
+
+    /// Beside the deltas: elections of other partitions follow the change that took the broker out.
+    async fn tick_leaders_with_followers_on(self: Arc<Self>, image: Image, broker: BrokerId) {
+        for (number, id) in image.hosted_by(broker).enumerate() {
+            if number % PARTITIONS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            let is_served = |partition: &Arc<Partition>| partition.leads() && !partition.is_held_up();
+            if let Some(partition) = self.partition(id).filter(is_served) {
+                partition.tick(clock::monotonic());
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::partition::Partition;
 /// How often the logs of each directory are added up for metrics.
 const DIRECTORY_SUMS_INTERVAL: Duration = Duration::from_secs(10);
 /// Partitions that are looked at before other tasks of the thread get their turn.
-const PARTITIONS_PER_TURN: usize = 500;
+pub(super) const PARTITIONS_PER_TURN: usize = 500;
 
 impl ReplicaManager {
     /// Starts the timers. The watch over the directories runs on the calling runtime: a stalled write holds up `data`.

@@ -158,7 +158,12 @@ impl Env for RealEnv {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let metadata = match fs::metadata(entry.path()) {
+            // Relative to the open directory; only a link's target is looked up by its path.
+            let metadata = entry.metadata().and_then(|metadata| match metadata.is_symlink() {
+                true => fs::metadata(entry.path()),
+                false => Ok(metadata),
+            });
+            let metadata = match metadata {
                 Ok(metadata) => metadata,
                 // Removed between the listing and the look.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -191,8 +191,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     fn list(&mut self) -> Result<Listing, Fault> {
         let mut listing = Listing::default();
         let directory = self.log.directory.clone();
-        swap::finish(&self.log.env, &directory)?;
-        for DirectoryEntry { name, is_directory, size_bytes } in self.log.env.list(&directory)? {
+        for DirectoryEntry { name, is_directory, size_bytes } in swap::finish(&self.log.env, &directory)? {
             if is_directory {
                 continue;
             }

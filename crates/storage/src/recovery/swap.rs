@@ -4,7 +4,6 @@
 //! earlier one is left: files are renamed in the order log, index, time index, and later segments first. A complete one
 //! replaces all segments from its base offset to its end.
 
-use std::io;
 use std::path::Path;
 
 use ottla_model::Offset;
@@ -15,9 +14,24 @@ use crate::error::OpenError;
 use crate::file_name::{self, CLEANED_SUFFIX, DELETED_SUFFIX, SWAP_SUFFIX};
 use crate::scan::{HeaderScan, Step};
 
-/// Removes incomplete files, and finishes a swap.
-pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<(), Fault> {
-    let names: Vec<String> = files(env, directory)?;
+const TMP_SUFFIX: &str = ".tmp";
+/// Files that an interrupted process left.
+const LEFT_OVER: [&str; 4] = [CLEANED_SUFFIX, SWAP_SUFFIX, DELETED_SUFFIX, TMP_SUFFIX];
+
+/// Removes incomplete files, and finishes a swap. Returns what the directory then holds: it is listed once if there is
+/// nothing to do, because a start waits for the directories of a hundred thousand logs.
+pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<Vec<DirectoryEntry>, Fault> {
+    let entries = env.list(directory)?;
+    let files = || entries.iter().filter(|entry| !entry.is_directory);
+    if !files().any(|file| LEFT_OVER.iter().any(|suffix| file.name.ends_with(suffix))) {
+        return Ok(entries);
+    }
+    let names: Vec<String> = files().map(|file| file.name.clone()).collect();
+    finish_files(env, directory, &names)?;
+    Ok(env.list(directory)?)
+}
+
+fn finish_files<E: Env>(env: &E, directory: &Path, names: &[String]) -> Result<(), Fault> {
     let with = |suffix: &'static str| {
         names.iter().filter_map(move |name| {
             let (offset, _) = file_name::parse(name.strip_suffix(suffix)?)?;
@@ -28,7 +42,7 @@ pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<(), Fault> {
     let swaps: Vec<_> = with(SWAP_SUFFIX).filter(|(offset, _)| *offset < first_cleaned).collect();
     // Before anything is removed: a swap that cannot be finished is for people to look at.
     let end = end_of(env, directory, &swaps)?;
-    for name in names.iter().filter(|name| name.ends_with(DELETED_SUFFIX) || name.ends_with(".tmp")) {
+    for name in names.iter().filter(|name| name.ends_with(DELETED_SUFFIX) || name.ends_with(TMP_SUFFIX)) {
         env.remove_file_if_there(&directory.join(name))?;
     }
     // The `.swap` files first: without the `.cleaned` ones they would count.
@@ -40,7 +54,7 @@ pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<(), Fault> {
     }
     let (Some(first), Some(end)) = (swaps.iter().map(|(offset, _)| *offset).min(), end) else { return Ok(()) };
     tracing::info!(directory = %directory.display(), %first, %end, "finishing an interrupted compaction");
-    for name in &names {
+    for name in names {
         if let Some((offset, kind)) = file_name::parse(name)
             && file_name::SEGMENT_KINDS.contains(&kind)
             && offset >= first
@@ -54,11 +68,6 @@ pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<(), Fault> {
     }
     env.sync_directory(directory)?;
     Ok(())
-}
-
-fn files<E: Env>(env: &E, directory: &Path) -> io::Result<Vec<String>> {
-    let entries = env.list(directory)?.into_iter().filter(|entry| !entry.is_directory);
-    Ok(entries.map(|DirectoryEntry { name, .. }| name).collect())
 }
 
 /// The end of the swapped log files. [`Offset::ZERO`] if only indexes are left to be renamed, none if nothing is.

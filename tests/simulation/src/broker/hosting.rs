@@ -37,7 +37,7 @@ impl Process {
             if news.is_other {
                 self.fetchers.reconnect(now, change.id);
             }
-            if news.became_active {
+            if news.became_active || news.has_left {
                 let hosted: Vec<_> = self.image.hosted_by(change.id).collect();
                 hosted.into_iter().for_each(|id| self.tick_if_free(now, id, Errand::BrokerNews, out));
             }

@@ -4,7 +4,7 @@ use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch}
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::{ConfigEntity, ConfigKind, Image, IsrMember};
+use crate::image::{ConfigEntity, ConfigKind, Image, IsrMember, PartitionState};
 
 /// Scenario 4: fetches of a follower's former incarnation make it look caught up.
 #[test]
@@ -590,6 +590,36 @@ fn scenario_26_a_large_broker_dies_in_bounded_batches_and_a_leader_change_loses_
     assert_eq!(moved(&cluster), partitions);
     assert!(matches!(cluster.answers.get(&id), Some(Answer::Register(Ok(_)))));
     assert!(cluster.largest_transaction <= PARTITIONS_PER_TRANSACTION + 8, "{}", cluster.largest_transaction);
+}
+
+/// A partition that a dead broker leads serves nobody; in one that it follows only writes with acks=all wait.
+#[test]
+fn leaderships_of_a_dead_broker_move_before_it_leaves_the_isrs_of_others() {
+    const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
+    const LED: usize = 2 * PARTITIONS_PER_TRANSACTION + 100;
+    let mut cluster = Cluster::of(3);
+    let (led, followed): (&[i32], &[i32]) = (&[1, 2, 3], &[2, 1, 3]);
+    for name in TOPICS {
+        // In whatever order the topics' ids are, some that it follows come before some that it leads.
+        let of_topic = |replicas| std::iter::repeat_n(replicas, LED / TOPICS.len());
+        cluster.create(name, &of_topic(led).chain(of_topic(followed)).collect::<Vec<_>>(), &[]);
+    }
+    cluster.stop_running(1);
+    cluster.answer_probes();
+    let count = |cluster: &Cluster, is_counted: &dyn Fn(&PartitionState) -> bool| {
+        let topics = TOPICS.iter().filter_map(|name| cluster.image.topic(name));
+        topics.flat_map(|topic| topic.partitions()).filter(|(_, state)| is_counted(state)).count()
+    };
+    for left in [LED - PARTITIONS_PER_TRANSACTION, LED - 2 * PARTITIONS_PER_TRANSACTION, 0] {
+        cluster.commit_one();
+        assert_eq!(count(&cluster, &|state| state.leader == BrokerId(1)), left);
+        let shrunk = count(&cluster, &|state| state.preferred_leader() != BrokerId(1) && !state.in_isr(BrokerId(1)));
+        // The last transaction of leaderships has room for others.
+        let room = if left == 0 { 3 * PARTITIONS_PER_TRANSACTION - LED } else { 0 };
+        assert_eq!(shrunk, room);
+    }
+    cluster.commit_all();
+    assert_eq!(count(&cluster, &|state| state.in_isr(BrokerId(1))), 0);
 }
 
 /// The last members of thousands of partitions return: bounded batches again.

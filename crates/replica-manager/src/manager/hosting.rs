@@ -476,7 +476,8 @@ impl ReplicaManager {
             if number % PARTITIONS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
-            let is_served = |partition: &Arc<Partition>| partition.leads() && !partition.is_held_up();
+            let is_served =
+                |partition: &Arc<Partition>| partition.leads() && partition.when_held(Errand::BrokerNews).is_none();
             if let Some(partition) = self.partition(id).filter(is_served) {
                 partition.tick(clock::monotonic());
             }

@@ -40,8 +40,8 @@ async function roundTrip(one) {
   await consumer.disconnect()
 }
 
-// The name of the error, and of what TLS said where the library wraps that in one of its own. Which alert a broker sends
-// depends on its TLS library.
+// The name of the error, and of what TLS said where the library wraps that in one of its own. Which alert a broker
+// sends depends on its TLS library.
 function name(error) {
   const code = [error, error.cause, error.originalError].map((e) => e && e.code).find((code) => code)
   const tls = /ALERT/.test(code) ? 'TLS alert' : code

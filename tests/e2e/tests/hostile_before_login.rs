@@ -1,5 +1,5 @@
-//! Tens of thousands of hostile frames and handshakes from clients that have not logged in: the broker stays, its memory
-//! stays, and a client that has logged in is served as before. `make soak` sends 100,000.
+//! Tens of thousands of hostile frames and handshakes from clients that have not logged in: the broker stays, its
+//! memory stays, and a client that has logged in is served as before. `make soak` sends 100,000.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -42,9 +42,9 @@ const LISTENERS: [(&str, &str, &str, &str); 9] = [
 /// own pauses between these allow for no more; without any they would make thousands.
 const CONNECTIONS_MAX: usize = 40;
 const OK: &str = "ok";
-/// Where Ottla differs from Kafka: (way, client, outcome). These two libraries do not consent to the refusal of a bearer
-/// token (RFC 7628), but go on with a request. Kafka answers it with an error of that API, which they tell of a topic or
-/// as the number 34; Ottla ends the connection.
+/// Where Ottla differs from Kafka: (way, client, outcome). These two libraries do not consent to the refusal of a
+/// bearer token (RFC 7628), but go on with a request. Kafka answers it with an error of that API, which they tell of a
+/// topic or as the number 34; Ottla ends the connection.
 const DIFFERENT: [(&str, &str, &str); 2] = [
     ("OAUTHBEARER, wrong password", "aiokafka", "KafkaConnectionError"),
     ("OAUTHBEARER, wrong password", "kafkajs", "KafkaJSConnectionClosedError"),
@@ -386,8 +386,8 @@ fn at_kafka(files: &Files) -> Result<Option<(Vec<Way>, Table)>> {
     run(&target, files).with_context(|| kafka.log_text()).map(Some)
 }
 
-/// What clients come to at Kafka: (way, client) → outcomes. Where a client writes while the broker refuses it, it learns
-/// of the refusal or of the connection's end, whichever is first: such a way has two outcomes.
+/// What clients come to at Kafka: (way, client) → outcomes. Where a client writes while the broker refuses it, it
+/// learns of the refusal or of the connection's end, whichever is first: such a way has two outcomes.
 type Outcomes = BTreeMap<(String, String), BTreeSet<String>>;
 
 fn page_path() -> PathBuf {

@@ -30,6 +30,8 @@ const KAFKA_NAMES: &[(&str, &str)] = &[
     ("kafka.controller:type=KafkaController,name=FencedBrokerCount", "ottla_quorum_fenced_brokers"),
     ("kafka.server:type=ReplicaManager,name=IsrShrinksPerSec", "ottla_broker_isr_shrinks_total"),
     ("kafka.server:type=ReplicaManager,name=IsrExpandsPerSec", "ottla_broker_isr_expansions_total"),
+    ("kafka.server:type=LeaderReplication,name=byte-rate", "ottla_broker_replication_throttled_sent_bytes_total"),
+    ("kafka.server:type=FollowerReplication,name=byte-rate", "ottla_broker_replication_throttled_fetched_bytes_total"),
     ("kafka.log:type=LogManager,name=OfflineLogDirectoryCount", "ottla_broker_log_directories_offline"),
     (
         "kafka.log:type=LogCleanerManager,name=uncleanable-partitions-count",

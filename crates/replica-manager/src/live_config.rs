@@ -112,14 +112,14 @@ impl LiveConfig {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ottla_config::{HostPort, Origin};
     use ottla_metadata::{Node, nodes};
     use ottla_model::Revision;
 
     use super::*;
 
-    fn image(revision: u64, entries: &[(ConfigEntity, &[(&str, &str)])]) -> Image {
+    pub(crate) fn image(revision: u64, entries: &[(ConfigEntity, &[(&str, &str)])]) -> Image {
         let nodes: Vec<_> = entries
             .iter()
             .map(|(entity, set)| {
@@ -132,7 +132,7 @@ mod tests {
         Image::from_nodes(Revision(revision), nodes.iter().map(|(path, node)| (path, node))).0
     }
 
-    fn live() -> LiveConfig {
+    pub(crate) fn live() -> LiveConfig {
         let config = BrokerConfig::on_loopback(0, "unused", &[HostPort::new("127.0.0.1", 2181)]).expect("valid");
         LiveConfig::new(Arc::new(config))
     }

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_metrics::Counter;
 use ottla_model::{BrokerId, MonotonicMs, PartitionId};
 use ottla_quotas::{Rate, Windows};
 use parking_lot::Mutex;
 
 use crate::live_config::LiveConfig;
+use crate::manager::metrics::ReplicaMetrics;
 
 /// The longest pause of a partition that a follower holds back: the limit may be raised or go meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -55,14 +57,15 @@ struct Throttle {
     live: Arc<LiveConfig>,
     windows: Windows,
     rate: Mutex<Rate>,
+    bytes: Counter,
 }
 
 impl Throttle {
-    fn new(key: &'static str, live: &Arc<LiveConfig>) -> Self {
+    fn new(key: &'static str, live: &Arc<LiveConfig>, bytes: &Counter) -> Self {
         let config = live.fixed();
         let windows =
             Windows { count: config.replication_quota_window_num, length: config.replication_quota_window_size };
-        Self { key, live: live.clone(), windows, rate: Mutex::default() }
+        Self { key, live: live.clone(), windows, rate: Mutex::default(), bytes: bytes.clone() }
     }
 
     /// Bytes per second; none: no limit is set.
@@ -74,6 +77,7 @@ impl Throttle {
     fn record(&self, now: MonotonicMs, bytes: usize) {
         if bytes > 0 && self.limit().is_some() {
             self.rate.lock().record(self.windows, now, bytes as f64);
+            self.bytes.add(bytes as u64);
         }
     }
 
@@ -100,10 +104,10 @@ pub struct ReplicationThrottles {
 }
 
 impl ReplicationThrottles {
-    pub fn new(live: &Arc<LiveConfig>) -> Self {
+    pub fn new(live: &Arc<LiveConfig>, metrics: &ReplicaMetrics) -> Self {
         Self {
-            leader: Throttle::new("leader.replication.throttled.rate", live),
-            follower: Throttle::new("follower.replication.throttled.rate", live),
+            leader: Throttle::new("leader.replication.throttled.rate", live, &metrics.throttled_bytes_sent),
+            follower: Throttle::new("follower.replication.throttled.rate", live, &metrics.throttled_bytes_fetched),
         }
     }
 
@@ -130,7 +134,33 @@ impl ReplicationThrottles {
 
 #[cfg(test)]
 mod tests {
+    use ottla_metadata::ConfigEntity;
+    use ottla_metrics::Registry;
+
     use super::*;
+    use crate::live_config::tests::{image, live};
+
+    /// Each side has its own limit and its own counter; without a limit nothing is throttled, and nothing counts.
+    #[test]
+    fn bytes_count_where_a_limit_is_set() {
+        let me = BrokerId(1);
+        let (live, metrics) = (Arc::new(live()), ReplicaMetrics::new(&Registry::new("test")));
+        let throttles = ReplicationThrottles::new(&live, &metrics);
+        let counted = || (metrics.throttled_bytes_sent.get(), metrics.throttled_bytes_fetched.get());
+        let both = |now| {
+            throttles.sent(now, 700);
+            throttles.fetched(now, 50);
+        };
+        both(MonotonicMs(0));
+        assert_eq!((counted(), throttles.leader_allowance(MonotonicMs(0))), ((0, 0), None));
+        live.follow(&image(1, &[(ConfigEntity::broker(me), &[("leader.replication.throttled.rate", "100")])]), me);
+        both(MonotonicMs(0));
+        assert_eq!((counted(), throttles.leader_allowance(MonotonicMs(0))), ((700, 0), Some(300)));
+        live.follow(&image(2, &[(ConfigEntity::broker(me), &[("follower.replication.throttled.rate", "5")])]), me);
+        both(MonotonicMs(0));
+        assert_eq!(counted(), (700, 50));
+        assert!(throttles.follower_held_until(MonotonicMs(0)).is_some());
+    }
 
     #[test]
     fn replicas_are_listed_by_partition_and_broker() {

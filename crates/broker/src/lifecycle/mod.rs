@@ -497,7 +497,13 @@ impl Parts {
                             self.remove_expired_tokens();
                         }
                     }
-                    SessionEvent::Close => return Ok(()),
+                    SessionEvent::Close => {
+                        // The image goes on to follow the tree: the next leaders are known by it.
+                        if on_ready.is_none() && self.are_others_live() {
+                            shutdown::redirect_clients().await;
+                        }
+                        return Ok(());
+                    }
                     // Somebody else has this broker's place: nothing is moved in its name.
                     SessionEvent::GiveUp(error) if is_stopping => {
                         tracing::warn!(%error, "the session ended while leaderships moved");
@@ -518,6 +524,11 @@ impl Parts {
                 }
             }
         }
+    }
+
+    fn are_others_live(&self) -> bool {
+        let me = self.identity.id();
+        self.metadata.peek().brokers().any(|broker| broker.ready && broker.id != me)
     }
 
     fn session(&self, applicant: Applicant, leave_watch: Arc<Notify>) -> SessionRunner {

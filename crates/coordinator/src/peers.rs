@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_consensus::Outgoing;
+use ottla_metrics::Reminder;
 use ottla_quorum_node::Event;
 use ottla_quorum_node::identity::Conflict;
+use ottla_rpc::channel::is_refused_handshake;
 use ottla_rpc::coordinators::describe;
 use ottla_rpc::quorum::RaftFrame;
 use tokio::sync::mpsc;
@@ -31,8 +33,10 @@ const FRAME_BYTES_MAX: usize = 1024 * 1024;
 const FRAMES_IN_TRANSIT_MAX: usize = 8;
 /// Between two attempts to dial.
 const REDIAL_PAUSE: Duration = Duration::from_millis(75);
-/// The pause after a refusal whose cause will not change soon.
+/// The pause after a refusal whose cause will not change soon: a role, a disk, a certificate.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Between two lines about a peer that cannot be reached for the same reason.
+const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a stream ended.
 enum End {
@@ -50,7 +54,7 @@ pub async fn run(
     fatal: mpsc::Sender<CoordinatorError>,
 ) -> Result<(), CoordinatorError> {
     let channel = shared.channel(&peer.address)?;
-    let mut last_said = String::new();
+    let mut unreachable = Reminder::new(REMIND_INTERVAL);
     let mut was_connected = false;
     loop {
         let end = connect(&mut peer, &shared, &driver, &channel, &mut was_connected).await;
@@ -61,7 +65,8 @@ pub async fn run(
                 if is_refused_connection(&status) {
                     let _ = driver.send(Event::PeerGone(peer.id)).await;
                 }
-                if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
+                let is_refused = matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated);
+                if is_refused || is_refused_handshake(&status) {
                     pause = REFUSED_PAUSE;
                 }
                 describe(&status)
@@ -78,10 +83,12 @@ pub async fn run(
         if driver.send(Event::PeerUnreachable(peer.id)).await.is_err() {
             return Ok(());
         }
-        if was_connected || said != last_said {
-            tracing::info!("cannot reach coordinator {} at {}: {said}", peer.id, peer.address);
-            last_said = said;
+        if was_connected {
+            unreachable.reset();
         }
+        unreachable.run(&said, |more| {
+            tracing::info!(more, "cannot reach coordinator {} at {}: {said}", peer.id, peer.address);
+        });
         // A broken stream is dialled again at once: a refused connection shows quickly that the peer has ended.
         if !std::mem::take(&mut was_connected) {
             tokio::time::sleep(pause).await;

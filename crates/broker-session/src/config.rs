@@ -5,11 +5,19 @@ use std::time::Duration;
 /// Between a refusal that may pass and the next attempt to register: the holder of the id may be fenced any moment.
 pub const REGISTER_RETRY: Duration = Duration::from_millis(200);
 
+/// The longest pause between two attempts: each refusal that follows another doubles it. A broker whose certificate or
+/// secret is wrong must not flood the coordinators, and must come in soon after it was given the right one.
+pub const REGISTER_RETRY_MAX: Duration = Duration::from_secs(2);
+
 /// A living broker may hold the id for the session timeout; beyond it, and this margin, it is not going to be fenced.
 pub const DUPLICATE_MARGIN: Duration = Duration::from_secs(1);
 
 /// Between the end of a stream of heartbeats and the next attempt to open one.
 pub const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+
+/// Between a refused stream of heartbeats and the next attempt: the broker has not the right to open one. Well below the
+/// time after which it would be fenced.
+pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
 /// Beats that follow a moving image keep this distance: a controlled shutdown waits for them, a busy tree must not
 /// multiply them.

@@ -2,7 +2,7 @@
 
 use ottla_model::{MonotonicMs, Revision};
 
-use crate::config::{BEAT_DISTANCE_MIN, IMAGE_LAG_MAX, REOPEN_PAUSE, SessionConfig};
+use crate::config::{BEAT_DISTANCE_MIN, IMAGE_LAG_MAX, REFUSED_PAUSE, REOPEN_PAUSE, SessionConfig};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stream {
@@ -72,8 +72,17 @@ impl Heartbeats {
 
     /// The stream ended, or could not be opened.
     pub fn lost(&mut self, now: MonotonicMs) {
+        self.close_until(now + REOPEN_PAUSE);
+    }
+
+    /// A coordinator refused to open it.
+    pub fn refused(&mut self, now: MonotonicMs) {
+        self.close_until(now + REFUSED_PAUSE);
+    }
+
+    fn close_until(&mut self, open_at: MonotonicMs) {
         if !self.is_closed() {
-            self.stream = Stream::Closed { open_at: now + REOPEN_PAUSE };
+            self.stream = Stream::Closed { open_at };
         }
     }
 

@@ -1,11 +1,13 @@
 //! Registering: what a broker says of itself, which refusals pass, and when it asks again.
 
+use std::time::Duration;
+
 use ottla_metadata::Endpoint;
 use ottla_metadata::controller::{Refusal, Register, Registered};
 use ottla_metadata::image::LeaderSettings;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, MonotonicMs};
 
-use crate::config::{DUPLICATE_MARGIN, REGISTER_RETRY, SessionConfig};
+use crate::config::{DUPLICATE_MARGIN, REGISTER_RETRY, REGISTER_RETRY_MAX, SessionConfig};
 use crate::give_up::GiveUp;
 
 /// What a broker says of itself when it registers.
@@ -57,6 +59,8 @@ pub(crate) struct Registration {
     phase: Phase,
     /// Since when a living broker is said to hold the id.
     duplicate_since: Option<MonotonicMs>,
+    /// After the next refusal.
+    refused_pause: Duration,
 }
 
 impl Registration {
@@ -64,7 +68,7 @@ impl Registration {
         let must_ask = applicant.stored_cluster_id.is_none() && applicant.wanted_cluster_id.is_some();
         let phase =
             if must_ask { Phase::ClusterUnknown { ask_at: now } } else { Phase::Unregistered { register_at: now } };
-        Self { applicant, phase, duplicate_since: None }
+        Self { applicant, phase, duplicate_since: None, refused_pause: REGISTER_RETRY }
     }
 
     pub fn id(&self) -> BrokerId {
@@ -137,13 +141,28 @@ impl Registration {
         Ok(())
     }
 
-    /// No coordinator answered in time.
+    /// No coordinator answered in time. The call has taken that time: another one follows soon.
     pub fn unanswered(&mut self, now: MonotonicMs) {
+        self.ask_again(now + REGISTER_RETRY);
+    }
+
+    /// A coordinator refused the call: this broker has not proved that it belongs to the cluster.
+    pub fn turned_away(&mut self, now: MonotonicMs) {
+        let pause = self.next_refused_pause();
+        self.ask_again(now + pause);
+    }
+
+    fn ask_again(&mut self, at: MonotonicMs) {
         match self.phase {
-            Phase::AskingCluster => self.phase = Phase::ClusterUnknown { ask_at: now + REGISTER_RETRY },
-            Phase::Registering => self.register_at(now + REGISTER_RETRY),
+            Phase::AskingCluster => self.phase = Phase::ClusterUnknown { ask_at: at },
+            Phase::Registering => self.register_at(at),
             Phase::ClusterUnknown { .. } | Phase::Unregistered { .. } | Phase::Registered { .. } => {}
         }
+    }
+
+    fn next_refused_pause(&mut self) -> Duration {
+        let next = (self.refused_pause * 2).min(REGISTER_RETRY_MAX);
+        std::mem::replace(&mut self.refused_pause, next)
     }
 
     /// Whether this broker is registered now.
@@ -162,6 +181,7 @@ impl Registration {
                 self.applicant.id = registered.broker;
                 self.applicant.stored_cluster_id = Some(registered.cluster_id.clone());
                 self.duplicate_since = None;
+                self.refused_pause = REGISTER_RETRY;
                 self.phase = Phase::Registered { epoch: registered.epoch };
                 Ok(true)
             }
@@ -173,18 +193,20 @@ impl Registration {
     }
 
     fn refused(&mut self, now: MonotonicMs, config: &SessionConfig, refusal: Refusal) -> Result<(), GiveUp> {
-        match refusal.error {
+        let pause = match refusal.error {
             ErrorCode::DuplicateBrokerRegistration => {
                 let since = *self.duplicate_since.get_or_insert(now);
                 if now.since(since) >= config.session_timeout + DUPLICATE_MARGIN {
                     return Err(GiveUp::DuplicateId { id: self.applicant.id, refusal });
                 }
+                // The holder may be fenced any moment, and this state has an end.
+                REGISTER_RETRY
             }
             ErrorCode::InconsistentClusterId => return Err(GiveUp::ClusterRefused(refusal)),
-            error if error.is_retriable() => {}
+            error if error.is_retriable() => self.next_refused_pause(),
             _ => return Err(GiveUp::Refused(refusal)),
-        }
-        self.register_at(now + REGISTER_RETRY);
+        };
+        self.register_at(now + pause);
         Ok(())
     }
 

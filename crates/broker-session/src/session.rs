@@ -156,6 +156,11 @@ impl Session {
         self.registration.unanswered(now);
     }
 
+    /// A coordinator refused the call itself: see [`Registration::turned_away`].
+    pub fn registration_turned_away(&mut self, now: MonotonicMs) {
+        self.registration.turned_away(now);
+    }
+
     fn registered(&mut self, now: MonotonicMs, registered: Registered) {
         let is_first = self.first_epoch.is_none();
         self.first_epoch.get_or_insert(registered.epoch);
@@ -173,6 +178,11 @@ impl Session {
     /// The stream ended, or could not be opened.
     pub fn heartbeats_lost(&mut self, now: MonotonicMs) {
         self.heartbeats.lost(now);
+    }
+
+    /// A coordinator refused to open the stream.
+    pub fn heartbeats_refused(&mut self, now: MonotonicMs) {
+        self.heartbeats.refused(now);
     }
 
     pub fn beat_answered(&mut self, now: MonotonicMs, answer: &BeatAnswer) {

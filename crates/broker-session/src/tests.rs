@@ -155,6 +155,45 @@ fn without_an_answer_and_after_a_passing_refusal_it_asks_again() {
     request(&session.tick(at(410)));
 }
 
+/// A broker without the right certificate asked five times a second, for ever.
+#[test]
+fn a_broker_that_is_turned_away_asks_less_and_less_often_until_it_is_let_in() {
+    let mut session = session_of(applicant());
+    let mut now = 0;
+    let mut turn_away = |session: &mut Session, pause: u64| {
+        request(&session.tick(at(now)));
+        session.registration_turned_away(at(now));
+        assert_eq!(session.deadline(), Some(at(now + pause)));
+        now += pause;
+    };
+    for pause in [200, 400, 800, 1_600, 2_000, 2_000] {
+        turn_away(&mut session, pause);
+    }
+    session.tick(at(now));
+    session.registration_answered(at(now), Ok(accepted(5)));
+    session.tick(at(now));
+    session.heartbeats_opened(at(now));
+    session.beat_answered(at(now), &fenced());
+    let effects = session.tick(at(now));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Register(_))), "{effects:?}");
+    session.registration_turned_away(at(now));
+    assert_eq!(session.deadline(), Some(at(now + 200)));
+}
+
+#[test]
+fn a_refused_stream_of_heartbeats_is_not_opened_again_at_once() {
+    let mut session = session_of(applicant());
+    session.tick(at(0));
+    session.registration_answered(at(0), Ok(accepted(5)));
+    let opens = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::OpenHeartbeats(_)));
+    assert!(opens(&session.tick(at(0))));
+    session.heartbeats_refused(at(0));
+    assert!(!opens(&session.tick(at(499))));
+    assert!(opens(&session.tick(at(500))));
+    session.heartbeats_lost(at(500));
+    assert!(opens(&session.tick(at(520))));
+}
+
 #[test]
 fn a_duplicate_id_is_given_up_when_its_holder_cannot_be_fenced_any_more() {
     let mut session = session_of(applicant());

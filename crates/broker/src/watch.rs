@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ottla_metadata::{Delta, Image, watch};
-use ottla_metrics::{RateLimit, Watchdog};
+use ottla_metrics::{Reminder, Watchdog};
 use ottla_model::BrokerId;
 use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
@@ -25,6 +25,11 @@ const BATCH_MAX: usize = 256;
 /// A stream that ends at once must not be opened again in a tight loop.
 const REOPEN_PAUSE: Duration = Duration::from_millis(20);
 
+/// Between lines that say that it is still trying, for the same reason.
+const REMIND_INTERVAL: Duration = Duration::from_secs(60);
+/// After a refusal of the call: the coordinators do not take this broker for a member.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+
 /// Follows the tree until dropped.
 pub struct Watcher {
     pub client: ClusterClient,
@@ -40,7 +45,7 @@ pub struct Watcher {
 
 impl Watcher {
     pub async fn run(self) {
-        let complaints = RateLimit::new(Duration::from_secs(5));
+        let mut unwatched = Reminder::new(REMIND_INTERVAL);
         let mut left: Option<String> = None;
         loop {
             let from = self.metadata.revision();
@@ -48,12 +53,15 @@ impl Watcher {
             let mut stream = match opened {
                 Ok(stream) => stream,
                 Err(error) => {
-                    complaints.run(|more| tracing::warn!(%error, more, "no coordinator can be watched; trying again"));
-                    tokio::time::sleep(REOPEN_PAUSE).await;
+                    let complain = |more| tracing::warn!(%error, more, "no coordinator can be watched; trying again");
+                    unwatched.run(error.reason(), complain);
+                    let is_refused = matches!(error, CallError::Refused { .. });
+                    tokio::time::sleep(if is_refused { REFUSED_PAUSE } else { REOPEN_PAUSE }).await;
                     continue;
                 }
             };
             tracing::debug!(coordinator = stream.coordinator(), %from, "watching");
+            unwatched.reset();
             let error = self.follow(&mut stream).await;
             left = Some(stream.coordinator().to_owned());
             match error {

@@ -246,7 +246,7 @@ impl BrokerConfig {
             rack: reader.text("broker.rack").map(str::to_owned),
             coordinator_connect,
             chroot,
-            coordinator_tls: coordinator_client::read(&properties)?,
+            coordinator_tls: coordinator_client::read(&properties, node::knows_controllers(&properties))?,
 
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,

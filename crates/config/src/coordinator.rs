@@ -9,11 +9,12 @@ use ottla_tls::ClientAuth;
 use crate::Loaded;
 use crate::address::HostPort;
 use crate::broker::http;
+use crate::broker_client::BrokerClientConfig;
 use crate::coordinator_tls::CoordinatorTls;
 use crate::environment;
 use crate::error::ConfigError;
 use crate::host::Host;
-use crate::known::{COORDINATOR_ALIASES, COORDINATOR_CONFIGS, coordinator_knows};
+use crate::known::{COORDINATOR_ALIASES, COORDINATOR_CONFIGS, UNIFICATION, coordinator_knows};
 use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Properties, Property, Sources, merge};
@@ -45,6 +46,8 @@ pub struct CoordinatorConfig {
     pub tls: Option<CoordinatorTls>,
     /// What callers may do, by their certificates; none: callers have no roles.
     pub roles: Option<RolesConfig>,
+    /// How brokers are asked for what only they know.
+    pub broker_client: BrokerClientConfig,
     /// `ssl.member.id`: the ids of brokers and coordinators stand in their certificates.
     pub binds_member_ids: bool,
     /// A second port with the same services, for peers: `COORDINATOR_PEER_PORT`, or the port of this coordinator's own
@@ -114,10 +117,15 @@ impl CoordinatorConfig {
         let mut properties = merge(defaults, sources, environment::of_coordinator, &mut warnings)?;
         warn_of_unknown(&properties, &mut warnings);
         for (alias, name) in COORDINATOR_ALIASES {
-            if let Some(aliased) = properties.remove(alias)
-                && properties.explicit(name).is_none()
-            {
-                properties.insert(name, aliased);
+            let Some(aliased) = properties.remove(alias) else { continue };
+            match properties.explicit(name) {
+                None => properties.insert(name, aliased),
+                // ZooKeeper has two settings for what is one here.
+                Some(known) if *name == UNIFICATION && known.value != aliased.value => {
+                    let problem = format!("{name} is {} ({})", known.value, known.origin);
+                    return Err(ConfigError::invalid(alias, &aliased, problem, "the same for all ports"));
+                }
+                Some(_) => {}
             }
         }
         let reader = Reader::new(&properties);
@@ -146,6 +154,7 @@ impl CoordinatorConfig {
             peer_port: peer_port.filter(|port| ![client_port, secure_client_port].contains(&Some(*port))),
             advertised_address: advertised_address(&reader, default_port(client_port, secure_client_port, &tls))?,
             roles: RolesConfig::read(&reader)?,
+            broker_client: BrokerClientConfig::read(&properties)?,
             binds_member_ids: reader.boolean("ssl.member.id")?,
             tls,
             servers,
@@ -178,13 +187,24 @@ impl CoordinatorConfig {
         Ok(Loaded { config, warnings })
     }
 
+    /// `port.unification`: both on ports that otherwise accept one of TLS and plaintext.
+    pub fn unifies_ports(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.unifies_ports)
+    }
+
     /// The port of this coordinator in the list of servers must speak as its peers will.
     fn check_ports(&self) -> Result<(), ConfigError> {
         let is_secure = self.tls.as_ref().is_some_and(|tls| tls.between_coordinators);
+        if self.unifies_ports() && self.client_port.or(self.peer_port).is_none() {
+            let accepted =
+                "client.port, or a port of peers, for port.unification: secure.client.port stays by TLS alone";
+            return Err(ConfigError::missing("client.port", accepted));
+        }
         let own = self.servers.iter().find(|server| Some(server.id) == self.id);
         let port = own.map(|own| own.address.port);
         let secure = self.secure_client_port;
         let problem = match (is_secure, port) {
+            (true, _) if self.unifies_ports() => return Ok(()),
             (true, None) if secure.or(self.peer_port).is_none() => "no port is by TLS",
             (true, Some(port)) if Some(port) == self.client_port => "the list of servers names client.port",
             (false, Some(port)) if Some(port) == secure => "the list of servers names secure.client.port",
@@ -192,7 +212,8 @@ impl CoordinatorConfig {
         };
         let unset = Property { value: is_secure.to_string(), origin: crate::Origin::Default };
         let property = self.properties.get("ssl.quorum").unwrap_or(&unset);
-        let accepted = "true where the list names secure.client.port or peer.port, false where it names client.port";
+        let accepted = "true where the list names secure.client.port or peer.port, false where it names client.port \
+                        (port.unification=true for the time of a rolling change)";
         Err(ConfigError::invalid("ssl.quorum", property, problem, accepted))
     }
 

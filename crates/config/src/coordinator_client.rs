@@ -1,9 +1,12 @@
-//! How brokers and tools reach coordinators: by TLS, with the names that Kafka has for ZooKeeper's client.
+//! How brokers and tools reach coordinators: by TLS, with the names that Kafka has for ZooKeeper's client. A broker
+//! that knows them as Kafka's controllers has the settings of their listener.
 
 use ottla_tls::{TlsError, TlsSettings};
 
 use crate::error::ConfigError;
+use crate::listeners::controller_security;
 use crate::properties::{Origin, Properties, Property};
+use crate::security::listener_tls;
 
 const ENABLE: &str = "zookeeper.ssl.client.enable";
 const PROTOCOL: &str = "zookeeper.ssl.protocol";
@@ -71,8 +74,15 @@ pub struct CoordinatorTlsError {
     pub problem: String,
 }
 
-/// As [`coordinator_tls`], of a broker's properties.
-pub(crate) fn read(properties: &Properties) -> Result<Option<TlsSettings>, ConfigError> {
+/// As [`coordinator_tls`], of a broker's properties. `knows_controllers`: it has the coordinators' addresses from
+/// `controller.quorum.*`, and speaks what their listener does, unless it is told otherwise.
+pub(crate) fn read(properties: &Properties, knows_controllers: bool) -> Result<Option<TlsSettings>, ConfigError> {
+    if knows_controllers
+        && properties.explicit(ENABLE).is_none()
+        && let Some((listener, has_tls)) = controller_security(properties)?
+    {
+        return has_tls.then(|| listener_tls(properties, &listener)).transpose();
+    }
     let tls = coordinator_tls(|name| properties.get(name).map(|property| property.value.as_str()));
     tls.map_err(|error| {
         let unset = Property { value: String::new(), origin: Origin::Default };

@@ -134,6 +134,25 @@ fn controller_names(properties: &Properties) -> Vec<String> {
     names.into_iter().map(str::to_ascii_uppercase).collect()
 }
 
+/// The first of `controller.listener.names`, by which controllers are dialled, and whether that is by TLS. None where
+/// none is named.
+pub(crate) fn controller_security(properties: &Properties) -> Result<Option<(ListenerName, bool)>, ConfigError> {
+    let Some(name) = controller_names(properties).into_iter().next() else { return Ok(None) };
+    let reader = Reader::new(properties);
+    let protocol = Protocols::read(&reader)?.of(&name).unwrap_or(SecurityProtocol::Plaintext);
+    if protocol.has_sasl() {
+        let unset = Property { value: String::new(), origin: crate::Origin::Default };
+        let problem = format!("{name} speaks {protocol}, and coordinators know no users");
+        let accepted = format!(
+            "{name}:SSL, with certificates of all nodes (listener.name.{}.ssl.client.auth=required), or {name}:PLAINTEXT \
+             with cluster.secret",
+            name.to_ascii_lowercase()
+        );
+        return Err(ConfigError::invalid(MAP, reader.property(MAP).unwrap_or(&unset), problem, accepted));
+    }
+    Ok(Some((ListenerName::new(name), protocol.has_tls())))
+}
+
 /// Where a node's part of the quorum listens: its host (empty: every address) and port. None where no listener of
 /// `controller.listener.names` is among the listeners.
 pub(crate) fn controller_listener(properties: &Properties) -> Result<Option<HostPort>, ConfigError> {
@@ -143,11 +162,6 @@ pub(crate) fn controller_listener(properties: &Properties) -> Result<Option<Host
     let names = controller_names(properties);
     let entries = parse(LISTENERS, property, &mut Vec::new())?;
     let Some(entry) = entries.into_iter().find(|entry| names.contains(&entry.name)) else { return Ok(None) };
-    let protocol = Protocols::read(&Reader::new(properties))?.of(&entry.name).unwrap_or(SecurityProtocol::Plaintext);
-    if protocol != SecurityProtocol::Plaintext {
-        let problem = format!("{} speaks {protocol}, and coordinators speak no TLS or SASL", entry.name);
-        return Err(ConfigError::invalid(LISTENERS, property, problem, "a controller listener that maps to PLAINTEXT"));
-    }
     Ok(Some(HostPort::new(entry.host, entry.port)))
 }
 

@@ -10,11 +10,12 @@ use crate::broker::{log_dirs, resolve_aliases};
 use crate::error::ConfigError;
 use crate::formatted::formatted_cluster_id;
 use crate::host::Host;
-use crate::known::{BROKER_CONFIGS, broker_config_names, broker_knows};
-use crate::listeners::controller_listener;
+use crate::known::{BROKER_CONFIGS, COORDINATOR_CONFIGS, broker_config_names, broker_knows};
+use crate::listeners::{controller_listener, controller_security};
 use crate::nearest::nearest;
 use crate::properties::{Derived, Properties, Property, Sources, merge};
 use crate::reader::{Reader, items};
+use crate::security::listener_settings;
 use crate::{BrokerConfig, CoordinatorConfig, Loaded, Origin, environment};
 
 const ROLES: &str = "process.roles";
@@ -22,6 +23,8 @@ const CONNECT: &str = "coordinator.connect";
 const VOTERS: &str = "controller.quorum.voters";
 const BOOTSTRAP: &str = "controller.quorum.bootstrap.servers";
 const CONTROLLER_NAMES: &str = "controller.listener.names";
+/// Kafka's controllers ask for no certificate unless they are told to; coordinators do.
+const CLIENT_AUTH: &str = "ssl.client.auth";
 const ACCEPTED_ROLES: &str = "broker, controller, or both";
 const ACCEPTED_VOTERS: &str = "id@host:port[,id@host:port…]";
 /// Gives way to `log.dirs`, as Kafka's default does.
@@ -152,6 +155,11 @@ pub(crate) fn connect_by_voters(properties: &mut Properties) -> Result<(), Confi
     Ok(())
 }
 
+/// Whether a broker has the coordinators' addresses from settings of Kafka's controllers.
+pub(crate) fn knows_controllers(properties: &Properties) -> bool {
+    properties.get(CONNECT).is_some_and(|property| matches!(property.origin, Origin::Derived(_)))
+}
+
 /// `id@host:port,…`, in their order.
 fn voters(property: &Property) -> Result<Vec<(i32, HostPort)>, ConfigError> {
     let invalid = |problem: String| ConfigError::invalid(VOTERS, property, problem, ACCEPTED_VOTERS);
@@ -266,7 +274,19 @@ impl Settings {
         };
         let mut derived = Vec::new();
         let mut derive = |name: &str, value: String, from: &str| derived.push(Derived::new(name, value, from));
-        if self.replaces_zookeeper && listener.is_none() {
+        let by_tls = controller_security(&self.properties)?.filter(|(_, has_tls)| *has_tls).map(|(name, _)| name);
+        if let Some(name) = by_tls {
+            derive("secure.client.port", port.to_string(), "the controller's listener");
+            derive("ssl.quorum", "true".to_owned(), "the controller's listener");
+            let names = COORDINATOR_CONFIGS.iter().map(|(name, _)| *name).filter(|name| name.starts_with("ssl."));
+            let settings = listener_settings(&self.properties, &name, names);
+            if !settings.iter().any(|(name, _)| *name == CLIENT_AUTH) {
+                derive(CLIENT_AUTH, "none".to_owned(), "Kafka's default");
+            }
+            for (name, property) in settings {
+                derive(name, property.value.clone(), &property.origin.to_string());
+            }
+        } else if self.replaces_zookeeper && listener.is_none() {
             derive("client.port", ZOOKEEPER_PORT.to_string(), "no coordinators are named: a cluster of one node");
             derive("peer.port", port.to_string(), "the controller's listener");
         } else {
@@ -358,7 +378,7 @@ impl Settings {
                 "" | "0.0.0.0" | "::" => "127.0.0.1",
                 host => host,
             };
-            if let Some(port) = coordinator.client_port {
+            if let Some(port) = coordinator.client_port.or(coordinator.secure_client_port) {
                 let address = HostPort::new(host, port).to_string();
                 sources.derived.push(Derived::new(CONNECT, address, "this node's coordinator"));
             }

@@ -170,6 +170,22 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// TLS of a listener, for whoever dials it.
+pub(crate) fn listener_tls(properties: &Properties, listener: &ListenerName) -> Result<TlsSettings, ConfigError> {
+    Scope::of(properties, listener).tls()
+}
+
+/// What somebody has set of these settings for a listener, or for all listeners.
+pub(crate) fn listener_settings<'a>(
+    properties: &'a Properties,
+    listener: &ListenerName,
+    names: impl Iterator<Item = &'a str>,
+) -> Vec<(&'a str, &'a Property)> {
+    let scope = Scope::of(properties, listener);
+    let set = names.filter_map(|name| Some((name, scope.property(name)?)));
+    set.filter(|(_, property)| property.origin != Origin::Default).collect()
+}
+
 fn mechanism(key: &str, property: &Property, name: &str) -> Result<Mechanism, ConfigError> {
     Mechanism::from_name(name).ok_or_else(|| {
         let problem = format!("the mechanism {name} is not served");

@@ -1,6 +1,7 @@
 //! What a process runs, by the environments of other people's images: rewritten small from deployments that exist.
 
 use ottla_config::{ConfigError, Host, Node, NodeDefaults, Service, Sources};
+use ottla_tls::ClientAuth;
 
 fn load_as(service: Service, variables: &[(&str, &str)]) -> Result<Node, ConfigError> {
     let host = Host::new("this-machine", |address| address.is_loopback());
@@ -267,11 +268,66 @@ fn what_cannot_be_is_one_line() {
     refused(&[roles, voters], &["node.id is not set"]);
     refused(&[roles, voters, ("KAFKA_NODE_ID", "7")], &["controller.quorum.voters=", "node 7 is not among them"]);
     refused(&[roles, ("KAFKA_CONTROLLER_QUORUM_VOTERS", "a:9093")], &["`a:9093` has no `id@`"]);
-    let secure =
-        [roles, ("KAFKA_LISTENERS", "CONTROLLER://:9093"), ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "CONTROLLER:SSL")];
-    refused(&secure, &["CONTROLLER speaks SSL"]);
+    let map = |protocol| ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", protocol);
+    let listens = ("KAFKA_LISTENERS", "CONTROLLER://:9093");
+    refused(&[roles, listens, map("CONTROLLER:SSL")], &["ssl.keystore.location is not set"]);
+    let login = [roles, listens, map("CONTROLLER:SASL_SSL")];
+    refused(&login, &["CONTROLLER speaks SASL_SSL, and coordinators know no users", "CONTROLLER:SSL"]);
+    let broker = [
+        ("KAFKA_PROCESS_ROLES", "broker"),
+        ("KAFKA_NODE_ID", "4"),
+        ("KAFKA_CONTROLLER_LISTENER_NAMES", "CONTROLLER"),
+        voters,
+        ("KAFKA_LISTENERS", "PLAINTEXT://:9092"),
+        map("PLAINTEXT:PLAINTEXT,CONTROLLER:SASL_PLAINTEXT"),
+    ];
+    refused(&broker, &["CONTROLLER speaks SASL_PLAINTEXT"]);
     // A misspelt address of the coordinators does not make three clusters of three brokers.
     refused(&[("KAFKA_ZOOKEEPER_CONECT", "z:2181")], &["KAFKA_ZOOKEEPER_CONECT: zookeeper.conect is unknown"]);
     let secret = [("KAFKA_LISTENERS", "PLAINTEXT://:9092"), ("KAFKA_SSL_KEYSTORE_PASSWORD", "hunter2")];
     assert!(load_as(Service::Broker, &secret).is_ok());
+}
+
+/// KRaft's controllers by TLS: the settings of their listener, on both sides.
+#[test]
+fn a_controller_listener_with_tls_is_a_secure_port() {
+    let shared = [
+        ("KAFKA_CONTROLLER_QUORUM_VOTERS", "1@controller-1:9093,2@controller-2:9093"),
+        ("KAFKA_CONTROLLER_LISTENER_NAMES", "CONTROLLER"),
+        ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "CONTROLLER:SSL,PLAINTEXT:PLAINTEXT"),
+        ("KAFKA_SSL_KEYSTORE_LOCATION", "/all.p12"),
+        ("KAFKA_SSL_TRUSTSTORE_LOCATION", "/trust.p12"),
+        ("KAFKA_LISTENER_NAME_CONTROLLER_SSL_KEYSTORE_LOCATION", "/own.p12"),
+    ];
+    let of = |own: &[(&str, &str)]| node(&[&shared[..], own].concat());
+    let stores =
+        |tls: &ottla_tls::TlsSettings| tls.files().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
+    let required = ("KAFKA_LISTENER_NAME_CONTROLLER_SSL_CLIENT_AUTH", "required");
+    let controller =
+        [("KAFKA_NODE_ID", "1"), ("KAFKA_PROCESS_ROLES", "controller"), ("KAFKA_LISTENERS", "CONTROLLER://:9093")];
+    for (own, client_auth) in [(vec![], ClientAuth::None), (vec![required], ClientAuth::Required)] {
+        let found = of(&[&controller[..], &own[..]].concat()).coordinator.expect("a coordinator").config;
+        assert_eq!((found.client_port, found.secure_client_port, found.peer_port), (None, Some(9093), None));
+        let tls = found.tls.expect("TLS");
+        assert!(tls.between_coordinators && tls.settings.client_auth == client_auth);
+        assert_eq!(stores(&tls.settings), "/own.p12 /trust.p12");
+    }
+
+    let member = [("KAFKA_NODE_ID", "4"), ("KAFKA_PROCESS_ROLES", "broker"), ("KAFKA_LISTENERS", "PLAINTEXT://:9092")];
+    let found = of(&member).broker.expect("a broker").config;
+    assert_eq!(found.coordinator_tls.as_ref().map(&stores).as_deref(), Some("/own.p12 /trust.p12"));
+    // Who says how coordinators are reached is believed.
+    let told = [&member[..], &[("KAFKA_ZOOKEEPER_SSL_CLIENT_ENABLE", "false")]].concat();
+    assert_eq!(of(&told).broker.expect("a broker").config.coordinator_tls, None);
+
+    let both = [
+        ("KAFKA_NODE_ID", "1"),
+        ("KAFKA_PROCESS_ROLES", "broker,controller"),
+        ("KAFKA_LISTENERS", "PLAINTEXT://:9092,CONTROLLER://:9093"),
+    ];
+    let found = of(&both);
+    assert_eq!(found.coordinator.expect("a coordinator").config.secure_client_port, Some(9093));
+    let broker = found.broker.expect("a broker").config;
+    assert!(broker.coordinator_tls.is_some());
+    assert_eq!(broker.coordinator_connect.len(), 2);
 }

@@ -1,4 +1,4 @@
-//! The certificates of this coordinator: towards clients and towards other coordinators. They follow their files.
+//! The certificates of this coordinator: towards clients, other coordinators, and brokers. They follow their files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub struct Certificates {
     pub server: Arc<ServerTls>,
     /// None: other coordinators are reached in plaintext.
     pub client: Option<Arc<ClientTls>>,
+    pub towards_brokers: Arc<ClientTls>,
 }
 
 impl Certificates {
@@ -26,7 +27,8 @@ impl Certificates {
             true => Some(Arc::new(ClientTls::for_http(settings.clone())?)),
             false => None,
         };
-        Ok(Self { settings, server, client })
+        let towards_brokers = Arc::new(ClientTls::new(settings.clone())?);
+        Ok(Self { settings, server, client, towards_brokers })
     }
 
     /// Looks at the files again and again; ends only with its task.
@@ -47,12 +49,11 @@ impl Certificates {
     fn look(&self) {
         let server = self.server.follow(&self.settings);
         let client = self.client.as_ref().map_or(Ok(false), |client| client.follow(&self.settings));
-        match (server, client) {
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(%error, "new certificates cannot be used; the former ones stay");
-            }
-            (Ok(false), Ok(false)) => {}
-            (Ok(_), Ok(_)) => tracing::info!("new certificates are in use"),
+        let towards_brokers = self.towards_brokers.follow(&self.settings);
+        match [server, client, towards_brokers].into_iter().collect::<Result<Vec<bool>, TlsError>>() {
+            Err(error) => tracing::error!(%error, "new certificates cannot be used; the former ones stay"),
+            Ok(changed) if changed.contains(&true) => tracing::info!("new certificates are in use"),
+            Ok(_) => {}
         }
     }
 }

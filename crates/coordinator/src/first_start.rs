@@ -1,11 +1,11 @@
 //! The first start of an empty disk: asks the other coordinators, waits between the rounds, and stores the list of
 //! voters. [`ottla_quorum_node::first_start`] decides.
 
-use std::fmt::Display;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use ottla_consensus::{LogStore as _, Membership};
+use ottla_metrics::Reminder;
 use ottla_quorum_node::first_start::{self, Begin, FirstStart, Formed, NotYet, ROUND_PAUSE, Step, Way};
 use ottla_quorum_node::identity::{self, Addresses};
 use ottla_rpc::coordinators::describe;
@@ -57,7 +57,7 @@ pub async fn form(
 /// Asks until all agree.
 async fn agree(shared: &Shared, mut start: FirstStart) -> Result<Formed, CoordinatorError> {
     let mut channels: Vec<Channel> = Vec::new();
-    let mut reminder = Reminder::default();
+    let mut reminder = Reminder::new(REMIND_AFTER);
     loop {
         for peer in &start.asked()[channels.len()..] {
             channels.push(shared.channel(&peer.address)?);
@@ -67,7 +67,7 @@ async fn agree(shared: &Shared, mut start: FirstStart) -> Result<Formed, Coordin
         match shared.first_start_round(&mut start, answers)? {
             Step::Formed(formed) => return Ok(formed),
             Step::AskAgain { pause, reason } => {
-                reminder.say(&reason);
+                remind(&mut reminder, &reason.to_string());
                 tokio::time::sleep(pause).await;
             }
         }
@@ -82,7 +82,7 @@ async fn wait_to_be_told(
     tracing::info!(
         "no list of servers is configured: waiting for the first broker to hand over its coordinator.connect"
     );
-    let mut reminder = Reminder::default();
+    let mut reminder = Reminder::new(REMIND_AFTER);
     loop {
         let Some(addresses) = connect_lists.recv().await else { return Err(CoordinatorError::Stopped) };
         let answers = join_all(addresses.iter().map(|address| ask_at(shared, address))).await;
@@ -93,7 +93,7 @@ async fn wait_to_be_told(
             }
             Err(NotYet::Conflict(conflict)) => return Err(conflict.into()),
             Err(NotYet::Waiting(why)) => {
-                reminder.say(&format_args!("first start by the list {}: {why}", addresses.join(",")));
+                remind(&mut reminder, &format!("first start by the list {}: {why}", addresses.join(",")));
             }
         }
         tokio::time::sleep(ROUND_PAUSE).await;
@@ -105,19 +105,6 @@ async fn ask_at(shared: &Shared, address: &str) -> Result<identity::Identified, 
     identify(shared, channel).await.map_err(|status| describe(&status).to_string())
 }
 
-/// Says the same thing only so often, another thing at once.
-#[derive(Default)]
-struct Reminder {
-    said: Option<(Instant, String)>,
-}
-
-impl Reminder {
-    fn say(&mut self, what: &dyn Display) {
-        let text = what.to_string();
-        let fresh = self.said.as_ref().is_none_or(|(at, last)| *last != text || at.elapsed() >= REMIND_AFTER);
-        if fresh {
-            tracing::info!("{text}");
-            self.said = Some((Instant::now(), text));
-        }
-    }
+fn remind(reminder: &mut Reminder, what: &str) {
+    reminder.run(what, |_| tracing::info!("{what}"));
 }

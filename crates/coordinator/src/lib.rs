@@ -6,13 +6,14 @@
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
 //! - [`peers`]: the streams to the other members. [`service`]: the gRPC services.
 //! - `listener`, `stream`: the ports; `certificates`: TLS; `access`: roles; `four_letter_words`, `zookeeper`: what else
-//!   the client port speaks.
+//!   the client port speaks. `broker_security`: how brokers are asked.
 //! - [`offline`]: what is done to a data directory without running the coordinator.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!
 //! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
 
 mod access;
+mod broker_security;
 mod certificates;
 mod clock;
 mod cluster_metrics;
@@ -51,12 +52,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+use broker_security::BrokerSecurity;
 use certificates::Certificates;
 use clock::Clock;
 pub use error::CoordinatorError;
-use listener::Port;
+use listener::{Port, Transport};
 use quorums::Quorums;
 use rocksdb_store::{Disk, Identity};
+use shared::OutgoingSecurity;
 use zookeeper::ZooKeeper;
 
 /// A client that disappears without closing its connection is detected after twice this time, if its heartbeats did not
@@ -79,6 +82,7 @@ pub struct Coordinator {
     disk: Disk,
     identity: Identity,
     certificates: Option<Certificates>,
+    broker_security: BrokerSecurity,
     client: Option<TcpListener>,
     secure: Option<TcpListener>,
     peer: Option<TcpListener>,
@@ -90,13 +94,15 @@ impl Coordinator {
     pub async fn bind(config: CoordinatorConfig) -> Result<Self, CoordinatorError> {
         let (disk, identity) = member::open_disk(&config)?;
         let certificates = config.tls.as_ref().map(Certificates::read).transpose()?;
+        let towards_brokers = certificates.as_ref().map(|certificates| certificates.towards_brokers.clone());
+        let broker_security = BrokerSecurity::new(&config.broker_client, towards_brokers)?;
         let host = config.client_host.as_str();
         let client = bind("client.port", host, config.client_port).await?;
         let secure = bind("secure.client.port", host, config.secure_client_port).await?;
         let peer = bind("peer.port", host, config.peer_port).await?;
         let (host, port) = config.http.as_ref().map(|address| (address.host.as_str(), address.port)).unzip();
         let http = bind("http.port", host.unwrap_or_default(), port).await?;
-        Ok(Self { config, disk, identity, certificates, client, secure, peer, http })
+        Ok(Self { config, disk, identity, certificates, broker_security, client, secure, peer, http })
     }
 
     pub fn id(&self) -> CoordinatorId {
@@ -133,12 +139,18 @@ impl Coordinator {
         let own = self.config.servers.iter().find(|server| server.id == self.identity.id);
         let peers_use = |port: Option<u16>| self.peer.is_none() || own.is_none_or(|own| Some(own.address.port) == port);
         let is_secure_quorum = self.config.tls.as_ref().is_some_and(|tls| tls.between_coordinators);
-        let peers_use_client_port = !is_secure_quorum && peers_use(self.config.client_port);
-        let peers_use_secure_port = is_secure_quorum && peers_use(self.config.secure_client_port);
-        let security = ChannelSecurity {
+        // During a rolling change some members dial the former port, in plaintext, and others the next one, by TLS.
+        let unifies_ports = self.config.unifies_ports();
+        let peers_use_client_port = unifies_ports || (!is_secure_quorum && peers_use(self.config.client_port));
+        let peers_use_secure_port = unifies_ports || (is_secure_quorum && peers_use(self.config.secure_client_port));
+        if unifies_ports {
+            tracing::warn!("port.unification=true: this coordinator accepts plaintext where it accepts TLS");
+        }
+        let coordinators = ChannelSecurity {
             tls: self.certificates.as_ref().and_then(|certificates| certificates.client.clone()),
             secret: self.config.cluster_secret.clone(),
         };
+        let security = OutgoingSecurity { coordinators, brokers: self.broker_security };
         let clock = Clock::default();
         let disk = (self.disk, self.identity);
         let (quorums, members, mut begun) = Quorums::open(self.config.clone(), security, disk, clock, own_address)?;
@@ -147,6 +159,16 @@ impl Coordinator {
         let words = Arc::new(words);
         let descriptors = CoordinatorDescriptors::of(descriptors::raise_limit());
         let tls = self.certificates.as_ref().map(|certificates| certificates.server.clone());
+        let secure = tls.clone().map_or(Transport::Plaintext, Transport::Tls);
+        let of_peers = match &tls {
+            Some(tls) if unifies_ports => Transport::Either(tls.clone()),
+            Some(tls) if is_secure_quorum => Transport::Tls(tls.clone()),
+            _ => Transport::Plaintext,
+        };
+        let of_client_port = match tls {
+            Some(tls) if unifies_ports => Transport::Either(tls),
+            _ => Transport::Plaintext,
+        };
         if let Some(certificates) = self.certificates {
             followers.spawn(certificates.follow());
         }
@@ -155,25 +177,18 @@ impl Coordinator {
             _ => descriptors.connections,
         };
         let listeners = [
-            ("connections", self.client, peers_use_client_port, None, true, of_clients),
-            ("secure_connections", self.secure, peers_use_secure_port, tls.clone(), true, of_clients),
-            (
-                "peer_connections",
-                self.peer,
-                true,
-                tls.filter(|_| is_secure_quorum),
-                false,
-                descriptors.peer_connections,
-            ),
+            ("connections", self.client, peers_use_client_port, of_client_port, true, of_clients),
+            ("secure_connections", self.secure, peers_use_secure_port, secure, true, of_clients),
+            ("peer_connections", self.peer, true, of_peers, false, descriptors.peer_connections),
         ];
         let limits = listeners.each_ref().map(|listener| connection_limits(listener.5));
         let pages = pages::routes(quorums.clone(), limits.to_vec());
         let handshakes = Arc::default();
-        for ((resource, listener, takes_raft, tls, is_for_clients, ceiling), limits) in
+        for ((resource, listener, takes_raft, transport, is_for_clients, ceiling), limits) in
             listeners.into_iter().zip(limits)
         {
             let Some(listener) = listener else { continue };
-            let pages = tls.as_ref().filter(|_| is_for_clients).map(|_| pages.clone());
+            let pages = (is_for_clients && transport.has_tls()).then(|| pages.clone());
             let server = Server::builder()
                 .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
                 .http2_max_header_list_size(HEADERS_BYTES_MAX)
@@ -185,7 +200,7 @@ impl Coordinator {
             quorums.root_metrics().resources.add(resource, usage);
             let zookeeper = zookeeper.clone().filter(|_| is_for_clients);
             let port =
-                Port { zookeeper, tls, pages, ..Port::new(words.clone(), Arc::clone(&handshakes), stop.clone()) };
+                Port { zookeeper, transport, pages, ..Port::new(words.clone(), Arc::clone(&handshakes), stop.clone()) };
             let incoming = listener::connections(listener, port, limits);
             servers.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }

@@ -12,7 +12,7 @@ use ottla_model::KafkaPrincipal;
 use ottla_resources::connections::{Caller, ConnectionLimits, ConnectionPermit};
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::http_port;
-use ottla_tls::ServerTls;
+use ottla_tls::{ServerTls, handshake};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -36,6 +36,10 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A TLS handshake, after its first byte.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a client to hear why it is refused; as long as it holds a connection at most.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The first request of such a client, or a part of it.
+const UNREAD_BYTES: usize = 4 * 1024;
 /// A four-letter word and its line end, with room for what else people send.
 const WORD_BYTES_MAX: usize = 64;
 /// Connections that wait for the server.
@@ -45,14 +49,32 @@ const ONE_LISTENER: &str = "coordinator";
 /// After a failed accept (no file descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections in plaintext to a port that accepts both are told of so often: clients that come again and again must
+/// not fill the log.
+const PLAINTEXT_LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Whether a port speaks TLS.
+#[derive(Clone)]
+pub enum Transport {
+    Plaintext,
+    Tls(Arc<ServerTls>),
+    /// `port.unification`: the first byte of a connection tells.
+    Either(Arc<ServerTls>),
+}
+
+impl Transport {
+    pub fn has_tls(&self) -> bool {
+        !matches!(self, Self::Plaintext)
+    }
+}
+
 /// What one port demands and offers.
 #[derive(Clone)]
 pub struct Port {
     pub words: Arc<Words>,
     /// None: ZooKeeper's protocol is not served.
     pub zookeeper: Option<Arc<ZooKeeper>>,
-    /// None: plaintext.
-    pub tls: Option<Arc<ServerTls>>,
+    pub transport: Transport,
     /// Health and metrics, where they are served here too.
     pub pages: Option<axum::Router>,
     /// Of all ports.
@@ -61,12 +83,15 @@ pub struct Port {
     pub stop: CancellationToken,
     /// One line a second.
     pub refusals: Arc<RateLimit>,
+    pub plaintext_lines: Arc<RateLimit>,
 }
 
 impl Port {
     pub fn new(words: Arc<Words>, handshakes: Arc<Handshakes>, stop: CancellationToken) -> Self {
         let refusals = Arc::new(RateLimit::per_second());
-        Self { words, zookeeper: None, tls: None, pages: None, handshakes, stop, refusals }
+        let plaintext_lines = Arc::new(RateLimit::new(PLAINTEXT_LINE_INTERVAL));
+        let transport = Transport::Plaintext;
+        Self { words, zookeeper: None, transport, pages: None, handshakes, stop, refusals, plaintext_lines }
     }
 
     fn refuse(&self, peer: SocketAddr, why: impl std::fmt::Display) {
@@ -119,14 +144,11 @@ async fn serve(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let stream = match &port.tls {
-        None => Stream::from(stream),
-        Some(tls) => match shake_hands(stream, peer, tls, &port.handshakes).await {
-            Ok(stream) => stream,
-            // A check of the port, or a client that has thought better of it.
-            Err(HandshakeError::Gone) => return,
-            Err(error) => return port.refuse(peer, error),
-        },
+    let stream = match open(stream, peer, &port).await {
+        Ok(stream) => stream,
+        // A check of the port, or a client that has thought better of it.
+        Err(HandshakeError::Gone) => return,
+        Err(error) => return port.refuse(peer, error),
     };
     match protocol(stream, peer, &port).await {
         Protocol::Http2(stream) => {
@@ -156,32 +178,60 @@ enum HandshakeError {
     #[error("too many TLS handshakes are under way")]
     Crowded,
     #[error("TLS: {0}")]
-    Failed(io::Error),
+    Failed(ottla_tls::HandshakeError),
     #[error("no rule of ssl.principal.mapping.rules applies to its certificate")]
     NoPrincipal,
 }
 
-/// Waits for the client's first byte, which costs no more than any idle connection; then shakes hands.
+/// As the port speaks. Waits for the first byte of a client that may speak TLS, which costs no more than any idle
+/// connection.
+async fn open(stream: TcpStream, peer: SocketAddr, port: &Port) -> Result<Stream, HandshakeError> {
+    let (tls, accepts_plaintext) = match &port.transport {
+        Transport::Plaintext => return Ok(Stream::from(stream)),
+        Transport::Tls(tls) => (tls, false),
+        Transport::Either(tls) => (tls, true),
+    };
+    let mut first = [0];
+    let peeked = tokio::time::timeout(PREFACE_TIMEOUT, stream.peek(&mut first)).await;
+    match peeked.map_err(|_| HandshakeError::Silent)? {
+        Ok(1) if first[0] == TLS_HANDSHAKE => shake_hands(stream, peer, tls, &port.handshakes).await,
+        Ok(1) if accepts_plaintext => {
+            port.plaintext_lines.run(|left_out| {
+                tracing::info!(left_out, "a connection of {peer} is in plaintext (port.unification=true)");
+            });
+            Ok(Stream::from(stream))
+        }
+        Ok(1) => Err(HandshakeError::Plaintext),
+        _ => Err(HandshakeError::Gone),
+    }
+}
+
 async fn shake_hands(
     stream: TcpStream,
     peer: SocketAddr,
     tls: &ServerTls,
     handshakes: &Arc<Handshakes>,
 ) -> Result<Stream, HandshakeError> {
-    let mut first = [0];
-    let peeked = tokio::time::timeout(PREFACE_TIMEOUT, stream.peek(&mut first)).await;
-    match peeked.map_err(|_| HandshakeError::Silent)? {
-        Ok(1) if first[0] == TLS_HANDSHAKE => {}
-        Ok(1) => return Err(HandshakeError::Plaintext),
-        _ => return Err(HandshakeError::Gone),
-    }
     let address = peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
-    let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream));
-    let stream = tokio::select! {
-        done = shaking => done.map_err(|_| HandshakeError::Slow)?.map_err(HandshakeError::Failed)?,
+    let mut refused = None;
+    let accepting = tls.acceptor().accept(stream).into_fallible();
+    let accepting = async {
+        accepting.await.map_err(|(error, stream)| {
+            refused = Some(stream);
+            error
+        })
+    };
+    let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake::observe(accepting));
+    let done = tokio::select! {
+        done = shaking => done.map_err(|_| HandshakeError::Slow)?,
         _ = &mut permit.cancelled => return Err(HandshakeError::Slow),
     };
+    if let Some(refused) = refused {
+        drop(permit);
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, linger(refused)).await;
+    }
+    let stream = done.map_err(HandshakeError::Failed)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let client = certificate.map(|certificate| {
         let name = tls.principal_name(certificate).ok_or(HandshakeError::NoPrincipal)?;
@@ -192,6 +242,16 @@ async fn shake_hands(
     let mut stream = Stream::from(stream);
     stream.client = client;
     Ok(stream)
+}
+
+/// Closes one side, and reads what the client sends until it has closed the other: a client that has shaken hands in
+/// TLS 1.3 sends its first request at once, and a connection that is closed with unread bytes is reset, so that the
+/// client would not hear why its certificate is refused.
+async fn linger(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut unread = [0; UNREAD_BYTES];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// What a client speaks, by its first bytes.
@@ -227,7 +287,9 @@ async fn protocol(mut stream: Stream, peer: SocketAddr, port: &Port) -> Protocol
         None if first.iter().all(u8::is_ascii_lowercase) => {
             port.refuse(peer, "it is no four-letter word that is answered");
         }
-        None if first[0] == TLS_HANDSHAKE && port.tls.is_none() => port.refuse(peer, "this port does not speak TLS"),
+        None if first[0] == TLS_HANDSHAKE && !port.transport.has_tls() => {
+            port.refuse(peer, "this port does not speak TLS")
+        }
         None => port.refuse(peer, "this port accepts gRPC (HTTP/2), not HTTP/1"),
     }
     Protocol::Other

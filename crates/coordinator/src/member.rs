@@ -11,7 +11,6 @@ use ottla_metadata::controller::ControllerConfig;
 use ottla_model::{Chroot, ClusterId, CoordinatorId, IncarnationId, Revision};
 use ottla_quorum_node::first_start::Way;
 use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig, QuorumStore as _};
-use ottla_rpc::ChannelSecurity;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -21,7 +20,7 @@ use crate::error::CoordinatorError;
 use crate::first_start;
 use crate::peers;
 use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
-use crate::shared::{Formed, Shared};
+use crate::shared::{Formed, OutgoingSecurity, Shared};
 use crate::telemetry::{self, Metrics};
 
 /// The id of a coordinator that was given none: it is alone.
@@ -48,7 +47,7 @@ impl QuorumMember {
     pub fn new(
         config: CoordinatorConfig,
         (disk, identity): (Disk, Identity),
-        security: ChannelSecurity,
+        security: OutgoingSecurity,
         (chroot, root): (Option<Chroot>, Option<Arc<Shared>>),
         clock: Clock,
         own_address: String,
@@ -154,6 +153,7 @@ impl QuorumMember {
             metrics: metrics.clone(),
             changes,
             runtime: tokio::runtime::Handle::current(),
+            broker_tls: shared.broker_security().tls(),
         };
         let running = driver::start(driver, member)?;
         shared.set_formed(Formed {

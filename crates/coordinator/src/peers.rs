@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_consensus::Outgoing;
+use ottla_metrics::Reminder;
 use ottla_quorum_node::Event;
 use ottla_quorum_node::identity::Conflict;
 use ottla_quorum_node::peer_link::{StreamEnd, after_end};
+use ottla_rpc::channel::is_refused_handshake;
 use ottla_rpc::coordinators::describe;
 use ottla_rpc::quorum::RaftFrame;
 use tokio::sync::mpsc;
@@ -29,6 +31,8 @@ use crate::shared::Shared;
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Frames between the queue and the transport: few, so that the queue is where messages wait.
 const FRAMES_IN_TRANSIT_MAX: usize = 8;
+/// Between two lines about a peer that cannot be reached for the same reason.
+const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a stream ended.
 enum End {
@@ -46,7 +50,7 @@ pub async fn run(
     fatal: mpsc::Sender<CoordinatorError>,
 ) -> Result<(), CoordinatorError> {
     let channel = shared.channel(&peer.address)?;
-    let mut last_said = String::new();
+    let mut unreachable = Reminder::new(REMIND_INTERVAL);
     let mut was_connected = false;
     loop {
         let end = connect(&mut peer, &shared, &driver, &channel, &mut was_connected).await;
@@ -69,10 +73,12 @@ pub async fn run(
             }
             return Ok(());
         };
-        if was_open || said != last_said {
-            tracing::info!("cannot reach coordinator {} at {}: {said}", peer.id, peer.address);
-            last_said = said;
+        if was_open {
+            unreachable.reset();
         }
+        unreachable.run(&said, |more| {
+            tracing::info!(more, "cannot reach coordinator {} at {}: {said}", peer.id, peer.address);
+        });
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
@@ -171,6 +177,7 @@ fn end_of(status: &Status) -> StreamEnd<'static> {
     match status.code() {
         _ if is_refused_connection(status) => StreamEnd::ConnectionRefused,
         Code::PermissionDenied | Code::Unauthenticated => StreamEnd::Refused,
+        _ if is_refused_handshake(status) => StreamEnd::Refused,
         _ => StreamEnd::Broken,
     }
 }

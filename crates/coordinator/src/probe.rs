@@ -1,14 +1,17 @@
-//! Dials a broker and requests its incarnation with Kafka's ApiVersions, whose response has it in a tagged field.
+//! Dials a broker and requests its incarnation with Kafka's ApiVersions, whose response has it in a tagged field; by TLS
+//! with this coordinator's certificate. ApiVersions needs no login.
 //!
 //! Only two results prove something: a refused connection (no process listens), and an incarnation. Everything else,
 //! from a missing route to a response of another kind of server, is "unknown".
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use ottla_metadata::controller::{PROBE_TIMEOUT, Probe, ProbeResult};
 use ottla_model::{IncarnationId, SecurityProtocol};
 use ottla_quorum_node::Event;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use ottla_tls::ClientTls;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::driver::DriverHandle;
@@ -21,43 +24,61 @@ const ANSWER_BYTES_MAX: u32 = 64 * 1024;
 /// ApiVersions v3, correlation id 1, no client id; client software `ottla-coordinator`, version `1`.
 const REQUEST: &[u8] = b"\x00\x00\x00\x20\x00\x12\x00\x03\x00\x00\x00\x01\xff\xff\x00\x12ottla-coordinator\x021\x00";
 
+/// How a listener is spoken to.
+enum Transport {
+    Plaintext,
+    Tls(Arc<ClientTls>),
+    /// By TLS, for which this coordinator has no certificates: only a refused connection proves something.
+    Closed,
+}
+
 /// Dials once and sends the result to the driver, within [`PROBE_TIMEOUT`].
-pub async fn run(probe: Probe, driver: DriverHandle) {
+pub async fn run(probe: Probe, driver: DriverHandle, tls: Option<Arc<ClientTls>>) {
     let Probe { broker, incarnation, endpoint } = probe;
     let has_tls = SecurityProtocol::from_name(&endpoint.security_protocol).is_some_and(SecurityProtocol::has_tls);
-    let result = dial(&endpoint.host, endpoint.port, has_tls).await;
+    let transport = match (has_tls, tls) {
+        (false, _) => Transport::Plaintext,
+        (true, Some(tls)) => Transport::Tls(tls),
+        (true, None) => Transport::Closed,
+    };
+    let result = dial(&endpoint.host, endpoint.port, transport).await;
     tracing::debug!(%broker, host = endpoint.host, port = endpoint.port, ?result, "probed");
     // A stopped driver needs no result.
     let _ = driver.send(Event::Probed { broker, incarnation, result }).await;
 }
 
-/// Behind TLS only a refusal proves something: this process has no certificates.
-async fn dial(host: &str, port: u16, has_tls: bool) -> ProbeResult {
-    match tokio::time::timeout(PROBE_TIMEOUT, ask(host, port, has_tls)).await {
+async fn dial(host: &str, port: u16, transport: Transport) -> ProbeResult {
+    match tokio::time::timeout(PROBE_TIMEOUT, ask(host, port, transport)).await {
         Ok(Ok(Some(incarnation))) => ProbeResult::Answered(incarnation),
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => ProbeResult::Refused,
         Ok(Ok(None) | Err(_)) | Err(_) => ProbeResult::Unknown,
     }
 }
 
-async fn ask(host: &str, port: u16, has_tls: bool) -> std::io::Result<Option<IncarnationId>> {
-    let mut stream = TcpStream::connect((host, port)).await?;
-    if has_tls {
-        return Ok(None);
-    }
+async fn ask(host: &str, port: u16, transport: Transport) -> io::Result<Option<IncarnationId>> {
+    let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let answered = async {
-        stream.write_all(REQUEST).await?;
-        let length = stream.read_u32().await?;
-        if length > ANSWER_BYTES_MAX {
-            return Ok(None);
+        match transport {
+            Transport::Plaintext => request(stream).await,
+            Transport::Tls(tls) => request(tls.connector().connect(ClientTls::server_name(host)?, stream).await?).await,
+            Transport::Closed => Ok(None),
         }
-        let mut answer = vec![0; length as usize];
-        stream.read_exact(&mut answer).await?;
-        Ok::<_, std::io::Error>(incarnation(&answer))
     };
     // The connection was accepted: a later error is not a refusal.
     Ok(answered.await.unwrap_or(None))
+}
+
+async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Option<IncarnationId>> {
+    stream.write_all(REQUEST).await?;
+    stream.flush().await?;
+    let length = stream.read_u32().await?;
+    if length > ANSWER_BYTES_MAX {
+        return Ok(None);
+    }
+    let mut answer = vec![0; length as usize];
+    stream.read_exact(&mut answer).await?;
+    Ok(incarnation(&answer))
 }
 
 /// Finds the incarnation in a response of version 3 (header version 0).
@@ -169,11 +190,48 @@ mod tests {
             let (stream, _) = listener.accept().await.expect("another probe");
             drop(stream);
         });
-        assert_eq!(dial("127.0.0.1", port, false).await, ProbeResult::Answered(IncarnationId([7; 16])));
-        assert_eq!(dial("127.0.0.1", port, false).await, ProbeResult::Unknown, "accepted and closed proves nothing");
+        let plaintext = async |host: &str| dial(host, port, Transport::Plaintext).await;
+        assert_eq!(plaintext("127.0.0.1").await, ProbeResult::Answered(IncarnationId([7; 16])));
+        assert_eq!(plaintext("127.0.0.1").await, ProbeResult::Unknown, "accepted and closed proves nothing");
         served.await.expect("served");
-        assert_eq!(dial("127.0.0.1", port, true).await, ProbeResult::Refused);
-        assert_eq!(dial("127.0.0.1", port, false).await, ProbeResult::Refused);
-        assert_eq!(dial("no-such-host.invalid", port, false).await, ProbeResult::Unknown);
+        assert_eq!(dial("127.0.0.1", port, Transport::Closed).await, ProbeResult::Refused);
+        assert_eq!(plaintext("127.0.0.1").await, ProbeResult::Refused);
+        assert_eq!(plaintext("no-such-host.invalid").await, ProbeResult::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_broker_behind_tls_is_recognised_by_a_coordinator_that_trusts_it() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let (certificate, key) = (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem());
+        let settings = ottla_tls::TlsSettings::read(|name| match name {
+            "ssl.keystore.type" | "ssl.truststore.type" => Some("PEM"),
+            "ssl.keystore.key" => Some(key.as_str()),
+            "ssl.keystore.certificate.chain" | "ssl.truststore.certificates" => Some(certificate.as_str()),
+            _ => None,
+        });
+        let settings = settings.expect("settings");
+        let server = ottla_tls::ServerTls::new(settings.clone()).expect("a server");
+        let client = Arc::new(ClientTls::new(settings).expect("a client"));
+        let listener = TcpListener::bind("localhost:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let served = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a probe");
+            let mut stream = server.acceptor().accept(stream).await.expect("TLS");
+            let mut request = vec![0; REQUEST.len()];
+            stream.read_exact(&mut request).await.expect("the request");
+            let answer = response();
+            stream.write_u32(answer.len() as u32).await.expect("written");
+            stream.write_all(&answer).await.expect("written");
+            stream.flush().await.expect("written");
+            // Until the probe has gone.
+            let _ = stream.read(&mut request).await;
+            let (stream, _) = listener.accept().await.expect("another probe");
+            drop(stream);
+        });
+        let transport = Transport::Tls(client);
+        assert_eq!(dial("localhost", port, transport).await, ProbeResult::Answered(IncarnationId([7; 16])));
+        assert_eq!(dial("localhost", port, Transport::Closed).await, ProbeResult::Unknown);
+        served.await.expect("served");
     }
 }

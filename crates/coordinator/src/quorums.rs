@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use ottla_config::CoordinatorConfig;
 use ottla_model::{Chroot, Revision};
-use ottla_rpc::{ChannelSecurity, cluster_metadata};
+use ottla_rpc::cluster_metadata;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -25,7 +25,7 @@ use crate::error::CoordinatorError;
 use crate::member::{self, QuorumMember};
 use crate::rocksdb_store::{Disk, Identity};
 use crate::service::{self, Admission};
-use crate::shared::Shared;
+use crate::shared::{OutgoingSecurity, Shared};
 use crate::telemetry::Metrics;
 
 /// Each has a database and a thread of its own.
@@ -39,7 +39,7 @@ pub struct Quorums {
     admission: Admission,
     pub access: Arc<Access>,
     config: CoordinatorConfig,
-    security: ChannelSecurity,
+    security: OutgoingSecurity,
     clock: Clock,
     own_address: String,
     root: Quorum,
@@ -78,7 +78,7 @@ impl Quorums {
     /// Opens the quorums that the disk has. The members are to be run, and those that are received later.
     pub fn open(
         config: CoordinatorConfig,
-        security: ChannelSecurity,
+        security: OutgoingSecurity,
         disk: (Disk, Identity),
         clock: Clock,
         own_address: String,

@@ -22,6 +22,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::access::Caller;
+use crate::broker_security::BrokerSecurity;
 use crate::driver::{CurrentView, DriverHandle};
 use crate::identify;
 use crate::rocksdb_store::Identity;
@@ -49,12 +50,19 @@ impl Formed {
     }
 }
 
+/// How other processes are called.
+#[derive(Clone, Debug, Default)]
+pub struct OutgoingSecurity {
+    /// Callers of this coordinator must show the same secret.
+    pub coordinators: ChannelSecurity,
+    pub brokers: BrokerSecurity,
+}
+
 pub struct Shared {
     pub id: CoordinatorId,
     pub disk: IncarnationId,
     configured_cluster_id: Option<String>,
-    /// Of calls to other coordinators; callers of this one must show the same secret.
-    security: ChannelSecurity,
+    security: OutgoingSecurity,
     chroot: Option<Chroot>,
     /// The quorum at the root, if this is that of a chroot.
     root: Option<Arc<Shared>>,
@@ -114,7 +122,7 @@ impl Shared {
     pub fn new(
         identity: &Identity,
         config: &CoordinatorConfig,
-        security: ChannelSecurity,
+        security: OutgoingSecurity,
         (chroot, root): (Option<Chroot>, Option<Arc<Self>>),
         connect_lists: mpsc::Sender<Vec<String>>,
     ) -> Arc<Self> {
@@ -138,12 +146,17 @@ impl Shared {
 
     /// The (lazy) channel to another coordinator.
     pub fn channel(&self, address: &str) -> Result<Channel, CallError> {
-        self.security.channel(address)
+        self.security.coordinators.channel(address)
     }
 
     /// A channel to another coordinator, for calls of this cluster.
     pub fn cluster_channel(&self, channel: Channel) -> ClusterChannel {
-        self.security.metadata(self.chroot.as_ref()).to(channel)
+        self.security.coordinators.metadata(self.chroot.as_ref()).to(channel)
+    }
+
+    /// How brokers are asked for what only they know.
+    pub fn broker_security(&self) -> &BrokerSecurity {
+        &self.security.brokers
     }
 
     pub fn chroot(&self) -> Option<&Chroot> {
@@ -307,7 +320,7 @@ pub mod testing {
         let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let config = CoordinatorConfig::load(&Sources { flags, ..Sources::default() }).expect("a configuration").config;
         let identity = Identity { id: CoordinatorId(id), disk: disk(id), voters: voters() };
-        Shared::new(&identity, &config, ChannelSecurity::default(), (None, None), mpsc::channel(1).0)
+        Shared::new(&identity, &config, OutgoingSecurity::default(), (None, None), mpsc::channel(1).0)
     }
 
     fn voters() -> BTreeMap<CoordinatorId, Voter> {

@@ -1,11 +1,12 @@
 //! The metrics of a process: counters, gauges and histograms in one registry, which shows them to Prometheus and
-//! describes them for `docs/metrics.md`; and [`RateLimit`], which bounds the log lines of one kind.
+//! describes them for `docs/metrics.md`; and [`RateLimit`] and [`Reminder`], which bound log lines.
 //!
 //! A metric is made once, when the process starts, and is a cheap handle: to count costs one relaxed add, to time a
 //! request two. A page costs a step for each metric, never for each partition, and takes no lock that the data path
 //! takes.
 
 mod rate_limit;
+mod reminder;
 mod watchdog;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 pub use rate_limit::RateLimit;
+pub use reminder::Reminder;
 pub use watchdog::Watchdog;
 
 /// Upper bounds of the histograms of durations, in seconds: from a page-cache append to a stall that people notice.

@@ -12,7 +12,7 @@ use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::{Caller, ConnectionLimits};
-use ottla_tls::ServerTls;
+use ottla_tls::{ServerTls, handshake};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -240,7 +240,9 @@ enum HandshakeError {
     #[error("too many TLS handshakes are under way")]
     Crowded,
     #[error("TLS handshake: {0}")]
-    Failed(#[from] io::Error),
+    Failed(#[from] ottla_tls::HandshakeError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
     #[error("no rule of ssl.principal.mapping.rules applies to the client's certificate")]
     NoPrincipal,
 }
@@ -255,7 +257,7 @@ async fn shake_hands(
     tokio::time::timeout(FIRST_BYTES_MAX, stream.readable()).await.map_err(|_| HandshakeError::Silent)??;
     let address = context.peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
-    let shaking = tokio::time::timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream));
+    let shaking = tokio::time::timeout(HANDSHAKE_MAX, handshake::observe(tls.acceptor().accept(stream)));
     let stream = tokio::select! {
         done = shaking => done.map_err(|_| HandshakeError::Slow)??,
         _ = &mut permit.cancelled => return Err(HandshakeError::Slow),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use ottla_model::{Chroot, ClusterSecret};
-use ottla_tls::{ClientTls, ClientTlsStream};
+use ottla_tls::{ClientTls, ClientTlsStream, handshake};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::codegen::http::Uri;
@@ -97,7 +97,12 @@ fn endpoint(address: &str) -> Result<Endpoint, CallError> {
 /// A handshake that did not end in a connection: no request was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS: {0}")]
-pub(crate) struct HandshakeError(#[source] io::Error);
+pub(crate) struct HandshakeError(#[source] pub(crate) io::Error);
+
+/// Whether there was no connection because one side refused the certificate, or the TLS, of the other.
+pub fn is_refused_handshake(error: &(dyn std::error::Error + 'static)) -> bool {
+    handshake::explain(error).is_some()
+}
 
 /// Dials, then shakes hands with the certificates that are in use at that moment.
 struct TlsDialer {
@@ -128,7 +133,9 @@ async fn shake_hands(tls: &ClientTls, host: &str, port: u16) -> Result<ClientTls
     let dialing = TcpStream::connect((host.trim_matches(['[', ']']), port));
     let stream = in_time(CONNECT_TIMEOUT, dialing).await?;
     stream.set_nodelay(true)?;
-    let shaking = tls.connector().connect(ClientTls::server_name(host)?, stream);
+    let name = ClientTls::server_name(host)?;
+    let shaking = handshake::observe(tls.connector().connect(name, stream));
+    let shaking = async { shaking.await.map_err(io::Error::from) };
     Ok(in_time(HANDSHAKE_TIMEOUT, shaking).await.map_err(HandshakeError)?)
 }
 

@@ -11,12 +11,20 @@ use std::time::Duration;
 pub use ottla_metadata::leader_search::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, Repeat};
 use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch};
 use ottla_model::{Chroot, CoordinatorId, rounded};
+use ottla_tls::handshake;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::channel::{ChannelSecurity, HandshakeError};
+use crate::channel::{ChannelSecurity, HandshakeError, is_refused_handshake};
 use crate::cluster_metadata::{ClusterChannel, ClusterMetadata};
 use crate::leader_hint::NotLeader;
+
+/// After a round in which every coordinator's certificate, or this process's, was refused: signatures cost both sides
+/// more than a refused connection, and files are replaced in seconds.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Begins what is told of a coordinator that did not answer.
+const SILENT: &str = "silent";
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +50,20 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Why there was no answer, without who was asked last and for how long: the same text as long as it is the same
+    /// reason.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Refused { status, .. } => status.message(),
+            Self::Deadline { last, .. } => match last.split_once(": ") {
+                Some((_, why)) if !why.starts_with(SILENT) => why,
+                _ => "no answer",
+            },
+            Self::Address { reason, .. } | Self::StreamEnded { reason, .. } | Self::Malformed { reason, .. } => reason,
+            Self::NoCoordinator => "no coordinator is configured",
+        }
+    }
+
     /// The coordinator that answered has nothing at the path, or of the name, that was asked for.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
@@ -201,11 +223,14 @@ impl Coordinators {
         let mut attempts = Attempts::new(timeout, repeat);
         let mut maybe_done = false;
         let mut last = "no coordinator was asked".to_owned();
+        // Of all that were asked since the last pause.
+        let mut is_refused_by_all = true;
         loop {
             let Some(patience) = attempts.next(began.elapsed()) else {
                 return Err(CallError::Deadline { operation, timeout, last, maybe_done });
             };
             let target = self.leader_guess();
+            let mut is_refused = false;
             let result = match tokio::time::timeout(patience, attempt(target.channel.clone())).await {
                 Ok(Ok(response)) => {
                     self.search().attempted(&mut attempts, began.elapsed(), &target, Attempted::Answered);
@@ -221,27 +246,37 @@ impl Coordinators {
                         }
                         None => {
                             maybe_done |= !is_connect_error(&status);
+                            is_refused = is_refused_handshake(&status);
                             Attempted::Nothing
                         }
                     }
                 }
                 Err(_elapsed) => {
-                    last = format!("{}: silent for {}", target.address, rounded(patience));
+                    last = format!("{}: {SILENT} for {}", target.address, rounded(patience));
                     maybe_done = true;
                     Attempted::Nothing
                 }
             };
             let pause = self.search().attempted(&mut attempts, began.elapsed(), &target, result);
+            is_refused_by_all &= is_refused;
             if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
+                let pause = if is_refused_by_all { REFUSED_PAUSE } else { pause };
+                tokio::time::sleep(pause.min(timeout.saturating_sub(began.elapsed()))).await;
+                is_refused_by_all = true;
             }
         }
     }
 }
 
-/// The text of a status, with the cause that tonic keeps beside it ("connection refused").
+/// The text of a status, with the cause that tonic keeps beside it ("connection refused"); of a refused certificate
+/// what it means, which is the same text each time.
 pub fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
+    if let Some(source) = std::error::Error::source(status)
+        && let Some(reason) = handshake::explain(source)
+    {
+        return format!("TLS: {}", with_subject(source).unwrap_or_else(|| reason.to_owned()));
+    }
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         let next = error.to_string();
@@ -252,6 +287,18 @@ pub fn describe(status: &Status) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The text of a handshake's error, which names the certificate.
+fn with_subject(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(HandshakeError(shaken)) = error.downcast_ref() {
+            return Some(shaken.to_string());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Answers that the same question would bring again, from every coordinator. RESOURCE_EXHAUSTED is none: a coordinator
@@ -368,6 +415,25 @@ mod tests {
         assert!(matches!(result, Err(CallError::Deadline { .. })));
         let asked = asked.into_inner();
         assert!((3..=12).contains(&asked), "a round, a pause, a round, …: {asked}");
+    }
+
+    #[test]
+    fn a_reason_is_the_same_whoever_was_asked() {
+        let late = |last: &str| CallError::Deadline {
+            operation: "test",
+            timeout: Duration::from_secs(1),
+            last: last.to_owned(),
+            maybe_done: false,
+        };
+        assert_eq!(
+            late("one:2181: TLS: the certificate of CN=a: it has expired").reason(),
+            late("two:2181: TLS: the certificate of CN=a: it has expired").reason()
+        );
+        assert_eq!(late("one:2181: silent for 1s").reason(), late("two:2181: silent for 20ms").reason());
+        let refused = Status::permission_denied("broker-1 is not broker-2");
+        let refused =
+            CallError::Refused { operation: "test", address: "one:2181".to_owned(), status: Box::new(refused) };
+        assert_eq!(refused.reason(), "broker-1 is not broker-2");
     }
 
     #[tokio::test]

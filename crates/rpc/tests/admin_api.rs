@@ -127,9 +127,10 @@ API by gRPC on their client port, with server reflection and the standard health
       coordinator-1:2181 ottla.admin.v1.Admin/CreateTopic
 
 Where `cluster.secret` is set, calls that alter the cluster, and those that ask brokers (ListGroups, DescribeGroup,
-DescribeLogDirs), need it in the metadata `ottla-secret-bin`. A coordinator asks brokers as the anonymous user over a
-PLAINTEXT listener: without such a listener these three calls are refused (`NO_PLAINTEXT_LISTENER`), and with an
-authorizer brokers may refuse them. The configuration of brokers is altered at brokers (`ALTERED_AT_BROKERS`).
+DescribeLogDirs), need it in the metadata `ottla-secret-bin`. A coordinator asks brokers with its own certificate or
+user ([security.md](security.md#what-coordinators-ask-brokers)): without a listener that it can speak to these three
+calls are refused (`NO_USABLE_LISTENER`), and with an authorizer brokers may refuse them. The configuration of brokers
+is altered at brokers (`ALTERED_AT_BROKERS`).
 
 ";
 

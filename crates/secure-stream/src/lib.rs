@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ottla_sasl::ClientLogin;
-use ottla_tls::{ClientTls, ClientTlsStream, TlsError};
+use ottla_tls::{ClientTls, ClientTlsStream, TlsError, handshake};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -70,10 +70,11 @@ impl StreamSecurity {
             None => SecureStream::Plain(stream),
             Some(tls) => {
                 let name = ClientTls::server_name(host)?;
-                let connected = tls.connector().connect(name, stream).await.map_err(|error| match error.kind() {
+                let shaken = handshake::observe(tls.connector().connect(name, stream)).await;
+                let connected = shaken.map_err(|error| match error.kind() {
                     // rustls' own errors come as these.
-                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => SecureError::Tls(error),
-                    _ => SecureError::Io(error),
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => SecureError::Tls(error.into()),
+                    _ => SecureError::Io(error.into()),
                 })?;
                 SecureStream::Tls(Box::new(connected))
             }

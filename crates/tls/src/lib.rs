@@ -4,10 +4,12 @@
 //! - [`settings`]: names of Kafka, read from any source of texts;
 //! - [`store`]: PEM, PKCS12 and JKS;
 //! - [`server`]: a listener's side, which follows its files; [`client`]: the other side;
+//! - [`handshake`]: why one failed, for operators;
 //! - [`principal`]: the rules of `ssl.principal.mapping.rules`.
 
 pub mod client;
 mod followed;
+pub mod handshake;
 mod jks;
 mod names;
 pub mod principal;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use client::ClientTls;
+pub use handshake::HandshakeError;
 pub use principal::PrincipalRules;
 pub use rustls::pki_types::CertificateDer;
 pub use server::ServerTls;

@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use crate::handshake::note_refused;
 use crate::names;
 
 /// Whether a certificate is itself in the trust store, and valid now.
@@ -33,8 +34,8 @@ pub(crate) struct ServerVerifier {
     pub verifies_host: bool,
 }
 
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
+impl ServerVerifier {
+    fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -55,6 +56,20 @@ impl ServerCertVerifier for ServerVerifier {
             )) if !self.verifies_host => Ok(ServerCertVerified::assertion()),
             verified => verified,
         }
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.verify(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.inspect_err(|_| note_refused(end_entity))
     }
 
     fn verify_tls12_signature(
@@ -101,10 +116,12 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if is_pinned(&self.pinned, end_entity, now)? {
-            return Ok(ClientCertVerified::assertion());
-        }
-        self.inner.verify_client_cert(end_entity, intermediates, now)
+        let verified = match is_pinned(&self.pinned, end_entity, now) {
+            Ok(true) => Ok(ClientCertVerified::assertion()),
+            Ok(false) => self.inner.verify_client_cert(end_entity, intermediates, now),
+            Err(error) => Err(error),
+        };
+        verified.inspect_err(|_| note_refused(end_entity))
     }
 
     fn verify_tls12_signature(

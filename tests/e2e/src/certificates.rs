@@ -40,15 +40,25 @@ impl Authority {
 
     /// As [`Authority::sign`], good until the beginning of a year.
     pub fn sign_until(&self, name: &str, year: i32) -> Result<Identity> {
-        self.sign_for(name, "localhost", [127, 0, 0, 1], year)
+        self.sign_with(name, |params| params.not_after = rcgen::date_time_ymd(year, 1, 1))
     }
 
     /// As [`Authority::sign`], for a host and an address that may be another machine's.
     pub fn sign_for(&self, name: &str, host: &str, address: [u8; 4], year: i32) -> Result<Identity> {
-        let mut params = CertificateParams::new(vec![host.to_owned()])?;
-        params.subject_alt_names.push(SanType::IpAddress(address.into()));
+        let host = host.to_owned().try_into()?;
+        self.sign_with(name, |params| {
+            params.subject_alt_names = vec![SanType::DnsName(host), SanType::IpAddress(address.into())];
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        })
+    }
+
+    /// As [`Authority::sign`], with what `change` does to it.
+    pub fn sign_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<Identity> {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
         params.distinguished_name.push(DnType::CommonName, name);
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.not_after = rcgen::date_time_ymd(4_000, 1, 1);
+        change(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let path = |ending: &str| self.folder.join(format!("{name}{ending}"));

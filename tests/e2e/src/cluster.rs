@@ -399,6 +399,11 @@ impl Cluster {
         Ok(())
     }
 
+    pub fn unset_variable(&mut self, node: Node, name: &str) -> Result<()> {
+        self.member_mut(node)?.environment.remove(name);
+        Ok(())
+    }
+
     pub fn spawn(&mut self, node: Node) -> Result<()> {
         let member = self.member_mut(node)?;
         member.child = Some(spawn_from_keeper(member.command()?).with_context(|| format!("start {node}"))?);

@@ -70,6 +70,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "client",
             "resources",
             "tls",
+            "secure-stream",
             "rpc",
             "config",
         ],

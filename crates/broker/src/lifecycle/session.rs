@@ -21,14 +21,14 @@ use tokio::time::Instant;
 use super::RunError;
 use crate::telemetry::Telemetry;
 use crate::telemetry::readiness::{Readiness, Stage};
-use ottla_metrics::RateLimit;
+use ottla_metrics::Reminder;
 
 /// How long one call for a registration may take; they go on for ever.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For finding the leader and opening a stream to it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between lines that say that it is still trying.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+/// Between lines that say that it is still trying, for the same reason.
+const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a session needs of its broker.
 pub struct SessionContext {
@@ -63,7 +63,7 @@ pub enum SessionEvent {
 
 /// What a call to the quorum came to.
 enum CallDone {
-    ClusterId(Option<Option<ClusterId>>),
+    ClusterId(Result<Option<ClusterId>, CallError>),
     Registration(Result<Result<Registered, Refusal>, CallError>),
     Opened(Result<Box<HeartbeatStream>, CallError>),
     Shutdown(Result<ShutdownProgress, CallError>),
@@ -80,7 +80,10 @@ pub struct SessionRunner {
     revisions: watch::Receiver<Revision>,
     /// The first registration is being written down. Nothing is done for it before.
     claiming: Option<JoinHandle<Result<(), ReplicaManagerError>>>,
-    complaints: RateLimit,
+    /// Why it is not registered.
+    not_registered: Reminder,
+    /// Why it has no stream of heartbeats.
+    no_session: Reminder,
 }
 
 impl SessionRunner {
@@ -93,7 +96,8 @@ impl SessionRunner {
             stream: None,
             revisions: context.metadata.subscribe(),
             claiming: None,
-            complaints: RateLimit::new(COMPLAINT_INTERVAL),
+            not_registered: Reminder::new(REMIND_INTERVAL),
+            no_session: Reminder::new(REMIND_INTERVAL),
             context,
         }
     }
@@ -218,7 +222,8 @@ impl SessionRunner {
         }
     }
 
-    fn registered(&self, registered: Registered) -> SessionEvent {
+    fn registered(&mut self, registered: Registered) -> SessionEvent {
+        self.not_registered.reset();
         self.context.identity.registered(registered.broker, registered.epoch);
         self.context.telemetry.broker_epoch.set(registered.epoch.0);
         self.context.readiness.heard();
@@ -274,27 +279,29 @@ impl SessionRunner {
     fn call_done(&mut self, done: CallDone) {
         let now = self.now();
         match done {
-            CallDone::ClusterId(Some(found)) => self.session.cluster_id_answered(now, found.as_ref()),
-            CallDone::ClusterId(None) => self.session.registration_unanswered(now),
+            CallDone::ClusterId(Ok(found)) => self.session.cluster_id_answered(now, found.as_ref()),
+            CallDone::ClusterId(Err(error)) => self.registration_failed(now, &error),
             CallDone::Registration(Ok(result)) => {
                 if let Err(refusal) = &result {
-                    self.complaints.run(|more| tracing::warn!(%refusal, more, "not registered yet"));
+                    let reason = refusal.to_string();
+                    self.not_registered.run(&reason, |more| tracing::warn!(%refusal, more, "not registered yet"));
                 }
                 self.session.registration_answered(now, result);
             }
-            CallDone::Registration(Err(error)) => {
-                tracing::info!(%error, "waiting for the coordinators");
-                self.session.registration_unanswered(now);
-            }
+            CallDone::Registration(Err(error)) => self.registration_failed(now, &error),
             CallDone::Opened(Ok(stream)) => {
                 tracing::debug!(coordinator = stream.coordinator(), "session opened");
                 self.stream = Some(stream);
+                self.no_session.reset();
                 self.session.heartbeats_opened(now);
             }
             CallDone::Opened(Err(error)) => {
                 let complain = |more| tracing::warn!(%error, more, "no session with the quorum; trying again");
-                self.complaints.run(complain);
-                self.session.heartbeats_lost(now);
+                self.no_session.run(error.reason(), complain);
+                match error {
+                    CallError::Refused { .. } => self.session.heartbeats_refused(now),
+                    _ => self.session.heartbeats_lost(now),
+                }
             }
             CallDone::Shutdown(Ok(progress)) => self.session.shutdown_answered(now, &progress),
             CallDone::Shutdown(Err(error)) => {
@@ -302,6 +309,17 @@ impl SessionRunner {
                 self.session.shutdown_unanswered();
             }
         }
+    }
+
+    fn registration_failed(&mut self, now: MonotonicMs, error: &CallError) {
+        if let CallError::Refused { .. } = error {
+            let complain = |more| tracing::warn!(%error, more, "not registered: the coordinators refuse this broker");
+            self.not_registered.run(error.reason(), complain);
+            return self.session.registration_turned_away(now);
+        }
+        let complain = |more| tracing::info!(%error, more, "waiting for the coordinators");
+        self.not_registered.run(error.reason(), complain);
+        self.session.registration_unanswered(now);
     }
 
     fn run_error(&self, give_up: GiveUp) -> RunError {
@@ -338,20 +356,22 @@ fn log_closing(closing: Closing) {
 
 /// Of the cluster that the coordinators belong to; none within, where they have none yet, and none where no coordinator
 /// answers.
-async fn cluster_id(client: &ClusterClient) -> Option<Option<ClusterId>> {
-    let mut stream = match client.watch(Revision(0), BrokerId::NONE, None, REGISTER_TIMEOUT).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::info!(%error, "waiting for the coordinators");
-            return None;
-        }
+async fn cluster_id(client: &ClusterClient) -> Result<Option<ClusterId>, CallError> {
+    let mut stream = client.watch(Revision(0), BrokerId::NONE, None, REGISTER_TIMEOUT).await?;
+    let silent = |last: &str| CallError::Deadline {
+        operation: "watch",
+        timeout: REGISTER_TIMEOUT,
+        last: last.to_owned(),
+        maybe_done: false,
     };
     match tokio::time::timeout(REGISTER_TIMEOUT, stream.next()).await {
         Ok(Ok(WatchUpdate::Snapshot { revision, nodes })) => {
             let (image, _) = Image::from_nodes(revision, nodes.iter().map(|(path, node)| (path, node)));
-            Some(image.cluster_id().cloned())
+            Ok(image.cluster_id().cloned())
         }
-        _ => None,
+        Ok(Ok(_)) => Err(silent("the tree does not begin with a snapshot")),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(silent("no snapshot of the tree")),
     }
 }
 

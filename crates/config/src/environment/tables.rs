@@ -218,6 +218,7 @@ pub const COORDINATOR_FAMILIES: &[Family] = &[
             unused("ZOOKEEPER_OPTS", JVM),
             property("ZOOKEEPER_SECURE_CLIENT_PORT", "secure.client.port"),
             property("ZOOKEEPER_SSL_QUORUM", "ssl.quorum"),
+            property("ZOOKEEPER_PORT_UNIFICATION", "port.unification"),
             property("ZOOKEEPER_SSL_CLIENT_AUTH", "ssl.client.auth"),
             property("ZOOKEEPER_SSL_KEYSTORE_LOCATION", "ssl.keystore.location"),
             property("ZOOKEEPER_SSL_KEYSTORE_PASSWORD", "ssl.keystore.password"),

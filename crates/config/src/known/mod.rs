@@ -157,6 +157,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("advertised.address", None),
     ("bootstrap", Some("false")),
     ("broker.heartbeat.interval.ms", Some("500")),
+    ("broker.listener.name", None),
     ("broker.session.timeout.ms", Some("3000")),
     ("broker.stream.grace.ms", Some("1000")),
     ("client.host", Some("0.0.0.0")),
@@ -172,6 +173,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("max.client.cnxns", Some("60")),
     ("min.insync.replicas", Some("1")),
     ("peer.port", None),
+    (UNIFICATION, Some("false")),
     ("raft.election.max.ms", Some("1000")),
     ("raft.election.min.ms", Some("500")),
     ("raft.heartbeat.ms", Some("150")),
@@ -181,6 +183,13 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("roles.member", None),
     ("roles.operate", None),
     ("roles.read", None),
+    ("sasl.jaas.config", None),
+    ("sasl.mechanism", None),
+    ("sasl.oauthbearer.client.credentials.client.id", None),
+    ("sasl.oauthbearer.client.credentials.client.secret", None),
+    ("sasl.oauthbearer.header.urlencode", None),
+    ("sasl.oauthbearer.scope", None),
+    ("sasl.oauthbearer.token.endpoint.url", None),
     ("secure.client.port", None),
     ("servers", None),
     ("snapshot.bytes", Some("20971520")),
@@ -209,6 +218,8 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("zookeeper.servers", None),
 ];
 
+pub(crate) const UNIFICATION: &str = "port.unification";
+
 /// Other names of a coordinator property, such as those of `zoo.cfg`.
 pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
     ("server.id", "id"),
@@ -222,6 +233,9 @@ pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
     ("snapshot.max.bytes", "snapshot.bytes"),
     ("secureClientPort", "secure.client.port"),
     ("sslQuorum", "ssl.quorum"),
+    // ZooKeeper has one for the port of members and one for that of clients.
+    ("portUnification", UNIFICATION),
+    ("client.portUnification", UNIFICATION),
     ("ssl.clientAuth", "ssl.client.auth"),
     ("ssl.keyStore.location", "ssl.keystore.location"),
     ("ssl.keyStore.password", "ssl.keystore.password"),

@@ -20,6 +20,7 @@ use ottla_consensus::{Member, RoleChange};
 use ottla_metadata::controller::Now;
 use ottla_model::CoordinatorId;
 use ottla_quorum_node::{Event, Members, Node, NodeConfig, NodeError, View};
+use ottla_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot, watch as state};
 
 pub use handle::{DriverHandle, Input, Outcome, RequestError, Stopped};
@@ -52,6 +53,8 @@ pub struct DriverConfig {
     pub changes: mpsc::UnboundedSender<Change>,
     /// Where probes are dialled.
     pub runtime: tokio::runtime::Handle,
+    /// Of probes; none: brokers behind TLS are only seen to be there.
+    pub broker_tls: Option<Arc<ClientTls>>,
 }
 
 /// The state as last applied, for readers.

@@ -10,6 +10,7 @@ use ottla_metadata::controller::StreamId;
 use ottla_model::CoordinatorId;
 use ottla_quorum_node::{self as quorum_node, CallId, Event, Members, Output, ReadId, Sink, View, WatcherId};
 use ottla_rpc::{LeaderHint, NotLeader};
+use ottla_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::handle::{BeatSender, DriverHandle, Input, Outcome, RequestError};
@@ -37,6 +38,7 @@ pub(super) struct Shell {
     changes: mpsc::UnboundedSender<Change>,
     /// Where probes are dialled.
     runtime: tokio::runtime::Handle,
+    broker_tls: Option<Arc<ClientTls>>,
     metrics: Arc<Metrics>,
     handle: DriverHandle,
     disk: Disk,
@@ -68,6 +70,7 @@ impl Shell {
             peers: BTreeMap::new(),
             changes: config.changes,
             runtime: config.runtime,
+            broker_tls: config.broker_tls,
             metrics: config.metrics,
             handle,
             disk,
@@ -212,7 +215,7 @@ impl Sink for Shell {
                 }
             }
             Output::Probe(probe) => {
-                self.runtime.spawn(probe::run(probe, self.handle.clone()));
+                self.runtime.spawn(probe::run(probe, self.handle.clone(), self.broker_tls.clone()));
             }
             Output::Applied(entry) => {
                 tracing::trace!(revision = entry.revision.0, "applied");
@@ -286,6 +289,7 @@ mod tests {
             metrics: Metrics::new(clock, None),
             changes,
             runtime: tokio::runtime::Handle::current(),
+            broker_tls: None,
         };
         let membership = Membership::new([CoordinatorId(1)]).expect("one");
         let mut members = Members::new(&membership, &Image::empty(), &BTreeMap::new());

@@ -184,3 +184,49 @@ async fn new_certificates_are_taken_up() {
     }
     open.quorum_status(QuorumStatusRequest {}, PATIENCE).await.expect("its connection goes on");
 }
+
+/// From plaintext to TLS and back, one coordinator at a time: members of two neighbouring steps hear each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_changes_to_tls_and_back_member_by_member() {
+    let files = tempfile::tempdir().expect("a directory");
+    let authority = Authority::new(files.path(), "ours");
+    let certified = authority.flags(&authority.sign("coordinator"));
+    let by_tls = authority.client(Some(&authority.sign("client")));
+    let mut quorum = Quorum::new(3);
+    quorum.start_all().await;
+    quorum.leader().await;
+    let broker = TestBroker::start(&quorum.client(), 1).await;
+
+    let unified = [certified.clone(), flags(&[("port.unification", "true")])].concat();
+    let dialling = [unified.clone(), flags(&[("ssl.quorum", "true")])].concat();
+    let alone = [certified, flags(&[("ssl.quorum", "true")])].concat();
+    let mut number = 0;
+    for (flags, is_secure, clients) in [
+        (&unified, false, [&ChannelSecurity::default(), &by_tls]),
+        (&dialling, false, [&ChannelSecurity::default(), &by_tls]),
+        (&alone, true, [&by_tls, &by_tls]),
+        (&dialling, false, [&ChannelSecurity::default(), &by_tls]),
+        (&unified, false, [&ChannelSecurity::default(), &by_tls]),
+        (&Vec::new(), false, [&ChannelSecurity::default(), &ChannelSecurity::default()]),
+    ] {
+        quorum.flags.clone_from(flags);
+        quorum.is_secure = is_secure;
+        for id in 1..=3 {
+            quorum.stop(id).await;
+            quorum.start(id).await;
+            // Whom the harness asks: a member of the former step may not take it.
+            quorum.security = clients[1].clone();
+            number += 1;
+            let revision = create_topic(&quorum.client(), &format!("t{number}")).await;
+            quorum.caught_up(id, revision).await;
+        }
+        for security in clients {
+            status_by(&quorum, security).await.expect("a status");
+        }
+    }
+    drop(broker);
+}
+
+fn flags(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}

@@ -1,15 +1,15 @@
 //! What only brokers know, asked of them in Kafka's protocol: log directories, groups, lag.
 //!
-//! A coordinator has no certificates and no user: it reaches brokers with a PLAINTEXT listener, and those whose
-//! authorizer admits the anonymous user. It passes their refusals on.
+//! A coordinator reaches brokers as a client, with its own certificate or user ([`crate::broker_security`]): their
+//! authorizer decides what it may see. It passes their refusals on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use ottla_client::{Client, ClientConfig, ClientError, CommittedOffset};
-use ottla_metadata::image::{BrokerRegistration, Endpoint, Image};
-use ottla_model::{BrokerId, ErrorCode, SecurityProtocol, TimestampMs, TopicPartition};
+use ottla_metadata::image::{BrokerRegistration, Image};
+use ottla_model::{BrokerId, ErrorCode, TimestampMs, TopicPartition};
 use ottla_rpc::admin::{
     DescribeGroupResponse, DescribeLogDirsResponse, GroupLag, GroupMember, GroupSummary, ListGroupsRequest,
     ListGroupsResponse, LogDir, LogDirReplica, PartitionId,
@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 use super::AdminService;
 use super::errors::{name, of_kafka, status};
 use super::paging::{Mask, Masked as _, Page, masked, page};
+use crate::broker_security::BrokerSecurity;
 
 masked!(GroupSummary: group, protocol_type, state, group_type);
 
@@ -33,27 +34,18 @@ const LOOKUPS_MAX: usize = 16;
 /// Partitions of one group in one answer.
 const LAGS_MAX: usize = 10_000;
 
-fn plaintext(broker: &BrokerRegistration) -> Option<String> {
-    let is_plain = |endpoint: &&Endpoint| {
-        SecurityProtocol::from_name(&endpoint.security_protocol) == Some(SecurityProtocol::Plaintext)
-    };
-    let own = broker.inter_broker_endpoint().filter(is_plain);
-    let endpoint = own.or_else(|| broker.endpoints.iter().find(is_plain))?;
-    Some(ottla_config::HostPort::new(&endpoint.host, endpoint.port).to_string())
-}
-
 /// A client of the live brokers.
-fn client(image: &Image) -> Result<Client, Status> {
-    let live: Vec<_> = image.brokers().filter(|broker| broker.ready).collect();
+fn client(image: &Image, security: &BrokerSecurity) -> Result<Client, Status> {
+    let live: Vec<&BrokerRegistration> =
+        image.brokers().filter(|broker| broker.ready).map(|broker| &**broker).collect();
     if live.is_empty() {
         return Err(status(Code::Unavailable, "NO_LIVE_BROKER", "no broker lives"));
     }
-    let bootstrap: Vec<String> = live.into_iter().filter_map(|broker| plaintext(broker)).collect();
-    if bootstrap.is_empty() {
-        let text = "no broker has a PLAINTEXT listener, and a coordinator has no credentials: ask a broker";
-        return Err(status(Code::FailedPrecondition, "NO_PLAINTEXT_LISTENER", text));
-    }
-    let mut config = ClientConfig { bootstrap, retry_timeout: TIMEOUT, ..ClientConfig::new("") };
+    let way = security.way(&live);
+    let way = way.map_err(|error| status(Code::FailedPrecondition, "NO_USABLE_LISTENER", error.to_string()))?;
+    let mut config = ClientConfig { bootstrap: way.addresses, retry_timeout: TIMEOUT, ..ClientConfig::new("") };
+    tracing::debug!(listener = %way.listener, "asking brokers");
+    config.connection.security = way.security;
     config.connection.client_id = Some("ottla-coordinator".to_owned());
     config.connection.connect_timeout = TIMEOUT;
     config.connection.request_timeout = TIMEOUT;
@@ -119,7 +111,7 @@ impl AdminService {
             let text = format!("broker {broker} is down");
             return Err(status(Code::Unavailable, "BROKER_NOT_AVAILABLE", text));
         }
-        let client = client(&view.image)?;
+        let client = client(&view.image, self.shared.broker_security())?;
         let directories = in_time(async { client.describe_log_dirs(broker).await.map_err(|error| failed(&error)) });
         let directory = |found: ottla_client::LogDir| LogDir {
             path: found.path,
@@ -145,7 +137,7 @@ impl AdminService {
         let asked = Page::new(request.page_size, &request.page_token)?;
         let mask = Mask::new(request.read_mask, GroupSummary::FIELDS)?;
         let _permit = self.broker_calls.permit()?;
-        let client = client(&self.view()?.image)?;
+        let client = client(&self.view()?.image, self.shared.broker_security())?;
         let listed = in_time(async {
             client.list_groups(&request.states, &request.types).await.map_err(|error| failed(&error))
         });
@@ -170,7 +162,7 @@ impl AdminService {
     pub(super) async fn group(&self, group: &str) -> Result<DescribeGroupResponse, Status> {
         let _permit = self.broker_calls.permit()?;
         let view = self.view()?;
-        let client = client(&view.image)?;
+        let client = client(&view.image, self.shared.broker_security())?;
         in_time(async {
             let found = client.describe_group(group).await.map_err(|error| failed(&error))?;
             if found.state == "Dead" {
@@ -211,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_cluster_without_brokers_says_so() {
-        let refused = client(&Image::empty()).err().map(|status| status.code());
+        let refused = client(&Image::empty(), &BrokerSecurity::default()).err().map(|status| status.code());
         assert_eq!(refused, Some(Code::Unavailable));
         let gave_up = ClientError::GaveUp {
             waited: TIMEOUT,

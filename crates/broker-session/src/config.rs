@@ -15,8 +15,8 @@ pub const DUPLICATE_MARGIN: Duration = Duration::from_secs(1);
 /// Between the end of a stream of heartbeats and the next attempt to open one.
 pub const REOPEN_PAUSE: Duration = Duration::from_millis(20);
 
-/// Between a refused stream of heartbeats and the next attempt: the broker has not the right to open one. Well below the
-/// time after which it would be fenced.
+/// Between a refused stream of heartbeats and the next attempt: the broker has not the right to open one. Well below
+/// the time after which it would be fenced.
 pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
 /// Beats that follow a moving image keep this distance: a controlled shutdown waits for them, a busy tree must not

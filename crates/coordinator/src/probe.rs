@@ -1,5 +1,5 @@
-//! Dials a broker and requests its incarnation with Kafka's ApiVersions, whose response has it in a tagged field; by TLS
-//! with this coordinator's certificate. ApiVersions needs no login.
+//! Dials a broker and requests its incarnation with Kafka's ApiVersions, whose response has it in a tagged field. Where
+//! the listener speaks TLS, the coordinator shows its own certificate. ApiVersions needs no login.
 //!
 //! Only two results prove something: a refused connection (no process listens), and an incarnation. Everything else,
 //! from a missing route to a response of another kind of server, is "unknown".

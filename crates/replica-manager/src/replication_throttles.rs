@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_metrics::Counter;
+use ottla_metrics::{Counter, Registry};
 use ottla_model::{BrokerId, MonotonicMs, PartitionId};
 use ottla_quotas::{Rate, Windows};
 use parking_lot::Mutex;
 
 use crate::live_config::LiveConfig;
-use crate::manager::metrics::ReplicaMetrics;
 
 /// The longest pause of a partition that a follower holds back: the limit may be raised or go meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -46,6 +45,28 @@ impl ThrottledReplicas {
             Self::None => false,
             Self::All => true,
             Self::Listed(listed) => listed.contains(&(partition, broker)),
+        }
+    }
+}
+
+/// Record bytes of throttled replicas, while their side has a rate.
+#[derive(Clone)]
+pub struct ThrottledBytes {
+    pub sent: Counter,
+    pub fetched: Counter,
+}
+
+impl ThrottledBytes {
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            sent: registry.counter(
+                "replication_throttled_sent_bytes_total",
+                "Record bytes of throttled replicas that this broker sent as their leader",
+            ),
+            fetched: registry.counter(
+                "replication_throttled_fetched_bytes_total",
+                "Record bytes of throttled replicas that this broker fetched as their follower",
+            ),
         }
     }
 }
@@ -104,10 +125,10 @@ pub struct ReplicationThrottles {
 }
 
 impl ReplicationThrottles {
-    pub fn new(live: &Arc<LiveConfig>, metrics: &ReplicaMetrics) -> Self {
+    pub fn new(live: &Arc<LiveConfig>, bytes: &ThrottledBytes) -> Self {
         Self {
-            leader: Throttle::new("leader.replication.throttled.rate", live, &metrics.throttled_bytes_sent),
-            follower: Throttle::new("follower.replication.throttled.rate", live, &metrics.throttled_bytes_fetched),
+            leader: Throttle::new("leader.replication.throttled.rate", live, &bytes.sent),
+            follower: Throttle::new("follower.replication.throttled.rate", live, &bytes.fetched),
         }
     }
 
@@ -135,7 +156,6 @@ impl ReplicationThrottles {
 #[cfg(test)]
 mod tests {
     use ottla_metadata::ConfigEntity;
-    use ottla_metrics::Registry;
 
     use super::*;
     use crate::live_config::tests::{image, live};
@@ -144,9 +164,9 @@ mod tests {
     #[test]
     fn bytes_count_where_a_limit_is_set() {
         let me = BrokerId(1);
-        let (live, metrics) = (Arc::new(live()), ReplicaMetrics::new(&Registry::new("test")));
-        let throttles = ReplicationThrottles::new(&live, &metrics);
-        let counted = || (metrics.throttled_bytes_sent.get(), metrics.throttled_bytes_fetched.get());
+        let (live, bytes) = (Arc::new(live()), ThrottledBytes::new(&Registry::new("test")));
+        let throttles = ReplicationThrottles::new(&live, &bytes);
+        let counted = || (bytes.sent.get(), bytes.fetched.get());
         let both = |now| {
             throttles.sent(now, 700);
             throttles.fetched(now, 50);

@@ -83,8 +83,8 @@ fn a_broker_with_a_new_disk_fetches_everything_again() -> Result<()> {
     wait_to_read(&at, "kept", 600)
 }
 
-/// A disk that does not mount: something else lies where the log directory was. What other brokers have is fetched again
-/// to the disk that is left; a partition that is nowhere else has no leader until the disk is back.
+/// A disk that does not mount: something else lies where the log directory was. What other brokers have is fetched
+/// again to the disk that is left; a partition that is nowhere else has no leader until the disk is back.
 #[test]
 fn a_disk_of_a_broker_is_away_and_comes_back() -> Result<()> {
     let mut cluster = Cluster::prepare(&ClusterOptions::default())?;

@@ -3,8 +3,8 @@
 //!
 //! A request, a moved high watermark, a notice or the timer takes the lock, lets the core take the step (which appends
 //! at once, in order) and releases the lock; answers, messages and wake-ups leave after that. A step that writes may
-//! hold the lock until a disk answers. Nobody waits for it then: what comes meanwhile is queued ([`ottla_coordinator_partition::backlog`]), and
-//! the holder does it after it has released the lock.
+//! hold the lock until a disk answers. Nobody waits for it then: what comes meanwhile is queued
+//! ([`ottla_coordinator_partition::backlog`]), and the holder does it after it has released the lock.
 
 use std::path::PathBuf;
 use std::sync::Arc;

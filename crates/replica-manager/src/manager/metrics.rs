@@ -4,6 +4,7 @@ use ottla_metrics::{Counter, Gauge, Registry};
 
 use super::log_metrics::LogMetrics;
 use crate::log_cleaner::metrics::CleanerMetrics;
+use crate::replication_throttles::ThrottledBytes;
 
 /// The metrics of a broker's replicas.
 #[derive(Debug)]
@@ -15,8 +16,7 @@ pub struct ReplicaMetrics {
     pub under_min_isr_partitions: Gauge,
     pub isr_shrinks: Counter,
     pub isr_expansions: Counter,
-    pub throttled_bytes_sent: Counter,
-    pub throttled_bytes_fetched: Counter,
+    pub throttled_bytes: ThrottledBytes,
     pub cleaner: CleanerMetrics,
     pub logs: LogMetrics,
     pub log_directories_offline: Gauge,
@@ -43,14 +43,7 @@ impl ReplicaMetrics {
             ),
             isr_shrinks: registry.counter("isr_shrinks_total", "ISR changes that removed a replica"),
             isr_expansions: registry.counter("isr_expansions_total", "ISR changes that added a replica"),
-            throttled_bytes_sent: registry.counter(
-                "replication_throttled_sent_bytes_total",
-                "Record bytes of throttled replicas that this broker sent as their leader",
-            ),
-            throttled_bytes_fetched: registry.counter(
-                "replication_throttled_fetched_bytes_total",
-                "Record bytes of throttled replicas that this broker fetched as their follower",
-            ),
+            throttled_bytes: ThrottledBytes::new(registry),
             cleaner: CleanerMetrics::new(registry),
             logs: LogMetrics::new(registry),
             log_directories_offline: registry

@@ -151,7 +151,7 @@ impl ReplicaManager {
             metadata: metadata.clone(),
             alter_partition: alter_partition.clone(),
             cleaner: LogCleaner::start(live.clone(), metrics.clone(), data.clone()),
-            throttles: Arc::new(ReplicationThrottles::new(&live, &metrics)),
+            throttles: Arc::new(ReplicationThrottles::new(&live, &metrics.throttled_bytes)),
             replica_lag_time_max: config.replica_lag_time_max,
             verifies_transactions: config.transaction_partition_verification_enable,
             metrics: metrics.clone(),

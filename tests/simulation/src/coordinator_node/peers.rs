@@ -62,7 +62,8 @@ impl<A> Default for Questions<A> {
 }
 
 impl<A> Questions<A> {
-    /// Asks the coordinator at an address who it is, and whether it has opened a stream. Gives `about` back if there is no such address.
+    /// Asks the coordinator at an address who it is, and whether it has opened a stream. Gives `about` back if there is
+    /// no such address.
     pub fn ask(
         &mut self,
         now: MonotonicMs,

@@ -1,5 +1,5 @@
-//! What a consumer group consists of. It stands apart from what the group does, because a step of a group may end with a
-//! group of the other protocol ([`crate::shard::Fate`]): each protocol would need the other one's files.
+//! What a consumer group consists of. It stands apart from what the group does, because a step of a group may end with
+//! a group of the other protocol ([`crate::shard::Fate`]): each protocol would need the other one's files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -50,7 +50,7 @@ impl ThrottledReplicas {
 }
 
 /// Record bytes of throttled replicas, while their side has a rate.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct ThrottledBytes {
     pub sent: Counter,
     pub fetched: Counter,

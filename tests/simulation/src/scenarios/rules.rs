@@ -230,7 +230,7 @@ fn reading_beyond_an_open_transaction_is_noticed() {
 fn a_change_that_drops_a_waiting_partition_is_noticed() {
     let rules = FetcherRules { change_drops_waiting: true, ..FetcherRules::default() };
     let kinds = [Kind::DeleteRecords, Kind::LateBounds, Kind::CutLink, Kind::KillBroker];
-    hunt(fetcher(rules), &kinds, (500, 4_000), 100, &["does not fetch it any more"]);
+    hunt(fetcher(rules), &kinds, (500, 4_000), 1_000, &["does not fetch it any more"]);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn a_controller_before_its_own_first_entry_is_noticed() {
 #[test]
 fn a_read_without_the_quorum_is_noticed() {
     let rules = NodeRules { reads_skip_the_quorum: true, ..NodeRules::default() };
-    hunt(node(rules), &[Kind::KillBroker], (20, 1_500), 20, &["though"]);
+    hunt(node(rules), &[Kind::KillBroker], (20, 1_500), 400, &["though"]);
 }
 
 #[test]

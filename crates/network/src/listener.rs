@@ -257,7 +257,9 @@ async fn shake_hands(
     tokio::time::timeout(FIRST_BYTES_MAX, stream.readable()).await.map_err(|_| HandshakeError::Silent)??;
     let address = context.peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
-    let shaking = tokio::time::timeout(HANDSHAKE_MAX, handshake::observe(tls.acceptor().accept(stream)));
+    // In a box: the state of a handshake is larger than that of an idle connection, which every connection would pay.
+    let shaking = Box::pin(handshake::observe(tls.acceptor().accept(stream)));
+    let shaking = tokio::time::timeout(HANDSHAKE_MAX, shaking);
     let stream = tokio::select! {
         done = shaking => done.map_err(|_| HandshakeError::Slow)??,
         _ = &mut permit.cancelled => return Err(HandshakeError::Slow),

@@ -331,6 +331,12 @@ impl Group {
         owners
     }
 
+    /// What members were given and what was taken from them since `moment`, for the text of a failure.
+    pub fn ownership_since(&self, moment: f64) -> String {
+        let said = self.said(|said| said.at > moment && said.what.is_of_ownership());
+        said.iter().map(|said| format!("\n{:.3} {} {:?}", said.at - moment, said.member, said.what)).collect()
+    }
+
     /// How many partitions were taken from members since `moment`.
     pub fn revoked_since(&self, moment: f64) -> usize {
         let count = |said: Said| match said.what {

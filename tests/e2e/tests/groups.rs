@@ -358,10 +358,11 @@ fn cooperative_members_keep_what_they_need_not_give_up() -> Result<()> {
         group.leave()?;
         group.wait_balanced(12, 3)?;
         let leaver = group.revoked_since(before);
-        ensure!(leaver <= 3, "{protocol}: {leaver} partitions were revoked when a member with three left");
         let after = group.owners();
         let kept = owners.iter().filter(|(at, owner)| after.get(at) == Some(owner)).count();
-        ensure!(kept == 9, "{protocol}: {kept} of 9 partitions stayed where they were");
+        let story = || format!("{owners:?}, then {after:?}: {}", group.ownership_since(before));
+        ensure!(leaver <= 3, "{protocol}: {leaver} partitions were revoked when a member with three left: {}", story());
+        ensure!(kept == 9, "{protocol}: {kept} of 9 partitions stayed where they were: {}", story());
         group.end()?;
         group.check(true)?;
     }

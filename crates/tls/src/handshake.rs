@@ -71,16 +71,24 @@ pub async fn observe<T>(shaking: impl Future<Output = io::Result<T>>) -> Result<
 /// that its certificate was refused: any error of a connection may be one.
 pub fn explain(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let mut cause = Some(error);
+    let mut text = String::new();
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref());
         let inner = inner.map(|inner| inner as &(dyn Error + 'static));
         if let Some(tls) = [Some(error), inner].into_iter().flatten().find_map(|error| error.downcast_ref()) {
             return reason(tls);
         }
+        text = error.to_string();
         // An io::Error that wraps another error is no cause of its own.
         cause = inner.or_else(|| error.source());
     }
-    None
+    of_text(&text)
+}
+
+/// HTTP/2 keeps only the text of an error of its connection.
+fn of_text(text: &str) -> Option<&'static str> {
+    let is_told = |alert: &&AlertDescription| text.ends_with(&rustls::Error::AlertReceived(**alert).to_string());
+    of_alert(*ALERTS.iter().find(is_told)?)
 }
 
 fn reason(error: &rustls::Error) -> Option<&'static str> {
@@ -118,6 +126,20 @@ fn of_certificate(error: &CertificateError) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// Those of [`of_alert`].
+const ALERTS: [AlertDescription; 10] = [
+    AlertDescription::CertificateExpired,
+    AlertDescription::UnknownCA,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::AccessDenied,
+    AlertDescription::CertificateRequired,
+    AlertDescription::HandshakeFailure,
+    AlertDescription::ProtocolVersion,
+];
 
 fn of_alert(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
@@ -163,6 +185,15 @@ mod tests {
         let twice = io::Error::other(io::Error::from(wrapped));
         assert!(explain(&twice).is_some_and(|text| text.starts_with("it has expired")));
         assert_eq!(explain(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
+    }
+
+    #[test]
+    fn an_alert_is_known_by_its_text() {
+        for alert in ALERTS {
+            let text = io::Error::other(format!("connection error: {}", rustls::Error::AlertReceived(alert)));
+            assert_eq!(explain(&text), of_alert(alert), "{alert:?}");
+            assert!(of_alert(alert).is_some(), "{alert:?}");
+        }
     }
 
     #[test]

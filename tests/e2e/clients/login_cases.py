@@ -65,6 +65,17 @@ def confluent(case):
     return "ok" if message and not message.error() and message.value() == case["id"].encode() else "no record"
 
 
+def login(case, tokens):
+    """The settings of a login, by names that kafka-python and aiokafka share."""
+    mechanism = case.get("mechanism")
+    if not mechanism:
+        return {}
+    if mechanism == "OAUTHBEARER":
+        return {"sasl_mechanism": mechanism, "sasl_oauth_token_provider": tokens}
+    password = {"sasl_plain_username": case["user"], "sasl_plain_password": case["password"]}
+    return {"sasl_mechanism": mechanism} | password
+
+
 def kafka_python(case):
     from kafka import KafkaConsumer, KafkaProducer, TopicPartition
     from kafka.errors import KafkaError
@@ -76,12 +87,7 @@ def kafka_python(case):
 
     settings = {"bootstrap_servers": case["bootstrap"], "security_protocol": case["protocol"]}
     settings |= {"ssl_context": context(case), "bootstrap_timeout_ms": CLIENT_TIMEOUT_MS}
-    if mechanism := case.get("mechanism"):
-        settings["sasl_mechanism"] = mechanism
-        if mechanism == "OAUTHBEARER":
-            settings["sasl_oauth_token_provider"] = Provider()
-        else:
-            settings |= {"sasl_plain_username": case["user"], "sasl_plain_password": case["password"]}
+    settings |= login(case, Provider())
     try:
         producer = KafkaProducer(**settings, acks="all", max_block_ms=CLIENT_TIMEOUT_MS)
         try:
@@ -109,12 +115,7 @@ async def with_aiokafka(case):
 
     settings = {"bootstrap_servers": case["bootstrap"], "security_protocol": case["protocol"]}
     settings |= {"ssl_context": context(case)}
-    if mechanism := case.get("mechanism"):
-        settings["sasl_mechanism"] = mechanism
-        if mechanism == "OAUTHBEARER":
-            settings["sasl_oauth_token_provider"] = Provider()
-        else:
-            settings |= {"sasl_plain_username": case["user"], "sasl_plain_password": case["password"]}
+    settings |= login(case, Provider())
     producer = AIOKafkaProducer(**settings, acks="all", request_timeout_ms=CLIENT_TIMEOUT_MS)
     try:
         await producer.start()

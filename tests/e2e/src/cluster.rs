@@ -144,10 +144,7 @@ impl Cluster {
 
     pub fn start_with(options: ClusterOptions) -> Result<Self> {
         let mut cluster = Self::prepare(&options)?;
-        for node in cluster.nodes() {
-            cluster.spawn(node)?;
-        }
-        cluster.wait_ready()?;
+        cluster.spawn_all()?;
         Ok(cluster)
     }
 
@@ -157,10 +154,7 @@ impl Cluster {
         let folder = cluster.folder().join("certificates");
         fs::create_dir(&folder)?;
         cluster.show_certificates(&Authority::new(&folder, "ours")?)?;
-        for node in cluster.nodes() {
-            cluster.spawn(node)?;
-        }
-        cluster.wait_ready()?;
+        cluster.spawn_all()?;
         Ok(cluster)
     }
 
@@ -480,6 +474,14 @@ impl Cluster {
     fn running_brokers(&self) -> Vec<i32> {
         let running = self.members.iter().filter(|(_, member)| member.child.is_some());
         running.filter_map(|(node, _)| if let Node::Broker(id) = node { Some(*id) } else { None }).collect()
+    }
+
+    /// Starts the processes of a cluster that was only prepared, and waits until the brokers serve.
+    pub fn spawn_all(&mut self) -> Result<()> {
+        for node in self.nodes() {
+            self.spawn(node)?;
+        }
+        self.wait_ready()
     }
 
     /// Waits until every broker accepts connections and reports all brokers of the cluster.

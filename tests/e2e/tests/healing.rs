@@ -92,10 +92,7 @@ fn a_disk_of_a_broker_is_away_and_comes_back() -> Result<()> {
     let directories = [folder.join("a"), folder.join("b")];
     let listed = directories.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",");
     cluster.set_variable(Node::Broker(1), "KAFKA_LOG_DIRS", &listed)?;
-    for node in cluster.nodes() {
-        cluster.spawn(node)?;
-    }
-    cluster.wait_ready()?;
+    cluster.spawn_all()?;
     let at = cluster.bootstrap();
     create(&at, "kept", "1:2:3,1:3:2,1:2:3,1:3:2")?;
     // A new partition goes to the directory with the fewest.
@@ -159,10 +156,7 @@ fn a_rack_is_lost_and_comes_back() -> Result<()> {
     for (id, rack) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
         cluster.set_variable(Node::Broker(id), "KAFKA_BROKER_RACK", rack)?;
     }
-    for node in cluster.nodes() {
-        cluster.spawn(node)?;
-    }
-    cluster.wait_ready()?;
+    cluster.spawn_all()?;
     let at = cluster.bootstrap();
     let partitions = PARTITIONS.to_string();
     let spread = ["--create", "--topic", "kept", "--partitions", &partitions, "--replication-factor", "2"];

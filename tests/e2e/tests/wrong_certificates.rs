@@ -30,10 +30,7 @@ impl Secure {
         let authority = Authority::new(files.path(), "ours")?;
         let mut cluster = Cluster::prepare(&ClusterOptions { brokers: 1, ..ClusterOptions::default() })?;
         cluster.show_certificates(&authority)?;
-        for node in cluster.nodes() {
-            cluster.spawn(node)?;
-        }
-        cluster.wait_ready()?;
+        cluster.spawn_all()?;
         Ok(Self { cluster, files, authority })
     }
 

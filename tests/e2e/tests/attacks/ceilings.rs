@@ -84,10 +84,7 @@ fn every_ceiling_of_the_page_is_in_the_metrics() -> Result<()> {
     let options = one_broker().with("http.port", &ports[0].to_string());
     let mut cluster = Cluster::prepare(&options)?;
     cluster.set_variable(Node::Coordinator(1), "COORDINATOR_HTTP_PORT", &ports[1].to_string())?;
-    for node in cluster.nodes() {
-        cluster.spawn(node)?;
-    }
-    cluster.wait_ready()?;
+    cluster.spawn_all()?;
     let mut served = shown(http[0], "broker")?;
     served.extend(shown(http[1], "quorum")?);
     let described = described()?;

@@ -201,21 +201,23 @@ async fn a_quorum_changes_to_tls_and_back_member_by_member() {
     let dialling = [unified.clone(), flags(&[("ssl.quorum", "true")])].concat();
     let alone = [certified, flags(&[("ssl.quorum", "true")])].concat();
     let mut number = 0;
-    for (flags, is_secure, clients) in [
-        (&unified, false, [&ChannelSecurity::default(), &by_tls]),
-        (&dialling, false, [&ChannelSecurity::default(), &by_tls]),
-        (&alone, true, [&by_tls, &by_tls]),
-        (&dialling, false, [&ChannelSecurity::default(), &by_tls]),
-        (&unified, false, [&ChannelSecurity::default(), &by_tls]),
-        (&Vec::new(), false, [&ChannelSecurity::default(), &ChannelSecurity::default()]),
+    let plain = ChannelSecurity::default();
+    // Of each step: the flags, whether the port is by TLS alone, the client whom members of this step and of the
+    // former one accept (either may lead while the step lasts), and the clients whom every member accepts afterwards.
+    for (flags, is_secure, meanwhile, clients) in [
+        (&unified, false, &plain, [&plain, &by_tls]),
+        (&dialling, false, &plain, [&plain, &by_tls]),
+        (&alone, true, &by_tls, [&by_tls, &by_tls]),
+        (&dialling, false, &by_tls, [&plain, &by_tls]),
+        (&unified, false, &by_tls, [&plain, &by_tls]),
+        (&Vec::new(), false, &plain, [&plain, &plain]),
     ] {
         quorum.flags.clone_from(flags);
         quorum.is_secure = is_secure;
+        quorum.security = meanwhile.clone();
         for id in 1..=3 {
             quorum.stop(id).await;
             quorum.start(id).await;
-            // Whom the harness asks: a member of the former step may not take it.
-            quorum.security = clients[1].clone();
             number += 1;
             let revision = create_topic(&quorum.client(), &format!("t{number}")).await;
             quorum.caught_up(id, revision).await;

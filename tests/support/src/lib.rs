@@ -103,7 +103,9 @@ pub fn skipped(reason: &str) {
     eprintln!("skipped: {reason}");
     let Some(file) = std::env::var_os("OTTLA_SKIPPED") else { return };
     let written = OpenOptions::new().append(true).create(true).open(&file);
-    let written = written.and_then(|mut file| writeln!(file, "{test}: {reason}"));
+    // One write: tests of several threads append to the file, and a line in pieces would mix with another one.
+    let line = format!("{test}: {reason}\n");
+    let written = written.and_then(|mut file| file.write_all(line.as_bytes()));
     if let Err(error) = written {
         panic!("OTTLA_SKIPPED={}: {error}", file.display());
     }

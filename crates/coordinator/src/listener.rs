@@ -12,7 +12,7 @@ use ottla_model::KafkaPrincipal;
 use ottla_resources::connections::{Caller, ConnectionLimits, ConnectionPermit};
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::http_port;
-use ottla_tls::{ServerTls, handshake};
+use ottla_tls::{ReadAhead, ServerTls, handshake};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -215,7 +215,7 @@ async fn shake_hands(
     let address = peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
     let mut refused = None;
-    let accepting = tls.acceptor().accept(stream).into_fallible();
+    let accepting = tls.accept(stream).into_fallible();
     let accepting = async {
         accepting.await.map_err(|(error, stream)| {
             refused = Some(stream);
@@ -247,7 +247,7 @@ async fn shake_hands(
 /// Closes one side, and reads what the client sends until it has closed the other: a client that has shaken hands in
 /// TLS 1.3 sends its first request at once, and a connection that is closed with unread bytes is reset, so that the
 /// client would not hear why its certificate is refused.
-async fn linger(mut stream: TcpStream) -> io::Result<()> {
+async fn linger(mut stream: ReadAhead) -> io::Result<()> {
     stream.shutdown().await?;
     let mut unread = [0; UNREAD_BYTES];
     while stream.read(&mut unread).await? > 0 {}

@@ -61,7 +61,7 @@ async fn ask(host: &str, port: u16, transport: Transport) -> io::Result<Option<I
     let answered = async {
         match transport {
             Transport::Plaintext => request(stream).await,
-            Transport::Tls(tls) => request(tls.connector().connect(ClientTls::server_name(host)?, stream).await?).await,
+            Transport::Tls(tls) => request(tls.connect(ClientTls::server_name(host)?, stream).await?).await,
             Transport::Closed => Ok(None),
         }
     };
@@ -217,7 +217,7 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         let served = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.expect("a probe");
-            let mut stream = server.acceptor().accept(stream).await.expect("TLS");
+            let mut stream = server.accept(stream).await.expect("TLS");
             let mut request = vec![0; REQUEST.len()];
             stream.read_exact(&mut request).await.expect("the request");
             let answer = response();

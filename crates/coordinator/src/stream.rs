@@ -17,7 +17,7 @@ pub const FIRST_BYTES: usize = 4;
 
 enum Transport {
     Plain(TcpStream),
-    Tls(Box<ServerTlsStream<TcpStream>>),
+    Tls(Box<ServerTlsStream>),
 }
 
 pub struct Stream {
@@ -36,8 +36,8 @@ impl From<TcpStream> for Stream {
     }
 }
 
-impl From<ServerTlsStream<TcpStream>> for Stream {
-    fn from(stream: ServerTlsStream<TcpStream>) -> Self {
+impl From<ServerTlsStream> for Stream {
+    fn from(stream: ServerTlsStream) -> Self {
         Self::new(Transport::Tls(Box::new(stream)))
     }
 }

@@ -258,7 +258,7 @@ async fn shake_hands(
     let address = context.peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
     // In a box: the state of a handshake is larger than that of an idle connection, which every connection would pay.
-    let shaking = Box::pin(handshake::observe(tls.acceptor().accept(stream)));
+    let shaking = Box::pin(handshake::observe(tls.accept(stream)));
     let shaking = tokio::time::timeout(HANDSHAKE_MAX, shaking);
     let stream = tokio::select! {
         done = shaking => done.map_err(|_| HandshakeError::Slow)??,

@@ -93,11 +93,7 @@ impl ResponseWriter {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush_tls(
-        &mut self,
-        stream: &mut ServerTlsStream<TcpStream>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_flush_tls(&mut self, stream: &mut ServerTlsStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_turn(context))?;
             if self.queue.is_empty() {

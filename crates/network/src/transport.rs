@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 pub enum Transport {
     Plain(TcpStream),
-    Tls(Box<ServerTlsStream<TcpStream>>),
+    Tls(Box<ServerTlsStream>),
 }
 
 impl Transport {

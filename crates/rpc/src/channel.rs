@@ -109,10 +109,10 @@ struct TlsDialer {
     tls: Arc<ClientTls>,
 }
 
-type Shaken = Result<TokioIo<ClientTlsStream<TcpStream>>, StdError>;
+type Shaken = Result<TokioIo<ClientTlsStream>, StdError>;
 
 impl Service<Uri> for TlsDialer {
-    type Response = TokioIo<ClientTlsStream<TcpStream>>;
+    type Response = TokioIo<ClientTlsStream>;
     type Error = StdError;
     type Future = Pin<Box<dyn Future<Output = Shaken> + Send>>;
 
@@ -129,12 +129,12 @@ impl Service<Uri> for TlsDialer {
     }
 }
 
-async fn shake_hands(tls: &ClientTls, host: &str, port: u16) -> Result<ClientTlsStream<TcpStream>, StdError> {
+async fn shake_hands(tls: &ClientTls, host: &str, port: u16) -> Result<ClientTlsStream, StdError> {
     let dialing = TcpStream::connect((host.trim_matches(['[', ']']), port));
     let stream = in_time(CONNECT_TIMEOUT, dialing).await?;
     stream.set_nodelay(true)?;
     let name = ClientTls::server_name(host)?;
-    let shaking = handshake::observe(tls.connector().connect(name, stream));
+    let shaking = handshake::observe(tls.connect(name, stream));
     let shaking = async { shaking.await.map_err(io::Error::from) };
     Ok(in_time(HANDSHAKE_TIMEOUT, shaking).await.map_err(HandshakeError)?)
 }

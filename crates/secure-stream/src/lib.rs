@@ -70,7 +70,7 @@ impl StreamSecurity {
             None => SecureStream::Plain(stream),
             Some(tls) => {
                 let name = ClientTls::server_name(host)?;
-                let shaken = handshake::observe(tls.connector().connect(name, stream)).await;
+                let shaken = handshake::observe(tls.connect(name, stream)).await;
                 let connected = shaken.map_err(|error| match error.kind() {
                     // rustls' own errors come as these.
                     io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => SecureError::Tls(error.into()),
@@ -89,18 +89,18 @@ impl StreamSecurity {
 
 pub enum SecureStream {
     Plain(TcpStream),
-    Tls(Box<ClientTlsStream<TcpStream>>),
+    Tls(Box<ClientTlsStream>),
 }
 
 /// The reading half of a [`SecureStream`]; plaintext shares no lock with the other half.
 pub enum SecureReadHalf {
     Plain(OwnedReadHalf),
-    Tls(ReadHalf<Box<ClientTlsStream<TcpStream>>>),
+    Tls(ReadHalf<Box<ClientTlsStream>>),
 }
 
 pub enum SecureWriteHalf {
     Plain(OwnedWriteHalf),
-    Tls(WriteHalf<Box<ClientTlsStream<TcpStream>>>),
+    Tls(WriteHalf<Box<ClientTlsStream>>),
 }
 
 impl SecureStream {

@@ -89,7 +89,7 @@ impl Endpoint {
                 None => send(stream, request).await,
                 Some(tls) => {
                     let name = ClientTls::server_name(host)?;
-                    send(tls.connector().connect(name, stream).await?, request).await
+                    send(tls.connect(name, stream).await?, request).await
                 }
             }
         };

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
+use tokio::net::TcpStream;
+use tokio_rustls::{Connect, TlsConnector};
 
 use crate::followed::Followed;
 use crate::settings::TlsSettings;
 use crate::verifier::ServerVerifier;
-use crate::{HTTP_2, TlsError, provider, store};
+use crate::{HTTP_2, ReadAhead, TlsError, provider, store};
 
 /// As [`crate::ServerTls`], new connections use the files as they were at the last look.
 pub struct ClientTls {
@@ -44,8 +45,9 @@ impl ClientTls {
         self.followed.follow(settings)
     }
 
-    pub fn connector(&self) -> TlsConnector {
-        TlsConnector::from(self.followed.current())
+    /// The handshake, with the certificates that are in use now.
+    pub fn connect(&self, name: ServerName<'static>, socket: TcpStream) -> Connect<ReadAhead> {
+        TlsConnector::from(self.followed.current()).connect(name, ReadAhead::new(socket))
     }
 
     /// The name that a server's certificate must have; of `host`, or an address.

@@ -4,6 +4,7 @@
 //! - [`settings`]: names of Kafka, read from any source of texts;
 //! - [`store`]: PEM, PKCS12 and JKS;
 //! - [`server`]: a listener's side, which follows its files; [`client`]: the other side;
+//! - [`ReadAhead`]: the socket below;
 //! - [`handshake`]: why one failed, for operators;
 //! - [`principal`]: the rules of `ssl.principal.mapping.rules`.
 
@@ -13,6 +14,7 @@ pub mod handshake;
 mod jks;
 mod names;
 pub mod principal;
+mod read_ahead;
 pub mod server;
 pub mod settings;
 pub mod store;
@@ -26,11 +28,15 @@ use rustls::crypto::CryptoProvider;
 pub use client::ClientTls;
 pub use handshake::HandshakeError;
 pub use principal::PrincipalRules;
+pub use read_ahead::ReadAhead;
 pub use rustls::pki_types::CertificateDer;
 pub use server::ServerTls;
 pub use settings::{ClientAuth, Password, TlsSettings};
-pub use tokio_rustls::client::TlsStream as ClientTlsStream;
-pub use tokio_rustls::server::TlsStream as ServerTlsStream;
+
+/// A connection that a client opened.
+pub type ClientTlsStream = tokio_rustls::client::TlsStream<ReadAhead>;
+/// A connection that a listener accepted.
+pub type ServerTlsStream = tokio_rustls::server::TlsStream<ReadAhead>;
 
 /// Names of protocols in a handshake (ALPN).
 const HTTP_2: &[u8] = b"h2";

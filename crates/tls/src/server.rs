@@ -5,12 +5,13 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 use crate::followed::Followed;
 use crate::settings::{ClientAuth, TlsSettings};
 use crate::verifier::ClientVerifier;
-use crate::{HTTP_1, HTTP_2, TlsError, names, provider, store};
+use crate::{HTTP_1, HTTP_2, ReadAhead, TlsError, names, provider, store};
 
 /// The TLS of one listener. New connections use the files as they were when [`ServerTls::follow`] looked last;
 /// connections that are open keep what they have.
@@ -33,8 +34,9 @@ impl ServerTls {
         Ok(Self { followed: Followed::new(settings, config)? })
     }
 
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.followed.current())
+    /// The handshake, with the certificates that are in use now.
+    pub fn accept(&self, socket: TcpStream) -> Accept<ReadAhead> {
+        TlsAcceptor::from(self.followed.current()).accept(ReadAhead::new(socket))
     }
 
     /// Reads the files again if one has changed, or if the settings have; true: new ones are in use. Blocks. On an

@@ -149,7 +149,7 @@ async fn the_secure_port_speaks_whatever_the_other_one_does() {
     let ask = async |bytes: &[u8]| {
         let stream = TcpStream::connect(("127.0.0.1", quorum.port(1))).await.expect("listens");
         let name = ottla_tls::ClientTls::server_name("127.0.0.1").expect("a name");
-        let mut stream = tls.connector().connect(name, stream).await.expect("TLS");
+        let mut stream = tls.connect(name, stream).await.expect("TLS");
         stream.write_all(bytes).await.expect("sent");
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it ends");

@@ -3,11 +3,12 @@
 //! Clients are told of a broker's end and of the next leaders of its partitions by the same Metadata response.
 //! librdkafka ends its connection to a broker that the response does not list, and while that connection still has the
 //! partitions, takes them away from their new leader again: they stall until its next look a second later. Metadata
-//! therefore lists a broker for [`KEPT_FOR`] after it has left.
+//! therefore lists a broker for [`KEPT_FOR`] after it has left. A broker that restarts at once is registered before that
+//! time is up, and not ready yet: it stays listed until it is.
 //!
 //! Invariants:
-//! - a broker that registers again is not among them: its registration says where it is;
-//! - none stays longer than [`KEPT_FOR`], whether images arrive or not.
+//! - a broker that is ready is not among them;
+//! - none stays longer than [`KEPT_FOR`] after it has left or has registered again, whether images arrive or not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +32,13 @@ struct Core {
 
 impl Core {
     fn image_changed(&mut self, now: MonotonicMs, old: &Image, new: &Image) {
-        let is_back = |broker: &BrokerRegistration| new.broker(broker.id).is_some();
+        let is_back = |broker: &BrokerRegistration| new.broker(broker.id).is_some_and(|broker| broker.ready);
         self.departed.retain(|(broker, until)| now < *until && !is_back(broker));
+        for (broker, until) in &mut self.departed {
+            if old.broker(broker.id).is_none() && new.broker(broker.id).is_some() {
+                *until = now + KEPT_FOR;
+            }
+        }
         let left = old.brokers().filter(|broker| broker.ready && !is_back(broker));
         self.departed.extend(left.map(|broker| (broker.clone(), now + KEPT_FOR)));
         self.departed.sort_by_key(|(broker, _)| broker.id);
@@ -129,14 +135,21 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_registers_again_is_not_departed() {
-        let (one, none, again) = (image(1, &[1], &[]), image(2, &[], &[]), image(3, &[], &[1]));
+    fn a_broker_that_registers_again_is_departed_until_it_is_ready() {
+        let (one, none, again, ready) =
+            (image(1, &[1], &[]), image(2, &[], &[]), image(3, &[], &[1]), image(4, &[1], &[]));
         let mut core = Core::default();
         core.image_changed(MonotonicMs(0), &one, &none);
-        core.image_changed(MonotonicMs(1), &none, &again);
-        assert_eq!(listed(&core, 2), Vec::<i32>::new());
+        core.image_changed(MonotonicMs(2_000), &none, &again);
+        assert_eq!((listed(&core, 2_000), listed(&core, 4_999), listed(&core, 5_000)), (vec![1], vec![1], vec![]));
+        core.image_changed(MonotonicMs(4_000), &again, &ready);
+        assert_eq!(listed(&core, 4_000), Vec::<i32>::new());
+        // Both changes in one image.
+        core.image_changed(MonotonicMs(6_000), &ready, &image(6, &[], &[1]));
+        assert_eq!(listed(&core, 6_000), [1]);
         // It was never ready: no client was told of it.
-        core.image_changed(MonotonicMs(3), &again, &image(4, &[], &[]));
-        assert_eq!(listed(&core, 4), Vec::<i32>::new());
+        let mut core = Core::default();
+        core.image_changed(MonotonicMs(7_000), &again, &image(7, &[], &[]));
+        assert_eq!(listed(&core, 7_000), Vec::<i32>::new());
     }
 }

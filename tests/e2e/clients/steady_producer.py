@@ -83,7 +83,9 @@ consumer = Consumer(
 
 
 def end_of(p):
-    """This call of librdkafka does not try again when a leader has just changed; it may wait for one broker only."""
+    """This call of librdkafka does not try again when a leader has just changed; it may wait for one broker only. Nor
+    does it ask for metadata when a leader that it has heard of is a broker that it has been told is gone: a consumer
+    without an assignment asks for none by itself for minutes."""
     deadline = time.monotonic() + 90
     while True:
         try:
@@ -92,6 +94,11 @@ def end_of(p):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+        try:
+            consumer.list_topics(TOPIC, timeout=5)
+        except KafkaException:
+            # The broker that was asked has just gone.
+            pass
 
 
 begins = {p: end_of(p) for p in PARTITIONS}

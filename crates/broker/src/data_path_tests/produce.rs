@@ -2,6 +2,7 @@
 
 use ottla_model::{BrokerId, ErrorCode, Offset};
 use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::fetch::{FetchRequest, FetchTopic};
 
 use super::harness::{Cluster, batch, eventually, fetch_of, idempotent, only, topic_id, wanted};
 
@@ -99,7 +100,7 @@ fn a_deposed_leader_answers_who_leads_now() {
     assert!(!waits.is_ready());
     let mut parked = brokers[0].begin_fetch(
         super::harness::CLIENT,
-        &ottla_protocol::messages::fetch::FetchRequest { max_wait_ms: NEVER_MS, ..fetch_of(id, vec![wanted(0, 0)]) },
+        &FetchRequest { max_wait_ms: NEVER_MS, ..fetch_of(id, vec![wanted(0, 0)]) },
     );
     assert!(!parked.is_ready());
     cluster.quorum.elect("t", 0, 2, &[2]);
@@ -111,6 +112,14 @@ fn a_deposed_leader_answers_who_leads_now() {
     assert_eq!(only(&fetched).error, ErrorCode::NotLeaderOrFollower);
     assert_eq!(only(&fetched).current_leader.map(|leader| leader.leader_id), Some(BrokerId(2)));
     assert_eq!(fetched.node_endpoints.len(), 1);
+    // Without where it listens, a client that has not heard of that broker cannot go there (kafka-python, for ever).
+    let older = FetchRequest {
+        topics: vec![FetchTopic { topic: TopicRef::Name("t".to_owned()), partitions: vec![wanted(0, 0)] }],
+        ..fetch_of(id, Vec::new())
+    };
+    let fetched = brokers[0].fetch_at_version(12, &older);
+    assert_eq!(only(&fetched).error, ErrorCode::NotLeaderOrFollower);
+    assert_eq!(only(&fetched).current_leader, None);
 }
 
 /// Scenario 15: also right after a failover.

@@ -43,6 +43,10 @@ const ZSTD_FROM: i16 = 10;
 const STORAGE_ERROR_FROM: i16 = 6;
 /// The first version with topic ids.
 const TOPIC_IDS_FROM: i16 = 13;
+/// The first version whose clients are told who leads instead: it also tells where the leader listens. A client of an
+/// older one may not know that broker (it has just come back, and the client's metadata is of the time without it):
+/// kafka-python 3.0 then counts a fetch to it as on its way for ever. Kafka does not tell it either.
+const LEADERS_FROM: i16 = 16;
 
 /// The longest that a fetch waits, whatever it asks for: half of the default `connections.max.idle.ms`. Consumers ask
 /// for half a second.
@@ -309,11 +313,11 @@ impl OpenFetch {
     fn encode(&self, broker: &Broker, entries: Vec<Entry>, throttle_time_ms: i32) -> Response {
         let session_id = self.opened.answered_id.0;
         let mut response = FetchResponse::<RecordSlice> { session_id, throttle_time_ms, ..FetchResponse::default() };
-        let names_any = entries.iter().any(|entry| names_leader(entry.read.error));
+        let version = self.header.api_version;
+        let names_any = version >= LEADERS_FROM && entries.iter().any(|entry| names_leader(entry.read.error));
         let image = names_any.then(|| broker.metadata.current());
         let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.context.listener));
         let reads_committed = self.terms.read_committed;
-        let version = self.header.api_version;
         for mut entry in entries {
             if version < ZSTD_FROM && stores_zstd(broker, &entry.key.topic) {
                 entry.read = FetchRead::error(ErrorCode::UnsupportedCompressionType);

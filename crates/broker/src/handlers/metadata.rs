@@ -204,7 +204,9 @@ fn answer(
             image.topics().filter(is_shown).map(|topic| Shown::Known(topic)).collect()
         }
     };
-    let departed = scope.departed.iter().filter(|broker| image.broker(broker.id).is_none());
+    let departed = scope.departed.iter().filter(|broker| topology::live(image, broker.id).is_none());
+    // One that has registered again says where it will listen.
+    let departed = departed.map(|broker| image.broker(broker.id).unwrap_or(broker));
     let departed = departed.filter_map(|broker| Some((&**broker, broker.endpoint(listener)?)));
     let live = topology::live_brokers(image, listener).chain(departed).map(|(broker, endpoint)| metadata::Broker {
         id: broker.id,
@@ -442,6 +444,10 @@ mod tests {
         };
         assert_eq!(listed(CLIENT), [1, 2, 9]);
         assert!(listed("NOBODY").is_empty());
+        // One that has registered again, and is not ready yet.
+        let again = image().broker(BrokerId(3)).expect("registered").clone();
+        let (response, _) = ask_with(9, CLIENT, &[again], &named(&["t"]));
+        assert_eq!(response.brokers.iter().map(|broker| broker.node_id.0).collect::<Vec<i32>>(), [1, 2, 3]);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! Metadata first.
 
 use ottla_metadata::Image;
-use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId};
+use ottla_model::{ErrorCode, ListenerName, PartitionId};
 use ottla_protocol::messages::{CurrentLeader, NodeEndpoint, TopicRef};
+
+use crate::request::topology;
 
 /// The leaders named in one answer, each endpoint once.
 pub struct LeaderHints<'a> {
@@ -23,30 +25,23 @@ impl<'a> LeaderHints<'a> {
         Self { image, listener, endpoints: Vec::new() }
     }
 
-    /// The leader of a partition as far as the image knows; none where it has none or the partition is not known.
+    /// The leader of a partition as far as the image knows; none where it has none that the client can reach, or the
+    /// partition is not known.
     pub fn leader(&mut self, topic: &TopicRef, partition: PartitionId) -> Option<CurrentLeader> {
         let state = match topic {
             TopicRef::Name(name) => self.image.partition_of(name, partition),
             TopicRef::Id(id) => self.image.topic_by_id(*id).and_then(|topic| topic.partition(partition)),
         }?;
-        if !state.has_leader() {
-            return None;
+        let leader = topology::live(self.image, state.leader)?;
+        let endpoint = leader.endpoint(self.listener)?;
+        if !self.endpoints.iter().any(|known| known.node_id == leader.id) {
+            self.endpoints.push(NodeEndpoint {
+                node_id: leader.id,
+                host: endpoint.host.clone(),
+                port: i32::from(endpoint.port),
+                rack: leader.rack.clone(),
+            });
         }
-        self.add_endpoint(state.leader);
-        Some(CurrentLeader { leader_id: state.leader, leader_epoch: state.leader_epoch })
-    }
-
-    fn add_endpoint(&mut self, id: BrokerId) {
-        if self.endpoints.iter().any(|endpoint| endpoint.node_id == id) {
-            return;
-        }
-        let Some(broker) = self.image.broker(id) else { return };
-        let Some(endpoint) = broker.endpoint(self.listener) else { return };
-        self.endpoints.push(NodeEndpoint {
-            node_id: id,
-            host: endpoint.host.clone(),
-            port: i32::from(endpoint.port),
-            rack: broker.rack.clone(),
-        });
+        Some(CurrentLeader { leader_id: leader.id, leader_epoch: state.leader_epoch })
     }
 }

@@ -24,6 +24,7 @@ pub struct Telemetry {
     pub replicas: Arc<ReplicaMetrics>,
     pub records_bytes_in: Counter,
     pub records_bytes_out: Counter,
+    pub follower_records_bytes_out: Counter,
     pub batches_in: Counter,
     pub image_revision: Gauge,
     pub broker_epoch: Gauge,
@@ -44,6 +45,10 @@ impl Default for Telemetry {
             records_bytes_in: registry
                 .counter("records_bytes_in_total", "Bytes of record batches appended for producers"),
             records_bytes_out: registry.counter("records_bytes_out_total", "Bytes of record batches sent in fetches"),
+            follower_records_bytes_out: registry.counter(
+                "follower_records_bytes_out_total",
+                "Bytes of record batches that this broker sent to consumers as a follower",
+            ),
             batches_in: registry.counter("batches_in_total", "Record batches appended for producers"),
             image_revision: registry.gauge("image_revision", "Revision of this broker's image of the tree"),
             broker_epoch: registry.gauge("epoch", "Broker epoch; -1 while the broker is not registered"),

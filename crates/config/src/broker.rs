@@ -27,6 +27,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
+use crate::replica_selector::{self, ReplicaSelector};
 use crate::security::SecurityConfig;
 use crate::transactions::TransactionsConfig;
 use crate::{Loaded, coordinator_client, node, topic_defaults};
@@ -118,6 +119,8 @@ pub struct BrokerConfig {
     pub replication_quota_window_size: Duration,
 
     pub replica_lag_time_max: Duration,
+    /// `replica.selector.class`.
+    pub replica_selector: ReplicaSelector,
     pub replica_fetch_max_bytes: usize,
     pub replica_fetch_response_max_bytes: usize,
     pub replica_fetch_min_bytes: usize,
@@ -301,6 +304,7 @@ impl BrokerConfig {
             replication_quota_window_size: seconds(&reader, "replication.quota.window.size.seconds")?,
 
             replica_lag_time_max: reader.duration_ms("replica.lag.time.max.ms", 1)?,
+            replica_selector: replica_selector::read(&reader)?,
             replica_fetch_max_bytes: bytes(&reader, "replica.fetch.max.bytes", 0)?,
             replica_fetch_response_max_bytes: bytes(&reader, "replica.fetch.response.max.bytes", 0)?,
             replica_fetch_min_bytes: bytes(&reader, "replica.fetch.min.bytes", 0)?,

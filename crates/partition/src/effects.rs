@@ -30,6 +30,8 @@ pub struct Effects<A> {
     pub disk_error: Option<io::Error>,
     /// The log was cut.
     pub truncated: Option<Truncated>,
+    /// A follower's next fetch differs from the one that waits at its leader: its fetcher looks at the next step.
+    pub fetch_changed: bool,
 }
 
 impl<A> Default for Effects<A> {
@@ -45,6 +47,7 @@ impl<A> Default for Effects<A> {
             isr_changed: false,
             disk_error: None,
             truncated: None,
+            fetch_changed: false,
         }
     }
 }
@@ -84,6 +87,8 @@ pub struct FollowerEffects {
     pub appended: bool,
     /// The log began a segment.
     pub rolled: bool,
+    /// The log's start moved with the leader's: consumers' fetches look again.
+    pub log_start_moved: bool,
     pub truncated: Option<Truncated>,
     /// The disk refused.
     pub disk_error: Option<DiskError>,
@@ -106,6 +111,7 @@ impl FollowerEffects {
             high_watermark: None,
             appended: false,
             rolled: false,
+            log_start_moved: false,
             truncated: None,
             disk_error: None,
             refused: None,

@@ -1,16 +1,17 @@
-//! A replica as a follower: appends the records of its leader's log, and truncates where the logs differ.
+//! A replica as a follower: appends the records of its leader's log, truncates where the logs differ, and serves the
+//! consumers that read here.
 
 use std::io;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
-use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, FollowerStep, Truncation};
+use ottla_replication::{Divergence, FetchAnswer, FetchPosition, Follower, FollowerAction, FollowerStep, Truncation};
 use ottla_storage::{AppendError, DiskFault, Env, Log, ReadError};
 
 use crate::ack_waiters::Ack;
-use crate::effects::{DiskError, FollowerEffects, Truncated};
-use crate::leading::{Fetch, Fetched};
-use crate::replica::{LogState, Replica, Role, disk_fault, local_log};
+use crate::effects::{DiskError, Effects, FollowerEffects, Truncated};
+use crate::leading::{Fetch, Fetched, read_below};
+use crate::replica::{LogState, Replica, Role, disk_fault, last_stable, local_log};
 
 impl<E: Env, A: Ack> Replica<E, A> {
     /// The follower of `leader_epoch` and its log; none if the replica does something else by now.
@@ -28,30 +29,58 @@ impl<E: Env, A: Ack> Replica<E, A> {
         self.log().filter(|_| self.follower().is_some_and(|follower| follower.leader_epoch() == leader_epoch))
     }
 
-    /// Reads for somebody who compares replicas: up to the high watermark that this follower knows. What is below it
-    /// is never truncated.
-    pub(crate) fn read_followed(&self, fetch: &Fetch) -> Result<Fetched<E>, crate::ReadError> {
+    /// Serves a consumer up to the high watermark that this follower knows. While consumers read here, the leader is
+    /// asked to tell a higher one at once.
+    pub(crate) fn serve_followed(
+        &mut self,
+        fetch: &Fetch,
+        now: MonotonicMs,
+    ) -> (Effects<A>, Result<Fetched<E>, crate::ReadError>) {
+        let read = self.read_followed(fetch);
+        let mut effects = Effects::default();
+        if let (Ok(_), Role::Follower(follower)) = (&read, &mut self.role) {
+            effects.fetch_changed = follower.read_by_consumer(now);
+        }
+        (effects, read)
+    }
+
+    fn read_followed(&self, fetch: &Fetch) -> Result<Fetched<E>, crate::ReadError> {
         let follower = self.follower().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        follower.check_leader_epoch(fetch.current_leader_epoch).map_err(|refused| refused.error_code())?;
         let leader_epoch = follower.leader_epoch();
         let log = self.followed_in(leader_epoch).ok_or(ErrorCode::KafkaStorageError)?;
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         if !(start..=end).contains(&fetch.offset) {
             return Err(ErrorCode::OffsetOutOfRange.into());
         }
-        let upper = follower.high_watermark().min(end);
-        let records = match fetch.offset < upper {
-            true => Some(log.read_if_cached(fetch.offset, fetch.max_bytes, upper, fetch.min_one)?),
-            false => None,
+        let high_watermark = follower.high_watermark().min(end);
+        let readable_end = follower.readable_end().map(|readable_end| readable_end.min(end));
+        // A consumer above it knows more of the leader's log than this follower does.
+        let is_known = readable_end.is_some_and(|readable_end| fetch.offset <= readable_end);
+        let diverging = match log.epoch_history().divergence(fetch.last_fetched_epoch, fetch.offset, start, end) {
+            _ if !is_known => None,
+            Divergence::At(end) => Some(end),
+            Divergence::None => None,
+            Divergence::OutOfRange => return Err(ErrorCode::OffsetOutOfRange.into()),
         };
+        let last_stable = last_stable(log, high_watermark, self.rules);
+        let upper = match (readable_end, fetch.reads_committed()) {
+            (None, _) => start,
+            (Some(_), true) => last_stable,
+            (Some(readable_end), false) => readable_end,
+        };
+        let (records, aborted) = if diverging.is_none() { read_below(log, fetch, upper)? } else { (None, None) };
         Ok(Fetched {
             leader_epoch,
-            high_watermark: upper,
-            last_stable: upper,
+            high_watermark,
+            last_stable,
             log_start: start,
-            diverging: None,
+            diverging,
+            preferred_read_replica: None,
+            is_follower: true,
             upper,
             records,
-            aborted: None,
+            aborted,
         })
     }
 
@@ -73,6 +102,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         let Some((follower, log)) = self.follower_of(asked.leader_epoch) else {
             return FollowerEffects::only(FollowerStep::Stop);
         };
+        follower.forget_readers(now);
         match follower.fetched(asked, answer, log.epoch_history()) {
             FollowerAction::Append => append(log, follower, answer, records, now, wall),
             FollowerAction::Truncate(truncation) => truncate(log, follower, truncation, wall),
@@ -141,6 +171,7 @@ fn append<E: Env>(
     // The leader's log start: records below it no longer belong to the partition.
     if answer.log_start > log.log_start_offset() && log.advance_log_start(answer.log_start) {
         follower.log_start_moved(local_log(log));
+        effects.log_start_moved = true;
     }
     effects.high_watermark = follower.appended(local_log(log), answer);
     if let Some(high_watermark) = effects.high_watermark {

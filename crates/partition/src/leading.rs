@@ -89,10 +89,8 @@ impl AppendError {
 /// The kind of reader, which bounds the offsets that it may read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reader {
-    Consumer {
-        read_committed: bool,
-    },
-    /// As a consumer, and of a follower too.
+    Consumer(ConsumerTerms),
+    /// As a consumer that reads followers too, whatever is near it.
     Debugger,
     /// `progress`: the fetch's offset is news from the follower, not a second look for the same request.
     Replica {
@@ -101,6 +99,17 @@ pub enum Reader {
         progress: bool,
     },
 }
+
+/// How a consumer reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConsumerTerms {
+    pub read_committed: bool,
+    /// It knows that followers serve too (KIP-392); others may be answered by the leader only.
+    pub reads_followers: bool,
+}
+
+/// Which brokers are near the consumer, where the leader chooses a replica for it (`replica.selector.class`).
+pub type IsNear<'a> = &'a dyn Fn(BrokerId) -> bool;
 
 /// The request of a fetch for one partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,9 +127,9 @@ pub struct Fetch {
 
 impl Fetch {
     /// What a fetch session reads of the partition for its fetcher.
-    pub fn of(fetcher: Fetcher, read_committed: bool, request: &PartitionRequest) -> Self {
+    pub fn of(fetcher: Fetcher, terms: ConsumerTerms, request: &PartitionRequest) -> Self {
         let reader = match fetcher {
-            Fetcher::Consumer => Reader::Consumer { read_committed },
+            Fetcher::Consumer => Reader::Consumer(terms),
             Fetcher::Debugger => Reader::Debugger,
             Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress: request.is_progress },
         };
@@ -145,6 +154,10 @@ pub struct Fetched<E: Env> {
     pub log_start: Offset,
     /// The point where the fetcher's log diverges from this one.
     pub diverging: Option<EpochEnd>,
+    /// The follower that the consumer is to read from; then there are no records here.
+    pub preferred_read_replica: Option<BrokerId>,
+    /// This is a follower.
+    pub is_follower: bool,
     /// Up to here the reader may read.
     pub upper: Offset,
     /// None if there are no records to read.
@@ -394,14 +407,17 @@ impl<E: Env, A: Ack> Replica<E, A> {
 
     /// Serves a fetch. A follower's fetch first moves its progress, and thereby the high watermark, before the log is
     /// read: the response then carries the new one. The effects apply even if the read fails.
+    ///
+    /// `is_near`: the leader sends a consumer to a follower near it; none: consumers read where they ask.
     pub fn fetch(
         &mut self,
         fetch: &Fetch,
         now: MonotonicMs,
         brokers: &impl Brokers,
+        is_near: Option<IsNear<'_>>,
     ) -> (Effects<A>, Result<Fetched<E>, ReadError>) {
-        if fetch.reader == Reader::Debugger && self.follower().is_some() {
-            return (Effects::default(), self.read_followed(fetch));
+        if fetch.reads_followers() && self.follower().is_some() {
+            return self.serve_followed(fetch, now);
         }
         let diverging = match self.check_fetch(fetch, brokers) {
             Ok(diverging) => diverging,
@@ -411,7 +427,13 @@ impl<E: Env, A: Ack> Replica<E, A> {
             Ok(effects) => effects,
             Err(error) => return (Effects::default(), Err(error.into())),
         };
-        (effects, self.read(fetch, diverging))
+        let preferred = is_near.filter(|_| diverging.is_none()).and_then(|is_near| match fetch.reader {
+            Reader::Consumer(terms) if terms.reads_followers => {
+                self.leader()?.preferred_read_replica(now, fetch.offset, is_near, brokers)
+            }
+            Reader::Consumer(_) | Reader::Debugger | Reader::Replica { .. } => None,
+        });
+        (effects, self.read(fetch, diverging, preferred))
     }
 
     /// Whether the fetch may be served; the point where the fetcher's log diverges from this one.
@@ -453,23 +475,22 @@ impl<E: Env, A: Ack> Replica<E, A> {
     }
 
     /// Reads for a fetch that has passed its checks.
-    fn read(&self, fetch: &Fetch, diverging: Option<EpochEnd>) -> Result<Fetched<E>, ReadError> {
+    fn read(
+        &self,
+        fetch: &Fetch,
+        diverging: Option<EpochEnd>,
+        preferred_read_replica: Option<BrokerId>,
+    ) -> Result<Fetched<E>, ReadError> {
         let (leader, log) = self.leading()?;
         let last_stable = last_stable(log, leader.high_watermark(), self.rules);
-        let reads_committed = matches!(fetch.reader, Reader::Consumer { read_committed: true });
         let upper = match fetch.reader {
-            Reader::Consumer { read_committed: true } => last_stable,
-            Reader::Consumer { read_committed: false } | Reader::Debugger => leader.high_watermark(),
+            Reader::Consumer(ConsumerTerms { read_committed: true, .. }) => last_stable,
+            Reader::Consumer(_) | Reader::Debugger => leader.high_watermark(),
             Reader::Replica { .. } => log.log_end_offset(),
         };
-        let records = if diverging.is_none() && fetch.offset < upper {
-            Some(log.read_if_cached(fetch.offset, fetch.max_bytes, upper, fetch.min_one)?)
-        } else {
-            None
-        };
-        let aborted = match records {
-            Some(_) if reads_committed => log.aborted_search(fetch.offset, upper),
-            _ => None,
+        let (records, aborted) = match diverging.is_none() && preferred_read_replica.is_none() {
+            true => read_below(log, fetch, upper)?,
+            false => (None, None),
         };
         Ok(Fetched {
             leader_epoch: leader.leader_epoch(),
@@ -477,6 +498,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
             last_stable,
             log_start: log.log_start_offset(),
             diverging,
+            preferred_read_replica,
+            is_follower: false,
             upper,
             records,
             aborted,
@@ -617,10 +640,39 @@ impl<E: Env, A: Ack> Replica<E, A> {
     }
 }
 
+/// The records of a log from the fetch's offset on that begin below `upper`.
+pub(crate) fn read_below<E: Env>(
+    log: &Log<E>,
+    fetch: &Fetch,
+    upper: Offset,
+) -> Result<UnfinishedRead<E>, ottla_storage::ReadError> {
+    if fetch.offset >= upper {
+        return Ok((None, None));
+    }
+    let records = log.read_if_cached(fetch.offset, fetch.max_bytes, upper, fetch.min_one)?;
+    let aborted = fetch.reads_committed().then(|| log.aborted_search(fetch.offset, upper)).flatten();
+    Ok((Some(records), aborted))
+}
+
+/// Records, and the search for the aborted transactions among them.
+type UnfinishedRead<E> = (Option<Read<E>>, Option<AbortedSearch<E>>);
+
 impl Fetch {
+    fn reads_followers(&self) -> bool {
+        match self.reader {
+            Reader::Consumer(terms) => terms.reads_followers,
+            Reader::Debugger => true,
+            Reader::Replica { .. } => false,
+        }
+    }
+
+    pub(crate) fn reads_committed(&self) -> bool {
+        matches!(self.reader, Reader::Consumer(ConsumerTerms { read_committed: true, .. }))
+    }
+
     fn follower_fetch(&self) -> Option<FollowerFetch> {
         match self.reader {
-            Reader::Consumer { .. } | Reader::Debugger => None,
+            Reader::Consumer(_) | Reader::Debugger => None,
             Reader::Replica { id, epoch, .. } => Some(FollowerFetch {
                 replica: id,
                 broker_epoch: epoch,

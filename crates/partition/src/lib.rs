@@ -50,8 +50,8 @@ pub use found::{FoundLog, OpeningContext, ReopeningPause, open_log};
 pub use hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
 pub use isr_changes::{Decided, IsrProposals};
 pub use leading::{
-    Append, AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, OwnRead,
-    ReadError, Reader, Visible,
+    Append, AppendError, Appended, ConsumerTerms, Fetch, Fetched, FoundOffset, IsNear, OffsetLookup, OffsetQuery,
+    OffsetSearch, OwnRead, ReadError, Reader, Visible,
 };
 pub use opening::{LogPlace, NotOpened, open_in};
 pub use placement::{

@@ -4,10 +4,10 @@
 mod common;
 
 use common::*;
-use ottla_model::{ErrorCode, LeaderEpoch, Offset};
-use ottla_partition::FollowerEffects;
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use ottla_partition::{BrokenRules, ConsumerTerms, Fetch, Fetched, FollowerEffects, Reader, ReplicaConfig};
 use ottla_replication::{EpochEnd, FetchAnswer, FetchPosition, FollowerStep};
-use ottla_storage::env::Faults;
+use ottla_storage::env::{Faults, FaultyEnv};
 use ottla_storage::{AppendError, LogConfig};
 
 fn answered(high_watermark: i64, log_start: i64) -> FetchAnswer {
@@ -202,4 +202,83 @@ fn retention_moves_the_start_of_the_next_fetch() {
     let retained = host.core.delete_old_segments(later, &brokers).unwrap();
     assert!(retained.effects.changed && retained.log_start.1 > Offset(0));
     assert_eq!(position(&host).log_start, retained.log_start.1);
+}
+
+/// What a consumer gets of this follower, and whether the fetcher has to look at the next step.
+fn read(host: &mut Host, fetch: &Fetch) -> (Result<Fetched<FaultyEnv>, ErrorCode>, bool) {
+    let (effects, fetched) = host.fetch(fetch);
+    (fetched.map_err(|refused| refused.error_code()), effects.fetch_changed)
+}
+
+#[test]
+fn consumers_read_below_the_high_watermark_that_the_follower_knows() {
+    let mut host = with_records();
+    let (fetched, fetch_changed) = read(&mut host, &consumer_fetch(0, false));
+    let fetched = fetched.ok().unwrap();
+    assert!(fetched.is_follower && fetched.records.is_some() && fetch_changed);
+    assert_eq!((fetched.upper, fetched.high_watermark, fetched.log_start), (Offset(2), Offset(2), Offset(0)));
+    assert_eq!(position(&host).high_watermark, Some(Offset(2)), "the leader is asked for a higher one");
+    let (fetched, fetch_changed) = read(&mut host, &consumer_fetch(2, false));
+    assert!(fetched.ok().unwrap().records.is_none() && !fetch_changed, "it waits");
+    assert!(read(&mut host, &consumer_fetch(3, false)).0.ok().unwrap().records.is_none(), "the leader may be further");
+    assert_eq!(read(&mut host, &consumer_fetch(4, false)).0.err(), Some(ErrorCode::OffsetOutOfRange));
+    let effects = reply(&mut host, &answered(3, 1), &[]);
+    assert!(effects.log_start_moved);
+    assert_eq!((effects.high_watermark, position(&host).high_watermark), (Some(Offset(3)), Some(Offset(3))));
+    assert_eq!(read(&mut host, &consumer_fetch(0, false)).0.err(), Some(ErrorCode::OffsetOutOfRange));
+    assert_eq!(read(&mut host, &consumer_fetch(1, false)).0.ok().unwrap().upper, Offset(3));
+}
+
+#[test]
+fn a_follower_checks_the_leader_epoch_and_the_last_epoch_of_a_consumer() {
+    let mut host = with_records();
+    let of = |epoch: i32| Fetch { current_leader_epoch: LeaderEpoch(epoch), ..consumer_fetch(1, false) };
+    assert_eq!(read(&mut host, &of(4)).0.err(), Some(ErrorCode::FencedLeaderEpoch));
+    assert_eq!(read(&mut host, &of(6)).0.err(), Some(ErrorCode::UnknownLeaderEpoch));
+    assert!(read(&mut host, &of(5)).0.is_ok());
+    let parted = Fetch { last_fetched_epoch: LeaderEpoch(3), ..consumer_fetch(1, false) };
+    assert!(read(&mut host, &parted).0.ok().unwrap().diverging.is_some());
+    // It has read records of the leader that this follower does not have yet.
+    let ahead = Fetch { last_fetched_epoch: LeaderEpoch(6), ..consumer_fetch(3, false) };
+    assert_eq!(read(&mut host, &ahead).0.ok().unwrap().diverging, None);
+    // Before Fetch 11 consumers knew leaders only.
+    let leader_only = ConsumerTerms { read_committed: false, reads_followers: false };
+    let old = Fetch { reader: Reader::Consumer(leader_only), ..consumer_fetch(0, false) };
+    assert_eq!(read(&mut host, &old).0.err(), Some(ErrorCode::NotLeaderOrFollower));
+    host.assume(&state(BrokerId::NONE, LeaderEpoch(6), 2, &[1, 2]));
+    assert_eq!(read(&mut host, &consumer_fetch(0, false)).0.err(), Some(ErrorCode::NotLeaderOrFollower));
+}
+
+/// Scenario 58: an unclean election has cut what was committed. A follower shows none of it before its leader has said
+/// where their logs part.
+#[test]
+fn scenario_58_a_follower_shows_nothing_that_its_new_leader_may_not_have() {
+    let after_election = |rules: BrokenRules| {
+        let mut host = with_records();
+        let config = ReplicaConfig { rules, ..config() };
+        host.core.assume(&state(OTHER, LeaderEpoch(6), 2, &[2]), NOW, WALL, &config, &brokers);
+        let fetched = read(&mut host, &consumer_fetch(0, false)).0.ok().unwrap();
+        (host, fetched.records.is_some())
+    };
+    let (mut host, shows) = after_election(BrokenRules::default());
+    assert!(!shows);
+    let asked = match host.core.next_step(LeaderEpoch(6)) {
+        FollowerStep::Fetch(position) => position,
+        other => unreachable!("it fetches: {other:?}"),
+    };
+    assert_eq!(asked.high_watermark, Some(Offset::UNKNOWN), "the leader answers at once");
+    let parts = EpochEnd { epoch: EPOCH, end_offset: Offset(1) };
+    let diverges = FetchAnswer { diverging: Some(parts), ..answered(1, 0) };
+    assert!(host.core.leader_answered(asked, &diverges, &[], NOW, WALL).truncated.is_some());
+    assert!(read(&mut host, &consumer_fetch(0, false)).0.ok().unwrap().records.is_none());
+    let FollowerStep::Fetch(asked) = host.core.next_step(LeaderEpoch(6)) else { unreachable!("it fetches") };
+    let effects = host.core.leader_answered(asked, &answered(1, 0), &[], NOW, WALL);
+    assert_eq!(effects.high_watermark, Some(Offset(1)), "those who wait look again");
+    assert_eq!(read(&mut host, &consumer_fetch(0, false)).0.ok().unwrap().upper, Offset(1));
+
+    let replication = ottla_replication::BrokenRules {
+        followers_serve_unconfirmed: true,
+        ..ottla_replication::BrokenRules::default()
+    };
+    assert!(after_election(BrokenRules { replication, ..BrokenRules::default() }).1);
 }

@@ -436,3 +436,24 @@ fn a_proposal_without_an_answer_is_looked_at_again_soon() {
     assert!(effects.isr_changed && next.is_none());
     assert_eq!(host.core.leader().unwrap().isr().committed().len(), 2);
 }
+
+#[test]
+fn a_leader_sends_consumers_that_know_followers_to_one_near_them() {
+    let mut host = Host::leader();
+    host.append(4);
+    host.fetched(4, 0);
+    let is_near = |broker: ottla_model::BrokerId| broker == OTHER;
+    let mut read = |fetch: &ottla_partition::Fetch| host.core.fetch(fetch, NOW, &brokers, Some(&is_near)).1;
+    let sent = read(&consumer_fetch(0, false)).ok().unwrap();
+    assert_eq!((sent.preferred_read_replica, sent.high_watermark), (Some(OTHER), Offset(4)));
+    assert!(sent.records.is_none());
+    assert_eq!(read(&consumer_fetch(5, false)).err().map(|refused| refused.error_code()), Some(OUT_OF_RANGE));
+    let leader_only = ottla_partition::ConsumerTerms { read_committed: false, reads_followers: false };
+    let reader = ottla_partition::Reader::Consumer(leader_only);
+    for fetch in [ottla_partition::Fetch { reader, ..consumer_fetch(0, false) }, replica_fetch(0, 0, false)] {
+        let served = read(&fetch).ok().unwrap();
+        assert!(served.preferred_read_replica.is_none() && served.records.is_some());
+    }
+}
+
+const OUT_OF_RANGE: ErrorCode = ErrorCode::OffsetOutOfRange;

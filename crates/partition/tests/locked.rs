@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
 use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPartition};
-use ottla_partition::{Append, Fetch, OffsetLookup, OffsetQuery, OwnRead, Reader, Replica, Visible};
+use ottla_partition::{Append, ConsumerTerms, Fetch, OffsetLookup, OffsetQuery, OwnRead, Reader, Replica, Visible};
 use ottla_protocol::record_batch::BatchBuilder;
 use ottla_replication::AppendTerms;
 use ottla_storage::env::{DirectoryEntry, OpenMode};
@@ -183,7 +183,7 @@ fn reads_are_made_without_the_lock() {
         let read = locked(&env, "read_on", || replica.read_on(LEADER_EPOCH, from, 1, end, true).unwrap());
         assert!(matches!(read, Read::Cold(cold) if bytes_of(&env, &cold) > 100));
         let fetch = Fetch {
-            reader: Reader::Consumer { read_committed: true },
+            reader: Reader::Consumer(ConsumerTerms { read_committed: true, reads_followers: false }),
             offset: from,
             current_leader_epoch: LEADER_EPOCH,
             last_fetched_epoch: LeaderEpoch::NONE,
@@ -191,7 +191,7 @@ fn reads_are_made_without_the_lock() {
             max_bytes: 1_000,
             min_one: true,
         };
-        let (_, fetched) = locked(&env, "fetch", || replica.fetch(&fetch, NOW, &brokers));
+        let (_, fetched) = locked(&env, "fetch", || replica.fetch(&fetch, NOW, &brokers, None));
         let Some(Read::Cold(cold)) = fetched.unwrap().records else { panic!("{from}: in memory") };
         assert!(bytes_of(&env, &cold) > 100);
     }

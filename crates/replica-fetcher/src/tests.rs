@@ -25,6 +25,7 @@ fn position(epoch: i32, offset: i64) -> FetchPosition {
         offset: Offset(offset),
         last_fetched_epoch: LeaderEpoch(epoch),
         log_start: Offset(0),
+        high_watermark: None,
     }
 }
 

@@ -51,9 +51,9 @@ pub enum IsrOutcome {
 /// A follower's fetch that must not be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FetchError {
-    #[error("the fetch has leader epoch {asked}, this leader has {current}")]
+    #[error("the fetch has leader epoch {asked}, this replica has {current}")]
     FencedLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
-    #[error("the fetch has leader epoch {asked}, this leader knows only {current}")]
+    #[error("the fetch has leader epoch {asked}, this replica knows only {current}")]
     UnknownLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
     /// This leader may not know a new assignment yet: the follower retries.
     #[error("the broker is not among the partition's replicas")]
@@ -61,6 +61,18 @@ pub enum FetchError {
     /// A fetch of a former incarnation of the broker, still in flight (KIP-903, scenario 4).
     #[error("the fetch has broker epoch {fetched}, the broker is registered with {registered}")]
     StaleBrokerEpoch { fetched: BrokerEpoch, registered: BrokerEpoch },
+}
+
+/// Compares the leader epoch that a request carries with the replica's; a request without one always passes.
+///
+/// # Errors
+/// The request names another leader epoch.
+pub fn check_leader_epoch(asked: LeaderEpoch, current: LeaderEpoch) -> Result<(), FetchError> {
+    match asked {
+        asked if !asked.is_known() || asked == current => Ok(()),
+        asked if asked < current => Err(FetchError::FencedLeaderEpoch { asked, current }),
+        asked => Err(FetchError::UnknownLeaderEpoch { asked, current }),
+    }
 }
 
 impl FetchError {

@@ -3,16 +3,26 @@
 //! Owns the fetch position, the follower's high watermark (HW), and pending requests, for one leader epoch; a new
 //! leader epoch begins with a new [`Follower`]. The caller owns the log.
 //!
+//! Consumers may read here (KIP-392): below the HW, and once the leader of this epoch has confirmed that this log is a
+//! part of its own. An unclean election may cut records below the HW. While consumers read, the follower tells its
+//! leader the HW that it knows, and is told of a higher one at once (KIP-1166).
+//!
 //! Invariants: the fetch position is the log's end. The log is truncated only where the leader's epochs show that the
 //! two logs diverge (KIP-101, KIP-279), or where the leader no longer has the earlier records. A response counts only
 //! if it answers the fetch that the follower would send now.
 
-use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use std::time::Duration;
 
-use crate::effects::{FollowerAction, FollowerStep, Following, Truncation};
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset};
+
+use crate::effects::{FetchError, FollowerAction, FollowerStep, Following, Truncation, check_leader_epoch};
 use crate::epoch_history::{EpochEnd, EpochHistory};
 use crate::high_watermark::HighWatermark;
 use crate::rules::BrokenRules;
+
+/// How long a consumer that has read here counts as one that reads here, though it may have left: Kafka's default for
+/// `metadata.max.age.ms`, after which a consumer asks the leader again.
+pub const READERS_REMEMBERED: Duration = Duration::from_secs(300);
 
 /// The state of a follower's own log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +41,9 @@ pub struct FetchPosition {
     /// The epoch of the last record below `offset`; [`LeaderEpoch::NONE`] for an empty log.
     pub last_fetched_epoch: LeaderEpoch,
     pub log_start: Offset,
+    /// The leader answers at once when its HW is above this one. None: the follower learns of the HW with the next
+    /// records, or when its fetch has waited for its time.
+    pub high_watermark: Option<Offset>,
 }
 
 /// A leader's answer to a fetch, without the records.
@@ -64,6 +77,11 @@ pub struct Follower {
     log: LocalLog,
     high_watermark: HighWatermark,
     state: State,
+    /// The leader has answered a fetch of this log without a divergence.
+    is_confirmed: bool,
+    /// Consumers read here; until when they count.
+    readers_until: Option<MonotonicMs>,
+    rules: BrokenRules,
 }
 
 impl Follower {
@@ -77,7 +95,16 @@ impl Follower {
         rules: BrokenRules,
     ) -> (Self, Option<FollowerAction>) {
         let high_watermark = HighWatermark::known(high_watermark, log.start, log.end);
-        let mut follower = Self { leader, leader_epoch, log, high_watermark, state: State::Fetching };
+        let mut follower = Self {
+            leader,
+            leader_epoch,
+            log,
+            high_watermark,
+            state: State::Fetching,
+            is_confirmed: false,
+            readers_until: None,
+            rules,
+        };
         let first = (rules.truncate_to_high_watermark && high_watermark.get() < log.end)
             .then(|| follower.truncate(Truncation::To(high_watermark.get())));
         (follower, first)
@@ -90,7 +117,40 @@ impl Follower {
             offset: self.log.end,
             last_fetched_epoch: self.log.latest_epoch,
             log_start: self.log.start,
+            high_watermark: self.readers_until.map(|_| self.confirmed_high_watermark().unwrap_or(Offset::UNKNOWN)),
         })
+    }
+
+    fn confirmed_high_watermark(&self) -> Option<Offset> {
+        self.is_confirmed.then(|| self.high_watermark.get())
+    }
+
+    /// A consumer reads here. Returns whether it is the first: the next fetch differs from the one that waits at the
+    /// leader.
+    pub fn read_by_consumer(&mut self, now: MonotonicMs) -> bool {
+        self.readers_until.replace(now + READERS_REMEMBERED).is_none()
+    }
+
+    /// Time passed: consumers that have not read here for [`READERS_REMEMBERED`] do not count any more.
+    pub fn forget_readers(&mut self, now: MonotonicMs) {
+        self.readers_until = self.readers_until.filter(|until| now < *until);
+    }
+
+    /// Where the records end that a consumer may read; none before the leader has confirmed this log.
+    pub fn readable_end(&self) -> Option<Offset> {
+        match self.rules {
+            BrokenRules { followers_serve_to_their_end: true, .. } => Some(self.log.end),
+            BrokenRules { followers_serve_unconfirmed: true, .. } => Some(self.high_watermark.get()),
+            _ => self.confirmed_high_watermark(),
+        }
+    }
+
+    /// Compares the leader epoch that a consumer's fetch carries with this one.
+    ///
+    /// # Errors
+    /// As [`check_leader_epoch`].
+    pub fn check_leader_epoch(&self, asked: LeaderEpoch) -> Result<(), FetchError> {
+        check_leader_epoch(asked, self.leader_epoch)
     }
 
     /// The action of a fetcher for this partition now. It stays the same until it is done: a fetcher that takes the
@@ -161,6 +221,7 @@ impl Follower {
 
     fn truncate(&mut self, truncation: Truncation) -> FollowerAction {
         self.state = State::Truncating;
+        self.is_confirmed = false;
         FollowerAction::Truncate(truncation)
     }
 
@@ -199,11 +260,14 @@ impl Follower {
     }
 
     /// The records of a response are in the log, whose state is `log` (also if the response had no records). Returns
-    /// the HW if it moved: the leader's HW from the response, but at most this log's end.
+    /// the HW if it moved, or may be read up to from now on: the leader's HW from the response, but at most this log's
+    /// end.
     pub fn appended(&mut self, log: LocalLog, answer: &FetchAnswer) -> Option<Offset> {
         self.log = log;
         self.high_watermark.clamp(log.start, log.end);
-        self.high_watermark.advance(answer.high_watermark, log.end)
+        let moved = self.high_watermark.advance(answer.high_watermark, log.end);
+        let was_confirmed = std::mem::replace(&mut self.is_confirmed, true);
+        moved.or_else(|| (!was_confirmed).then(|| self.high_watermark.get()))
     }
 
     /// The log refused the records of an answer to the current position: they do not begin at its end.

@@ -360,3 +360,33 @@ fn an_epoch_that_is_not_here_cuts_at_the_end_of_the_one_before() {
     let action = follower.fetched(ask, &answer(ErrorCode::None, Some((2, 10)), 0), &log.epochs);
     assert_eq!(action, FollowerAction::Truncate(Truncation::To(Offset(20))));
 }
+
+#[test]
+fn consumers_read_what_the_leader_has_confirmed_and_the_high_watermark_is_asked_for() {
+    let mut log = Log::new(&[(9, 0)], 10);
+    let mut follower = follow(&log, 4);
+    assert_eq!((follower.high_watermark(), follower.readable_end()), (Offset(4), None));
+    let ask = follower.next_fetch().expect("fetches");
+    assert_eq!(ask.high_watermark, None, "nobody reads here");
+    let now = MonotonicMs(1_000);
+    assert!(follower.read_by_consumer(now), "the fetch that waits does not ask for it");
+    assert!(!follower.read_by_consumer(now));
+    let known = |follower: &Follower| follower.next_fetch().and_then(|ask| ask.high_watermark);
+    assert_eq!(known(&follower), Some(Offset::UNKNOWN), "any answer confirms the log");
+    let said = answer(ErrorCode::None, None, 4);
+    assert_eq!(follower.fetched(ask, &said, &log.epochs), FollowerAction::Append, "it answers the same position");
+    assert_eq!(follower.appended(log.local(), &said), Some(Offset(4)), "those who wait look again");
+    assert_eq!((follower.readable_end(), known(&follower)), (Some(Offset(4)), Some(Offset(4))));
+    assert_eq!(follower.appended(log.local(), &said), None);
+    follower.forget_readers(now + READERS_REMEMBERED);
+    assert_eq!(known(&follower), None);
+
+    // An unclean election: what was committed once is not in the leader's log.
+    let ask = follower.next_fetch().expect("fetches");
+    let diverges = answer(ErrorCode::None, Some((9, 2)), 2);
+    assert_eq!(follower.fetched(ask, &diverges, &log.epochs), FollowerAction::Truncate(Truncation::To(Offset(2))));
+    assert_eq!(follower.readable_end(), None);
+    log.cut(2);
+    follower.truncated(log.local());
+    assert_eq!(follower.readable_end(), None, "the rest may differ too");
+}

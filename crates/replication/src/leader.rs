@@ -12,11 +12,12 @@
 //!   metadata shows the new state;
 //! - at most one ISR proposal is undecided.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch};
 
-use crate::effects::{FetchError, IsrOutcome, IsrProposal, LeaderEffects};
+use crate::effects::{FetchError, IsrOutcome, IsrProposal, LeaderEffects, check_leader_epoch};
 use crate::high_watermark::HighWatermark;
 use crate::isr::{ChangeKind, Isr, IsrMember};
 use crate::rules::BrokenRules;
@@ -300,12 +301,32 @@ impl Leader {
     /// # Errors
     /// The request names another leader epoch.
     pub fn check_leader_epoch(&self, asked: LeaderEpoch) -> Result<(), FetchError> {
-        let current = self.leader_epoch;
-        match asked {
-            asked if !asked.is_known() || asked == current => Ok(()),
-            asked if asked < current => Err(FetchError::FencedLeaderEpoch { asked, current }),
-            asked => Err(FetchError::UnknownLeaderEpoch { asked, current }),
+        check_leader_epoch(asked, self.leader_epoch)
+    }
+
+    /// The follower that a consumer which wants records from `offset` on is sent to (KIP-392): an ISR member near it
+    /// that has the offset, the one that is the furthest. None: the consumer stays here. A follower outside the ISR may
+    /// lag for ever, and a consumer that reads there would come back again and again.
+    pub fn preferred_read_replica(
+        &self,
+        now: MonotonicMs,
+        offset: Offset,
+        is_near: impl Fn(BrokerId) -> bool,
+        brokers: &impl Brokers,
+    ) -> Option<BrokerId> {
+        if is_near(self.config.local) {
+            return None;
         }
+        let has_offset = |follower: &&ReplicaProgress| {
+            let member = self.isr.committed_member(follower.broker);
+            member.is_some_and(|member| member.is_incarnation(follower.broker_epoch))
+                && (follower.log_start..=follower.log_end).contains(&offset)
+        };
+        let near = self.followers.iter().filter(has_offset).filter(|follower| is_near(follower.broker));
+        let near = near.filter(|follower| is_eligible(follower, brokers));
+        let lag = |follower: &ReplicaProgress| follower.last_caught_up.map_or(Duration::MAX, |at| now.since(at));
+        let furthest = near.max_by_key(|follower| (follower.log_end, Reverse(lag(follower)), follower.broker));
+        furthest.map(|follower| follower.broker)
     }
 
     /// A follower fetched from `fetch.fetch_offset` and its log up to there is this log: the caller has compared the

@@ -419,3 +419,45 @@ fn a_pending_member_holds_the_high_watermark_and_no_other_follower_does() {
     assert_eq!(story.append(2, 110).high_watermark, None);
     assert_eq!(story.fetch(3, 2, 110).high_watermark, Some(Offset(110)), "3 was never here");
 }
+
+/// The follower that a consumer at `offset` is sent to by leader 1, if the brokers in `near` are near it.
+fn preferred(story: &Story, now_ms: u64, offset: i64, near: &[i32]) -> Option<i32> {
+    let is_near = |broker: BrokerId| near.contains(&broker.0);
+    let preferred = story.leader.preferred_read_replica(at(now_ms), Offset(offset), is_near, &story.image);
+    preferred.map(|broker| broker.0)
+}
+
+#[test]
+fn a_consumer_is_sent_to_the_furthest_member_near_it_that_has_its_offset() {
+    let mut story = Story::new(&[1, 2, 3], 1, 50);
+    assert_eq!(preferred(&story, 0, 50, &[2, 3]), None, "no follower has said what it has");
+    let _ = story.fetch(10, 2, 80);
+    let _ = story.fetch(20, 3, 90);
+    assert_eq!(preferred(&story, 30, 50, &[2, 3]), Some(3));
+    assert_eq!(preferred(&story, 30, 50, &[2]), Some(2));
+    assert_eq!(preferred(&story, 30, 85, &[2]), None, "it does not have that offset");
+    assert_eq!(preferred(&story, 30, 80, &[2]), Some(2), "it waits for that offset");
+    assert_eq!(preferred(&story, 30, 50, &[]), None);
+    assert_eq!(preferred(&story, 30, 50, &[1, 2, 3]), None, "the leader is near");
+    // Of two with the same end the one that was caught up last, then the larger id.
+    let _ = story.fetch(40, 2, 100);
+    let _ = story.fetch(50, 3, 100);
+    assert_eq!(preferred(&story, 60, 50, &[2, 3]), Some(3));
+    let _ = story.fetch(60, 2, 100);
+    assert_eq!(preferred(&story, 60, 50, &[2, 3]), Some(2));
+    let _ = story.fetch(60, 3, 100);
+    assert_eq!(preferred(&story, 60, 50, &[2, 3]), Some(3));
+}
+
+#[test]
+fn a_consumer_is_not_sent_to_a_follower_that_has_gone_or_restarted_or_is_not_in_sync() {
+    let mut story = Story::new(&[1, 2], 1, 50);
+    let _ = story.fetch(10, 2, 100);
+    let _ = story.fetch(10, 3, 60);
+    assert_eq!(preferred(&story, 20, 50, &[3]), None, "it is not in the ISR");
+    assert_eq!(preferred(&story, 20, 50, &[2]), Some(2));
+    story.image.set(2, 200);
+    assert_eq!(preferred(&story, 20, 50, &[2]), None, "another incarnation may have another log");
+    story.image.remove(2);
+    assert_eq!(preferred(&story, 20, 50, &[2]), None, "it is fenced");
+}

@@ -24,6 +24,7 @@ pub mod rules;
 
 pub use effects::{
     FetchError, FollowerAction, FollowerStep, Following, IsrOutcome, IsrProposal, LeaderEffects, Truncation,
+    check_leader_epoch,
 };
 pub use epoch_history::{Divergence, EpochEnd, EpochHistory, EpochStart};
 pub use fetch_order::{AnswerBudget, FetchLimits, FetchOrder};

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use ottla_model::{
-    ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicIdPartition, TransactionResult,
+    BrokerId, ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicIdPartition,
+    TransactionResult,
 };
 use ottla_protocol::record_batch::{BatchBuilder, Batches, EndMarkerRecord};
 use ottla_replication::FetchPosition;
 
 use crate::clock::{SimTime, WALL_START_MS};
 use crate::content::{Content, RecordId};
-use crate::message::{CallId, Fetch, FetchBytes, FetchedPartition, Message, Produce, ProduceAnswer, SessionRef};
+use crate::message::{CallId, Fetch, FetchBytes, FetchedPartition, Message, Produce, ProduceAnswer, Rack, SessionRef};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
@@ -22,6 +23,8 @@ pub const TICK_MS: u64 = 40;
 /// A produce that is not answered within this time is sent again.
 const RESEND_MS: u64 = 1_500;
 const BACKOFF_MS: u64 = 50;
+/// How long a consumer reads where its leader has sent it (`metadata.max.age.ms`).
+const PREFERRED_MS: u64 = 3_000;
 /// Requests of one lane that are on their way: Kafka's producers have at most five.
 const IN_FLIGHT_MAX: usize = 3;
 /// So many refusals for the sequence of the oldest batch mean that its predecessors are lost: the producer begins anew.
@@ -52,6 +55,12 @@ pub enum Seen {
         partition: TopicIdPartition,
         offset: Offset,
         record: RecordId,
+    },
+    /// What a broker tells a consumer of a log.
+    Bounds {
+        partition: TopicIdPartition,
+        log_start: Offset,
+        high_watermark: Offset,
     },
     /// How a producer's transaction in this epoch ends.
     Decided {
@@ -315,11 +324,17 @@ struct Reading {
     offset: Offset,
     outstanding: Option<(CallId, SimTime)>,
     not_before: SimTime,
+    /// It was sent here; then it asks another broker, perhaps the leader.
+    here_until: Option<SimTime>,
 }
 
 pub struct Consumer {
     pub id: u32,
     reads_committed: bool,
+    /// None: it reads where it happens to ask.
+    pub rack: Option<Rack>,
+    /// Records that followers gave it.
+    pub read_at_followers: u64,
     bytes: FetchBytes,
     partitions: BTreeMap<TopicIdPartition, Reading>,
     brokers: Vec<i32>,
@@ -328,8 +343,19 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub fn new(id: u32, brokers: Vec<i32>, bytes: FetchBytes, random: Random) -> Self {
-        Self { id, reads_committed: false, bytes, partitions: BTreeMap::new(), brokers, next_call: 0, random }
+    pub fn new(id: u32, brokers: Vec<i32>, bytes: FetchBytes, mut random: Random) -> Self {
+        let near = random.percent(70).then(|| random.pick(&brokers).copied()).flatten();
+        Self {
+            id,
+            reads_committed: false,
+            rack: near.map(|near| Rack::of(BrokerId(near))),
+            read_at_followers: 0,
+            bytes,
+            partitions: BTreeMap::new(),
+            brokers,
+            next_call: 0,
+            random,
+        }
     }
 
     /// As a reader of committed records.
@@ -347,6 +373,7 @@ impl Consumer {
                 offset: Offset::ZERO,
                 outstanding: None,
                 not_before: SimTime(0),
+                here_until: None,
             });
         }
     }
@@ -364,6 +391,9 @@ impl Consumer {
             if reading.outstanding.is_some() || at < reading.not_before {
                 continue;
             }
+            if reading.here_until.take_if(|until| at >= *until).is_some() {
+                reading.broker = self.random.pick(&self.brokers).copied().unwrap_or(reading.broker);
+            }
             self.next_call += 1;
             let call = CallId(self.next_call);
             reading.outstanding = Some((call, at));
@@ -372,6 +402,7 @@ impl Consumer {
                 offset: reading.offset,
                 last_fetched_epoch: LeaderEpoch::NONE,
                 log_start: Offset::UNKNOWN,
+                high_watermark: None,
             };
             let fetch = Fetch {
                 replica: None,
@@ -381,6 +412,7 @@ impl Consumer {
                 max_wait_ms: 300,
                 bytes: self.bytes,
                 reads_committed: self.reads_committed,
+                rack: self.rack,
             };
             out.send(NodeId::Broker(reading.broker), Message::Fetch { call, fetch });
         }
@@ -408,6 +440,16 @@ impl Consumer {
                 }
                 continue;
             }
+            if let Some(preferred) = answer.preferred_read_replica {
+                reading.broker = preferred.0;
+                reading.here_until = Some(at.plus_ms(PREFERRED_MS));
+                continue;
+            }
+            seen.push(Seen::Bounds {
+                partition: *partition,
+                log_start: answer.log_start,
+                high_watermark: answer.high_watermark,
+            });
             let mut content = Content::default();
             content.restart(reading.offset);
             // What the records are is the broker's; that they can be read was checked when they were appended.
@@ -420,6 +462,9 @@ impl Consumer {
                     true => Seen::ReadCommitted { partition, offset, record },
                     false => Seen::Consumed { partition, offset, record },
                 });
+            }
+            if answer.is_followers {
+                self.read_at_followers += content.end().distance_from(from);
             }
             reading.offset = reading.offset.max(content.end());
         }

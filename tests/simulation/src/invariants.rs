@@ -8,7 +8,8 @@
 //! - Equal (epoch, offset) means equal records.
 //! - The tree applied at a revision is the same everywhere.
 //! - A log begins no later than records were deleted.
-//! - A consumer reads what is committed, and nothing else. `kill -9` loses no record.
+//! - A consumer reads what is committed, and nothing else, whichever replica it asks; no replica tells it of a HW above
+//!   what is committed. `kill -9` loses no record.
 //! - A reader of committed records gets no record of a transaction that is open or aborted; at the end every log's
 //!   index hides the aborted ones, and nothing else.
 
@@ -282,6 +283,18 @@ impl Invariants {
                         id.partition
                     );
                 }
+            }
+            Seen::Bounds { partition: id, log_start, high_watermark } => {
+                let partition = self.partition(*id);
+                let committed = partition.committed.last_key_value().map_or(Offset::ZERO, |(last, _)| last.next());
+                if partition.is_exempt || *high_watermark <= committed.max(partition.deleted_up_to) {
+                    return Ok(());
+                }
+                violated!(
+                    "a consumer was told that partition {} is committed from {log_start} up to {high_watermark}, and \
+                     no more than {committed} is",
+                    id.partition
+                );
             }
             Seen::Decided { producer, epoch, result } => {
                 self.transactions.insert((*producer, *epoch), *result);

@@ -160,6 +160,21 @@ pub struct Fetch {
     pub max_wait_ms: u64,
     pub bytes: FetchBytes,
     pub reads_committed: bool,
+    /// Where the consumer stands: leaders send it to followers there.
+    pub rack: Option<Rack>,
+}
+
+/// A rack, by its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rack(i32);
+
+impl Rack {
+    /// The brokers stand in as many.
+    pub const COUNT: i32 = 3;
+
+    pub fn of(broker: BrokerId) -> Self {
+        Self(broker.0 % Self::COUNT)
+    }
 }
 
 /// How much records an answer may hold, unless its first batch is larger.
@@ -189,6 +204,9 @@ impl SessionRef {
 pub struct FetchedPartition {
     pub error: ErrorCode,
     pub diverging: Option<EpochEnd>,
+    pub preferred_read_replica: Option<BrokerId>,
+    /// A follower has read it.
+    pub is_followers: bool,
     pub high_watermark: Offset,
     pub log_start: Offset,
     pub records: Bytes,

@@ -11,6 +11,7 @@ mod failover;
 mod groups;
 mod harness;
 mod metadata;
+mod nearest;
 mod produce;
 mod quotas;
 mod records;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
+use ottla_config::ReplicaSelector;
 use ottla_model::{BrokerId, ErrorCode, PartitionId, TopicName, incarnation_key};
 use ottla_network::response::{Answer, RecordSlice, Response};
 use ottla_protocol::RequestHeader;
@@ -28,7 +29,7 @@ use ottla_replica_manager::fetch_session::{
 };
 use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::partition::waiters::Wakes;
-use ottla_replica_manager::partition::{FetchRead, Partition};
+use ottla_replica_manager::partition::{ConsumerTerms, FetchRead, IsNear, Partition};
 use tokio::time::Sleep;
 
 use crate::authorization::Access;
@@ -41,6 +42,8 @@ use crate::request::leader_hint::{LeaderHints, names_leader};
 const ZSTD_FROM: i16 = 10;
 /// The first version whose clients know KAFKA_STORAGE_ERROR.
 const STORAGE_ERROR_FROM: i16 = 6;
+/// The first version of consumers that read from followers (KIP-392).
+const FOLLOWERS_FROM: i16 = 11;
 /// The first version with topic ids.
 const TOPIC_IDS_FROM: i16 = 13;
 /// The first version whose clients are told who leads instead: it also tells where the leader listens. A client of an
@@ -56,7 +59,7 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 const NO_ROOM_THROTTLE_MS: i32 = 100;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    let request = match fetch::parse(header.api_version, &body, 0) {
+    let mut request = match fetch::parse(header.api_version, &body, 0) {
         Ok(request) => request,
         Err(error) => return Answer::close(format_args!("Fetch: {error}")),
     };
@@ -77,15 +80,19 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes).min(quota.unwrap_or(usize::MAX));
     let limits = FetchLimits { max_bytes, min_bytes: size(request.min_bytes).min(max_bytes) };
-    let read_committed = request.isolation_level == IsolationLevel::ReadCommitted;
+    let consumer = ConsumerTerms {
+        read_committed: request.isolation_level == IsolationLevel::ReadCommitted,
+        reads_followers: header.api_version >= FOLLOWERS_FROM,
+    };
+    let rack = rack(broker, fetcher, &mut request);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
     let mut wakes = Wakes::default();
     let opened = match open(broker, fetcher, &header, request, &mut wakes) {
         Ok(opened) => opened,
         Err(error) => return Answer::Ready(refuse(&header, error)),
     };
-    let terms = FetchTerms { limits, read_committed, full: opened.full };
-    let fetch = OpenFetch { header, context: context.clone(), terms, opened };
+    let terms = FetchTerms { limits, consumer, full: opened.full };
+    let fetch = OpenFetch { header, context: context.clone(), terms, opened, rack };
     match fetch.first_look(broker, max_wait, &mut wakes) {
         FirstLook::Answered(response) => Answer::Ready(response),
         FirstLook::Parks(room) => Answer::Later(Box::pin(ParkedFetch {
@@ -95,6 +102,12 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             _room: room,
         })),
     }
+}
+
+/// Where the consumer stands, if leaders are to choose replicas near it.
+fn rack(broker: &Broker, fetcher: Fetcher, request: &mut FetchRequest) -> Option<String> {
+    let is_chosen = broker.config.replica_selector == ReplicaSelector::RackAware && fetcher == Fetcher::Consumer;
+    Some(std::mem::take(&mut request.rack_id)).filter(|rack| is_chosen && !rack.is_empty())
 }
 
 enum FirstLook {
@@ -188,7 +201,7 @@ fn open(
     };
     let found = sessions.find(now, fetcher, &named)?;
     let mut slots = found.session.lock();
-    slots.take_in(&named, wanted(request.topics), forgotten(request.forgotten_topics))?;
+    slots.take_in(&named, wanted(request.topics, fetcher), forgotten(request.forgotten_topics))?;
     // A request of this session that is still parked ends now: its client has sent the next one.
     if !found.is_full {
         found.session.signal().wake(wakes);
@@ -199,8 +212,8 @@ fn open(
     Ok(Opened { session: found.session, answered_id, turn, full: found.is_full })
 }
 
-fn wanted(topics: Vec<FetchTopic>) -> impl Iterator<Item = (PartitionKey, FetchPartition)> {
-    topics.into_iter().flat_map(|topic| {
+fn wanted(topics: Vec<FetchTopic>, fetcher: Fetcher) -> impl Iterator<Item = (PartitionKey, FetchPartition)> {
+    topics.into_iter().flat_map(move |topic| {
         let name = Arc::new(topic.topic);
         topic.partitions.into_iter().map(move |partition| {
             let wanted = FetchPartition {
@@ -209,6 +222,8 @@ fn wanted(topics: Vec<FetchTopic>) -> impl Iterator<Item = (PartitionKey, FetchP
                 max_bytes: size(partition.max_bytes),
                 current_leader_epoch: partition.current_leader_epoch,
                 last_fetched_epoch: partition.last_fetched_epoch,
+                // A consumer waits for records.
+                high_watermark: partition.high_watermark.filter(|_| fetcher.is_replica()),
             };
             (PartitionKey { topic: name.clone(), partition: partition.partition }, wanted)
         })
@@ -227,6 +242,7 @@ struct OpenFetch {
     context: RequestContext,
     terms: FetchTerms,
     opened: Opened,
+    rack: Option<String>,
 }
 
 impl OpenFetch {
@@ -282,7 +298,7 @@ impl OpenFetch {
     }
 
     /// The partitions that the fetcher may read, by the rules that hold now.
-    fn readable<'b>(&self, broker: &'b Broker) -> Readable<'b> {
+    fn readable<'b>(&'b self, broker: &'b Broker) -> Readable<'b> {
         // A follower was checked with its request.
         let is_follower = self.opened.session.is_replicas();
         let access = if is_follower { Access::unlimited() } else { broker.access(&self.context) };
@@ -291,7 +307,16 @@ impl OpenFetch {
             address: requester.address,
             rules: Arc::downgrade(rules),
         });
-        Readable { replicas: &broker.replicas, access, reader }
+        let near = self.rack.as_deref().map(|rack| {
+            let image = broker.metadata.current();
+            let listener = &self.context.listener;
+            // One that the client cannot reach there is not near.
+            Box::new(move |id| {
+                let known = image.broker(id).filter(|known| known.rack.as_deref() == Some(rack));
+                known.is_some_and(|known| known.endpoint(listener).is_some())
+            }) as Box<dyn Fn(BrokerId) -> bool + 'b>
+        });
+        Readable { replicas: &broker.replicas, access, reader, near }
     }
 
     fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult, throttle_time_ms: i32) -> Response {
@@ -305,7 +330,12 @@ impl OpenFetch {
                 broker.replicas.throttles().sent(clock::monotonic(), bytes);
                 Duration::ZERO
             }
-            false => broker.quotas.fetched(&self.context, self.header.client_id.as_deref(), found.bytes()),
+            false => {
+                let of_followers = found.entries.iter().filter(|entry| entry.read.is_followers);
+                let bytes: usize = of_followers.map(|entry| entry.read.records_bytes()).sum();
+                broker.telemetry.follower_records_bytes_out.add(bytes as u64);
+                broker.quotas.fetched(&self.context, self.header.client_id.as_deref(), found.bytes())
+            }
         };
         self.encode(broker, found.entries, throttle_time_ms.max(millis(wait))).muting(wait)
     }
@@ -317,7 +347,7 @@ impl OpenFetch {
         let names_any = version >= LEADERS_FROM && entries.iter().any(|entry| names_leader(entry.read.error));
         let image = names_any.then(|| broker.metadata.current());
         let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.context.listener));
-        let reads_committed = self.terms.read_committed;
+        let reads_committed = self.terms.consumer.read_committed;
         for mut entry in entries {
             if version < ZSTD_FROM && stores_zstd(broker, &entry.key.topic) {
                 entry.read = FetchRead::error(ErrorCode::UnsupportedCompressionType);
@@ -338,7 +368,7 @@ impl OpenFetch {
                     .map(|end| EpochEndOffset { epoch: end.epoch, end_offset: end.end_offset }),
                 current_leader,
                 aborted_transactions: reads_committed.then(|| read.aborted.iter().map(aborted).collect()),
-                preferred_read_replica: BrokerId::NONE,
+                preferred_read_replica: read.preferred_read_replica.unwrap_or(BrokerId::NONE),
                 records: read.records,
             };
             match response.topics.last_mut() {
@@ -360,6 +390,7 @@ struct Readable<'b> {
     replicas: &'b ReplicaManager,
     access: Access,
     reader: Option<Reader>,
+    near: Option<Box<dyn Fn(BrokerId) -> bool + 'b>>,
 }
 
 impl FindPartition for Readable<'_> {
@@ -377,6 +408,10 @@ impl FindPartition for Readable<'_> {
 
     fn may_read(&self, topic: &TopicName) -> bool {
         self.access.topic(Operation::Read, topic.as_str())
+    }
+
+    fn near(&self) -> Option<IsNear<'_>> {
+        self.near.as_deref()
     }
 }
 

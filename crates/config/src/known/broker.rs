@@ -561,7 +561,13 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
         Some("30000"),
         "A follower that has not caught up for this long leaves the ISR.",
     ),
-    known("replica.selector.class", String, None, ""),
+    known(
+        "replica.selector.class",
+        String,
+        None,
+        "`org.apache.kafka.common.replica.RackAwareReplicaSelector`: consumers with `client.rack` read from a replica in \
+         their rack. Unset, or `org.apache.kafka.common.replica.LeaderSelector`: from the leader. No other class.",
+    ),
     known(
         "replica.socket.receive.buffer.bytes",
         Int,

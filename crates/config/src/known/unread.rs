@@ -113,7 +113,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("quota.producer.default", Unread::ZooKeeper),
     ("remote.", TIERED),
     ("reserved.broker.max.id", Unread::Otherwise("coordinators give ids, by their own setting")),
-    ("replica.selector.class", Unread::NotBuilt("fetching from the nearest replica")),
     ("rlmm.config.", TIERED),
     ("rsm.config.", TIERED),
     ("sasl.kerberos.", GSSAPI),

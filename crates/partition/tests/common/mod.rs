@@ -14,8 +14,8 @@ use ottla_model::{
     TimestampMs, TopicId, TopicName, TopicPartition,
 };
 use ottla_partition::{
-    Ack, Append, AppendError, Appended, BrokenRules, Effects, Fetch, Fetched, LogPlace, ReadError, Reader, Replica,
-    ReplicaConfig,
+    Ack, Append, AppendError, Appended, BrokenRules, ConsumerTerms, Effects, Fetch, Fetched, LogPlace, ReadError,
+    Reader, Replica, ReplicaConfig,
 };
 use ottla_protocol::record_batch::BatchBuilder;
 use ottla_replication::AppendTerms;
@@ -185,7 +185,7 @@ impl Host {
     }
 
     pub fn fetch(&mut self, fetch: &Fetch) -> (Effects<Answer>, Result<Fetched<FaultyEnv>, ReadError>) {
-        self.core.fetch(fetch, NOW, &brokers)
+        self.core.fetch(fetch, NOW, &brokers, None)
     }
 
     pub fn log_range(&self) -> (Offset, Offset) {
@@ -208,7 +208,7 @@ pub fn replica_fetch(offset: i64, log_start: i64, progress: bool) -> Fetch {
 
 pub fn consumer_fetch(offset: i64, read_committed: bool) -> Fetch {
     Fetch {
-        reader: Reader::Consumer { read_committed },
+        reader: Reader::Consumer(ConsumerTerms { read_committed, reads_followers: true }),
         current_leader_epoch: LeaderEpoch::NONE,
         last_fetched_epoch: LeaderEpoch::NONE,
         ..replica_fetch(offset, 0, false)

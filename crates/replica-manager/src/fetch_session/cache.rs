@@ -115,6 +115,7 @@ mod tests {
                 max_bytes: 1,
                 current_leader_epoch: ottla_model::LeaderEpoch(0),
                 last_fetched_epoch: ottla_model::LeaderEpoch(0),
+                high_watermark: None,
             },
         );
         assert!(!parked.is_ended());

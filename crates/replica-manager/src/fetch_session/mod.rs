@@ -21,7 +21,7 @@ use ottla_storage::RealEnv;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
-use crate::partition::{Fetch, FetchRead, LeaderThrottle, Partition};
+use crate::partition::{ConsumerTerms, Fetch, FetchRead, IsNear, LeaderThrottle, Partition};
 
 pub use cache::{FetchSessionCache, ParkedRoom};
 /// A topic as a request names it: by name before version 13, then by id.
@@ -50,7 +50,7 @@ fn kind_of(fetcher: Fetcher) -> FetchKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchTerms {
     pub limits: FetchLimits,
-    pub read_committed: bool,
+    pub consumer: ConsumerTerms,
     /// The answer reports every partition, not only those with news.
     pub full: bool,
 }
@@ -85,6 +85,11 @@ pub trait FindPartition {
     /// Whether the fetcher may read a topic.
     fn may_read(&self, _topic: &TopicName) -> bool {
         true
+    }
+
+    /// Which brokers are near the consumer, if leaders choose its replicas.
+    fn near(&self) -> Option<IsNear<'_>> {
+        None
     }
 }
 
@@ -269,6 +274,7 @@ impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for Session
             },
         };
         if let Some(subscription) = &hosted.subscription {
+            subscription.set_awaits_high_watermark(request.wanted.high_watermark.is_some());
             subscription.taken();
         }
         if hosted.is_denied {
@@ -290,8 +296,8 @@ impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for Session
             min_one: request.min_one && room > 0,
             ..request
         };
-        let fetch = Fetch::of(self.session.fetcher, self.terms.read_committed, &request);
-        let mut read = hosted.partition.fetch(&fetch, self.now, self.wakes);
+        let fetch = Fetch::of(self.session.fetcher, self.terms.consumer, &request);
+        let mut read = hosted.partition.fetch(&fetch, self.now, self.partitions.near(), self.wakes);
         if throttle != LeaderThrottle::Free {
             read.is_throttled = true;
             self.throttled_bytes += read.records_bytes();
@@ -320,6 +326,7 @@ impl PartitionRead for FetchRead {
         ReadFacts {
             error: self.error,
             diverges: self.diverging.is_some(),
+            is_redirected: self.preferred_read_replica.is_some(),
             bytes: self.records_bytes(),
             left_out_bytes: self.left_out_bytes,
             is_held_back: self.is_held_back,

@@ -83,7 +83,7 @@ pub struct ReplicaManager {
     metrics: Arc<ReplicaMetrics>,
     log_dirs: LogDirs,
     context: Arc<PartitionContext>,
-    fetchers: Fetchers,
+    fetchers: Arc<Fetchers>,
     hosted: ArcSwap<HostedPartitions>,
     /// One delta at a time.
     delta_state: Mutex<DeltaState>,
@@ -146,21 +146,6 @@ impl ReplicaManager {
         let config = live.fixed().clone();
         let log_dirs = LogDirs::open(&config)?;
         let alter_partition = AlterPartitionManager::new(quorum.clone());
-        let context = Arc::new(PartitionContext {
-            identity: identity.clone(),
-            metadata: metadata.clone(),
-            alter_partition: alter_partition.clone(),
-            cleaner: LogCleaner::start(live.clone(), metrics.clone(), data.clone()),
-            throttles: Arc::new(ReplicationThrottles::new(&live, &metrics.throttled_bytes)),
-            replica_lag_time_max: config.replica_lag_time_max,
-            verifies_transactions: config.transaction_partition_verification_enable,
-            metrics: metrics.clone(),
-            data: data.clone(),
-            high_watermarks_moved: AtomicBool::new(false),
-            log_start_moved: Notify::new(),
-            segment_flushed: Notify::new(),
-            storage_failed: Notify::new(),
-        });
         let fetcher_config = FetcherConfig {
             max_wait: config.replica_fetch_wait_max,
             min_bytes: config.replica_fetch_min_bytes,
@@ -171,9 +156,26 @@ impl ReplicaManager {
             security: live.peers().clone(),
             backoff_max: config.replica_fetch_backoff,
         };
+        let fetchers = Arc::new(Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()));
+        let context = Arc::new(PartitionContext {
+            identity: identity.clone(),
+            metadata: metadata.clone(),
+            alter_partition: alter_partition.clone(),
+            cleaner: LogCleaner::start(live.clone(), metrics.clone(), data.clone()),
+            throttles: Arc::new(ReplicationThrottles::new(&live, &metrics.throttled_bytes)),
+            fetchers: Arc::downgrade(&fetchers),
+            replica_lag_time_max: config.replica_lag_time_max,
+            verifies_transactions: config.transaction_partition_verification_enable,
+            metrics: metrics.clone(),
+            data: data.clone(),
+            high_watermarks_moved: AtomicBool::new(false),
+            log_start_moved: Notify::new(),
+            segment_flushed: Notify::new(),
+            storage_failed: Notify::new(),
+        });
         let manager = Arc::new(Self {
             live,
-            fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
+            fetchers,
             config,
             identity,
             metadata,

@@ -1,7 +1,7 @@
 //! What all partitions of a broker share.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, BrokerId};
@@ -15,6 +15,7 @@ use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
 use crate::manager::metrics::ReplicaMetrics;
 use crate::metadata_cache::MetadataCache;
+use crate::replica_fetcher::Fetchers;
 use crate::replication_throttles::ReplicationThrottles;
 
 pub struct PartitionContext {
@@ -23,6 +24,8 @@ pub struct PartitionContext {
     pub alter_partition: Arc<AlterPartitionManager>,
     pub cleaner: Arc<LogCleaner>,
     pub throttles: Arc<ReplicationThrottles>,
+    /// They hold partitions, which hold this.
+    pub fetchers: Weak<Fetchers>,
     pub replica_lag_time_max: Duration,
     /// `transaction.partition.verification.enable`.
     pub verifies_transactions: bool,

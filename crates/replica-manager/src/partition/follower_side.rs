@@ -74,6 +74,9 @@ impl Partition {
             self.publish(high_watermark);
             state.subscribers.high_watermark_moved(wakes);
         }
+        if effects.log_start_moved {
+            state.subscribers.changed(wakes);
+        }
         if let Some(truncated) = effects.truncated {
             self.log_was_cut(&truncated);
         }
@@ -84,6 +87,14 @@ impl Partition {
             tracing::warn!(partition = %self.name(), %error, "records of the leader are not appended");
         }
         effects.step
+    }
+
+    /// The next fetch of this follower differs from the one that waits at its leader. Not in the caller's thread, which
+    /// holds a fetch session's lock: the fetchers look at partitions.
+    pub(super) fn fetch_anew(self: &Arc<Self>) {
+        let Some(fetchers) = self.context.fetchers.upgrade() else { return };
+        let partition = self.clone();
+        self.context.data.spawn(async move { fetchers.update([&partition]) });
     }
 
     /// The log has begun a segment: what the one before holds is to be synced, and may be compacted.

@@ -1,11 +1,11 @@
-//! The leader's side of a partition's handle: checks what producers send, waits for the disk without the lock, and
-//! words errors.
+//! The leader's side of a partition's handle, and the reads of every role: checks what producers send, waits for the
+//! disk without the lock, and words errors.
 
 use std::sync::Arc;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_partition::{
-    Append, Appended as LogAppended, Errand, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OwnPiece,
+    Append, Appended as LogAppended, Errand, Fetch, Fetched, FoundOffset, IsNear, OffsetLookup, OffsetQuery, OwnPiece,
     ReadError, Visible, finish_fetch,
 };
 use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
@@ -314,7 +314,14 @@ impl Partition {
     }
 
     /// Serves one fetch. What is not in memory is read without the lock, and not on a thread that serves others.
-    pub fn fetch(&self, fetch: &Fetch, now: MonotonicMs, wakes: &mut Wakes) -> FetchRead {
+    /// `is_near`: see [`ottla_partition::Replica::fetch`].
+    pub fn fetch(
+        self: &Arc<Self>,
+        fetch: &Fetch,
+        now: MonotonicMs,
+        is_near: Option<IsNear<'_>>,
+        wakes: &mut Wakes,
+    ) -> FetchRead {
         if let Err(error) = Errand::Fetch.check(self.directory.load().health()) {
             return FetchRead::error(error);
         }
@@ -323,9 +330,13 @@ impl Partition {
         };
         let state = &mut *guard;
         let brokers = |broker| self.context.eligible_epoch(broker);
-        let (effects, fetched) = state.replica.fetch(fetch, now, &brokers);
+        let (effects, fetched) = state.replica.fetch(fetch, now, &brokers, is_near);
+        let fetch_changed = effects.fetch_changed;
         self.execute(state, effects, wakes);
         drop(guard);
+        if fetch_changed {
+            self.fetch_anew();
+        }
         let read = fetched.and_then(|fetched| self.finish_read(fetch, fetched));
         read.unwrap_or_else(|error| FetchRead::error(self.read_failed(&error)))
     }
@@ -336,6 +347,8 @@ impl Partition {
             last_stable: fetched.last_stable,
             log_start: fetched.log_start,
             diverging: fetched.diverging,
+            preferred_read_replica: fetched.preferred_read_replica,
+            is_followers: fetched.is_follower,
             ..FetchRead::error(ErrorCode::None)
         };
         let (leader_epoch, upper) = (fetched.leader_epoch, fetched.upper);

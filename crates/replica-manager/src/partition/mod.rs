@@ -40,7 +40,7 @@ use crate::topic_settings::TopicSettings;
 pub use append_refused::AppendRefused;
 pub use context::PartitionContext;
 pub use leader_side::{AckWait, Appended, OwnRecords, ProducedBatch};
-pub use ottla_partition::{Fetch, FoundOffset, OffsetQuery, Reader, Visible};
+pub use ottla_partition::{ConsumerTerms, Fetch, FoundOffset, IsNear, OffsetQuery, Reader, Visible};
 pub use ottla_replication::FollowerStep;
 pub use throttling::LeaderThrottle;
 use waiters::{PendingAck, Subscribers, Subscription, Wakes, Watcher};
@@ -61,6 +61,10 @@ pub struct FetchRead {
     pub log_start: Offset,
     /// Where the fetcher's log leaves this one.
     pub diverging: Option<EpochEnd>,
+    /// The follower that the consumer is to read from.
+    pub preferred_read_replica: Option<BrokerId>,
+    /// A follower has read it.
+    pub is_followers: bool,
     pub records: Option<RecordSlice>,
     /// For a reader of committed records: the aborted transactions that have records there.
     pub aborted: Vec<AbortedTransaction>,
@@ -80,6 +84,8 @@ impl FetchRead {
             last_stable: Offset::UNKNOWN,
             log_start: Offset::UNKNOWN,
             diverging: None,
+            preferred_read_replica: None,
+            is_followers: false,
             records: None,
             aborted: Vec::new(),
             left_out_bytes: 0,

@@ -57,8 +57,9 @@ pub enum FetchKind {
     /// Reads below the high watermark: waits for it to move.
     Consumer,
     /// Reads up to the log's end: waits for appends. A high watermark that moved is told with the next answer, but
-    /// wakes nobody: as in Kafka, followers need it only when they become leaders or restart, and a wake-up a record is
-    /// what a quiet partition costs.
+    /// wakes only a follower that asks for it, because consumers read there ([`Subscription::awaits_high_watermark`]).
+    /// As in Kafka, others need it only when they become leaders or restart, and a wake-up a record is what a quiet
+    /// partition costs.
     Replica,
 }
 
@@ -106,13 +107,34 @@ pub struct Subscription {
     kind: FetchKind,
     /// The slot is in the signal's list, or the session has it in hand: one entry is enough.
     queued: AtomicBool,
+    /// A follower's consumers wait for the high watermark.
+    awaits_high_watermark: AtomicBool,
     /// Its place among the partition's subscribers, under the partition's lock: who leaves does not search.
     place: AtomicUsize,
 }
 
 impl Subscription {
     pub fn new(signal: Arc<FetchSignal>, slot: u32, kind: FetchKind) -> Self {
-        Self { signal, slot, kind, queued: AtomicBool::new(false), place: AtomicUsize::new(usize::MAX) }
+        Self {
+            signal,
+            slot,
+            kind,
+            queued: AtomicBool::new(false),
+            awaits_high_watermark: AtomicBool::new(false),
+            place: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Whether a high watermark that moves wakes this follower. Called before the look at the partition, whose lock
+    /// orders it before the next move.
+    pub fn set_awaits_high_watermark(&self, awaits: bool) {
+        if self.awaits_high_watermark.load(Ordering::Relaxed) != awaits {
+            self.awaits_high_watermark.store(awaits, Ordering::Relaxed);
+        }
+    }
+
+    fn awaits_high_watermark(&self) -> bool {
+        self.kind == FetchKind::Consumer || self.awaits_high_watermark.load(Ordering::Relaxed)
     }
 
     /// The session is about to look at the partition: what happens from now on is news again.
@@ -159,7 +181,7 @@ impl Subscribers {
     pub fn high_watermark_moved(&self, wakes: &mut Wakes) {
         for subscription in &self.0 {
             subscription.mark();
-            if subscription.kind == FetchKind::Consumer {
+            if subscription.awaits_high_watermark() {
                 subscription.signal.wake(wakes);
             }
         }

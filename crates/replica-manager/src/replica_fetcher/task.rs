@@ -29,9 +29,8 @@ use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 use crate::suspects;
 
-/// Topic ids, and the follower's broker epoch in the request. Version 18 adds only the high watermark that a follower
-/// knows.
-const FETCH_VERSION: i16 = 17;
+/// Topic ids, the follower's broker epoch in the request, and the high watermark that a follower knows.
+const FETCH_VERSION: i16 = 18;
 const LIST_OFFSETS_VERSION: i16 = 7;
 
 /// What one answer may have beyond `replica.fetch.response.max.bytes`: the first batch comes whole, and a topic may
@@ -384,7 +383,7 @@ fn request_partition(partition: PartitionId, position: FetchPosition, max_bytes:
         log_start_offset: position.log_start,
         max_bytes,
         replica_directory_id: [0; 16],
-        high_watermark: None,
+        high_watermark: position.high_watermark,
     }
 }
 

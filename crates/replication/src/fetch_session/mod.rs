@@ -85,6 +85,17 @@ pub struct FetchPartition {
     pub current_leader_epoch: LeaderEpoch,
     /// Of the fetcher's last record; none: it does not say.
     pub last_fetched_epoch: LeaderEpoch,
+    /// The high watermark that a follower knows, whose consumers wait for a higher one; none: it can wait for its time.
+    pub high_watermark: Option<Offset>,
+}
+
+impl FetchPartition {
+    /// Whether the fetcher wants to know this at once, if it has not been reported (KIP-1166). With the high watermark
+    /// goes the log start: its consumers ask for both.
+    fn awaits(&self, facts: &ReadFacts) -> bool {
+        let knows = |known: Offset| facts.high_watermark <= known && facts.log_start <= self.log_start;
+        self.high_watermark.is_some_and(|known| !knows(known))
+    }
 }
 
 /// What is read of a partition.
@@ -104,6 +115,8 @@ pub struct PartitionRequest {
 pub struct ReadFacts {
     pub error: ErrorCode,
     pub diverges: bool,
+    /// The consumer is sent to another replica.
+    pub is_redirected: bool,
     pub bytes: usize,
     /// About how much there is that found no room.
     pub left_out_bytes: usize,
@@ -116,7 +129,7 @@ pub struct ReadFacts {
 impl ReadFacts {
     /// It must not wait.
     fn is_urgent(&self) -> bool {
-        self.error != ErrorCode::None || self.diverges
+        self.error != ErrorCode::None || self.diverges || self.is_redirected
     }
 }
 
@@ -144,7 +157,7 @@ pub struct Entry<K, R> {
 pub struct FetchResult<K, R> {
     pub entries: Vec<Entry<K, R>>,
     budget: AnswerBudget,
-    /// Something that must not wait: an error, a divergence.
+    /// Something that must not wait: an error, a divergence, another replica, a high watermark that is waited for.
     is_urgent: bool,
 }
 
@@ -379,7 +392,7 @@ impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
         found.budget.add(facts.bytes, facts.left_out_bytes, wanted.max_bytes);
         let has_news = slot.last_reported != Some((facts.high_watermark, facts.log_start));
         if full || facts.bytes > 0 || facts.is_urgent() || has_news {
-            found.is_urgent |= facts.is_urgent();
+            found.is_urgent |= facts.is_urgent() || has_news && wanted.awaits(&facts);
             found.entries.push(Entry { slot: at, key: slot.key.clone(), read });
         }
     }

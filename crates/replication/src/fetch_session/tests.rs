@@ -8,6 +8,7 @@ const WANTED: FetchPartition = FetchPartition {
     max_bytes: 100,
     current_leader_epoch: LeaderEpoch::NONE,
     last_fetched_epoch: LeaderEpoch::NONE,
+    high_watermark: None,
 };
 const LIMITS: FetchLimits = FetchLimits { max_bytes: 100, min_bytes: 1 };
 const FOLLOWER: Fetcher = Fetcher::Replica { id: BrokerId(2), epoch: BrokerEpoch(7) };
@@ -41,6 +42,7 @@ impl ReadPartition<u32, ()> for Partitions {
         ReadFacts {
             error: ErrorCode::None,
             diverges: false,
+            is_redirected: false,
             bytes,
             left_out_bytes,
             is_held_back,
@@ -268,4 +270,44 @@ fn a_partition_that_is_held_back_does_not_hurry_the_answer_and_is_looked_at_agai
     assert_eq!(partitions.asked.last(), Some(&(2, false)));
     partitions.held_back.clear();
     assert_eq!(answer(&mut session, &mut partitions, false), [(2, 40)]);
+}
+
+/// KIP-1166: a follower whose consumers wait names the high watermark that it knows. The partitions' is 9.
+#[test]
+fn a_high_watermark_that_is_waited_for_is_told_at_once_and_once() {
+    let mut partitions = Partitions { bytes: vec![0, 0, 0], ..Partitions::default() };
+    let mut session = session(BrokenRules::default());
+    answer(&mut session, &mut partitions, true);
+    let mut is_due = |wanted, partitions: &mut Partitions| {
+        if let Some(wanted) = wanted {
+            session.want(1, wanted);
+        }
+        let found = session.evaluate([1], LIMITS, false, partitions);
+        let is_due = found.is_due();
+        session.commit(&found.entries);
+        is_due
+    };
+    let knows = |offset| Some(FetchPartition { high_watermark: Some(offset), log_start: Offset(0), ..WANTED });
+    assert!(!is_due(Some(WANTED), &mut partitions), "it can wait");
+    assert!(!is_due(knows(Offset(9)), &mut partitions), "it is known");
+    assert!(is_due(knows(Offset(8)), &mut partitions));
+    assert!(!is_due(None, &mut partitions), "it was told, though the follower could not take it");
+    assert!(is_due(knows(Offset::UNKNOWN), &mut partitions));
+    let behind = FetchPartition { log_start: Offset(-1), high_watermark: Some(Offset(9)), ..WANTED };
+    assert!(is_due(Some(behind), &mut partitions), "the log start goes with it");
+}
+
+#[test]
+fn a_consumer_that_is_sent_elsewhere_does_not_wait() {
+    let facts = ReadFacts {
+        error: ErrorCode::None,
+        diverges: false,
+        is_redirected: true,
+        bytes: 0,
+        left_out_bytes: 0,
+        is_held_back: false,
+        high_watermark: Offset(9),
+        log_start: Offset(0),
+    };
+    assert!(facts.is_urgent() && !ReadFacts { is_redirected: false, ..facts }.is_urgent());
 }

@@ -205,6 +205,7 @@ impl Process {
                     max_wait_ms: u64::try_from(max_wait.as_millis()).unwrap_or(0),
                     bytes: self.settings.fetch_bytes,
                     reads_committed: false,
+                    rack: None,
                 };
                 out.send(to, Message::Fetch { call, fetch });
             }
@@ -275,6 +276,9 @@ impl Process {
         if let Some(high_watermark) = effects.high_watermark {
             replica.publish(high_watermark, out);
             self.high_watermarks_moved = true;
+        }
+        if effects.high_watermark.is_some() || effects.log_start_moved {
+            self.fetch_sessions.changed(id);
         }
         if let Some(error) = &effects.refused {
             out.note(format_args!("{}: the leader's records do not fit: {error}", replica.name));

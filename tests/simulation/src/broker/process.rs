@@ -300,6 +300,9 @@ impl Process {
         if effects.appended || effects.changed || effects.high_watermark.is_some() {
             self.fetch_sessions.changed(id);
         }
+        if effects.fetch_changed {
+            self.fetchers.changed.push(id);
+        }
         for ack in &effects.acknowledged {
             if let Waiter::Produce(produce) = ack {
                 replica.acknowledge(produce, local, out);

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
 use ottla_partition::{
-    Append, AppendError, Appended, Effects, Errand, OffsetLookup, OffsetQuery, Visible, eligible_epoch, finish_fetch,
+    Append, AppendError, Appended, ConsumerTerms, Effects, Errand, IsNear, OffsetLookup, OffsetQuery, Visible,
+    eligible_epoch, finish_fetch,
 };
 use ottla_protocol::record_batch::{BatchHeader, TimestampType};
 use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
@@ -18,7 +19,7 @@ use super::replica::{Waiter, WaitingProduce};
 use super::sessions::OpenFetch;
 use crate::at_once::AtOnce;
 use crate::facts::Fact;
-use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce};
+use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce, Rack};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 
@@ -43,7 +44,8 @@ pub(super) struct ParkedFetch {
     call: CallId,
     open: OpenFetch,
     limits: FetchLimits,
-    reads_committed: bool,
+    terms: ConsumerTerms,
+    rack: Option<Rack>,
     deadline: MonotonicMs,
 }
 
@@ -58,6 +60,7 @@ impl PartitionRead for PartitionAnswer {
         ReadFacts {
             error: self.answer.error,
             diverges: self.answer.diverging.is_some(),
+            is_redirected: self.answer.preferred_read_replica.is_some(),
             bytes: self.answer.records.len(),
             is_held_back: false,
             left_out_bytes: self.left_out_bytes,
@@ -72,7 +75,8 @@ struct LogReader<'a> {
     process: &'a mut Process,
     now: MonotonicMs,
     fetcher: Fetcher,
-    reads_committed: bool,
+    terms: ConsumerTerms,
+    rack: Option<Rack>,
     out: &'a mut Outbox,
 }
 
@@ -80,11 +84,13 @@ impl ReadPartition<TopicIdPartition, ()> for LogReader<'_> {
     type Read = PartitionAnswer;
 
     fn read(&mut self, id: &TopicIdPartition, _: &mut Option<()>, request: &PartitionRequest) -> PartitionAnswer {
-        let fetch = ottla_partition::Fetch::of(self.fetcher, self.reads_committed, request);
-        self.process.read(self.now, *id, &fetch, self.out).unwrap_or_else(|error| {
+        let fetch = ottla_partition::Fetch::of(self.fetcher, self.terms, request);
+        self.process.read(self.now, *id, &fetch, self.rack, self.out).unwrap_or_else(|error| {
             let answer = FetchedPartition {
                 error,
                 diverging: None,
+                preferred_read_replica: None,
+                is_followers: false,
                 high_watermark: Offset::UNKNOWN,
                 log_start: Offset::UNKNOWN,
                 records: Bytes::new(),
@@ -265,7 +271,8 @@ impl Process {
         };
         let limits = FetchLimits { max_bytes: fetch.bytes.answer_max, min_bytes: 1 };
         let deadline = MonotonicMs(now.0 + fetch.max_wait_ms);
-        let parked = ParkedFetch { from, call, open, limits, reads_committed: fetch.reads_committed, deadline };
+        let terms = ConsumerTerms { read_committed: fetch.reads_committed, reads_followers: true };
+        let parked = ParkedFetch { from, call, open, limits, terms, rack: fetch.rack, deadline };
         let time_is_up = fetch.max_wait_ms == 0 || self.parked.len() >= PARKED_MAX;
         if !self.look(now, &parked, time_is_up, out) {
             self.parked.push(parked);
@@ -294,7 +301,8 @@ impl Process {
             process: self,
             now,
             fetcher: fetch.open.fetcher,
-            reads_committed: fetch.reads_committed,
+            terms: fetch.terms,
+            rack: fetch.rack,
             out: &mut *out,
         };
         let found = session.partitions.evaluate(news, fetch.limits, fetch.open.full, &mut reader);
@@ -313,6 +321,7 @@ impl Process {
         now: MonotonicMs,
         id: TopicIdPartition,
         fetch: &ottla_partition::Fetch,
+        rack: Option<Rack>,
         out: &mut Outbox,
     ) -> Result<PartitionAnswer, ErrorCode> {
         let image = &self.image;
@@ -325,7 +334,9 @@ impl Process {
         if is_passed_by {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let (effects, fetched) = replica.core.fetch(fetch, now, &|broker| eligible_epoch(image, broker));
+        let is_near = |broker| rack == Some(Rack::of(broker));
+        let is_near: Option<IsNear<'_>> = if rack.is_some() { Some(&is_near) } else { None };
+        let (effects, fetched) = replica.core.fetch(fetch, now, &|broker| eligible_epoch(image, broker), is_near);
         self.execute(id, effects, out);
         let fetched = fetched.map_err(|error| error.error_code())?;
         let Some(replica) = self.replicas.get(&id) else { return Err(ErrorCode::UnknownTopicOrPartition) };
@@ -337,6 +348,8 @@ impl Process {
         let answer = FetchedPartition {
             error: ErrorCode::None,
             diverging: fetched.diverging,
+            preferred_read_replica: fetched.preferred_read_replica,
+            is_followers: fetched.is_follower,
             high_watermark: fetched.high_watermark,
             log_start: fetched.log_start,
             records,

@@ -107,6 +107,7 @@ impl FetchSessions {
                 max_bytes: fetch.bytes.partition_max,
                 current_leader_epoch: position.leader_epoch,
                 last_fetched_epoch: position.last_fetched_epoch,
+                high_watermark: position.high_watermark,
             };
             (*id, wanted)
         });

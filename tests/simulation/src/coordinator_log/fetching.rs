@@ -188,7 +188,7 @@ impl Partition {
             min_one: true,
         };
         let Some(leader) = self.replicas.get_mut(&source) else { return refused(ErrorCode::NotLeaderOrFollower) };
-        let (effects, fetched) = leader.fetch(&fetch, now.monotonic, &self.quorum.eligible());
+        let (effects, fetched) = leader.fetch(&fetch, now.monotonic, &self.quorum.eligible(), None);
         let answered = fetched.map_err(|error| error.error_code()).and_then(|fetched| answer_of(&fetched));
         self.execute(source, effects, now);
         answered.unwrap_or_else(refused)

@@ -39,6 +39,7 @@ fn scenario_04_stale_follower_does_not_join_the_isr() {
             offset: end,
             last_fetched_epoch: LeaderEpoch::NONE,
             log_start: Offset(0),
+            high_watermark: None,
         };
         let fetch = Fetch {
             replica: old_epoch.map(|epoch| (BrokerId(follower), epoch)),
@@ -48,6 +49,7 @@ fn scenario_04_stale_follower_does_not_join_the_isr() {
             max_wait_ms: 100,
             bytes: FetchBytes::WIDE,
             reads_committed: false,
+            rack: None,
         };
         script.world.send(SCRIPT, NodeId::Broker(leader), Message::Fetch { call: CallId(4_000), fetch });
         script.run_ms(500)?;

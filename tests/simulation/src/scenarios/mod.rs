@@ -4,6 +4,7 @@
 mod disks;
 mod elections;
 mod isr;
+mod nearest;
 mod quorum;
 mod reassignment;
 mod registration;

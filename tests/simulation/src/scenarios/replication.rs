@@ -367,6 +367,7 @@ fn served_in_turn(rules: FetchRules, answers: i32) -> Step<Vec<i32>> {
         offset,
         last_fetched_epoch: LeaderEpoch::NONE,
         log_start: Offset::UNKNOWN,
+        high_watermark: None,
     };
     let (mut session, mut served) = (SessionRef { id: 0, epoch: 0 }, Vec::new());
     let mut named: Vec<_> = partitions.iter().map(|partition| (*partition, position(Offset(0)))).collect();
@@ -380,6 +381,7 @@ fn served_in_turn(rules: FetchRules, answers: i32) -> Step<Vec<i32>> {
             max_wait_ms: 100,
             bytes: FetchBytes { answer_max: 10, partition_max: 10 },
             reads_committed: false,
+            rack: None,
         };
         script.world.send(SCRIPT, broker, Message::Fetch { call, fetch });
         script.run_ms(300)?;

@@ -109,6 +109,14 @@ fn a_high_watermark_over_the_committed_isr_only_is_noticed() {
 }
 
 #[test]
+fn a_follower_that_shows_what_is_not_committed_is_noticed() {
+    let rules = ReplicationRules { followers_serve_to_their_end: true, ..ReplicationRules::default() };
+    let reading = |config| WorldConfig { consumers: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::KillBroker, Kind::CutLink], GAP_MS, (100, 1_000));
+    hunt_in(replication(rules), reading, &plan, 20, &["which is not committed"]);
+}
+
+#[test]
 fn an_acknowledgement_that_outlives_its_leader_is_noticed() {
     let rules = BrokenRules { acks_outlive_leadership: true, ..BrokenRules::default() };
     let kinds = [Kind::FenceBroker, Kind::CutLink];

@@ -176,7 +176,7 @@ impl Cluster {
                 })
                 .to_vec(),
             inter_broker_listener: ListenerName::new(INTERNAL),
-            rack: None,
+            rack: Some(format!("rack-{id}")),
             ready: true,
             shutting_down: false,
             min_insync_replicas: 1,

@@ -235,8 +235,13 @@ fn restart_cleanly(cluster: &mut Cluster, node: Node) -> Result<()> {
     }
 }
 
-/// Brokers in turn, then coordinators, the leader last.
+/// Brokers in turn, then coordinators.
 fn restart_all(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: &[i32]) -> Result<()> {
+    restart_brokers(cluster, load, name, brokers)?;
+    restart_coordinators(cluster, load, name)
+}
+
+fn restart_brokers(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: &[i32]) -> Result<()> {
     load.step(&format!("{name}: {} brokers", brokers.len()), || {
         for id in brokers {
             restart_cleanly(cluster, Node::Broker(*id))?;
@@ -246,7 +251,10 @@ fn restart_all(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: &[i3
         wait_for_preferred_leaders(&at)?;
         report(&format!("leaders balanced {:.2} s after the last broker was in sync", done.elapsed().as_secs_f64()));
         Ok(None)
-    })?;
+    })
+}
+
+fn restart_coordinators(cluster: &mut Cluster, load: &mut Load, name: &str) -> Result<()> {
     load.step(&format!("{name}: three coordinators"), || {
         let at = addresses(cluster, &[1, 2, 3]);
         for id in 1..=3 {
@@ -379,11 +387,18 @@ fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
     let at = cluster.bootstrap();
     create(&at, TOPIC, &in_turn(&[1, 2, 3], PARTITIONS, 3)?, 2)?;
     let mut load = Load::start(&at, &[(TOPIC, PARTITIONS, GROWING_PAUSE_S)])?;
-    for (name, folder) in [("upgrade", &newer), ("downgrade", &older)] {
+    for (name, folder) in [("upgrade", &newer), ("downgrade", &older), ("upgrade again", &newer)] {
         for node in cluster.nodes() {
             cluster.use_binaries_of(node, folder)?;
         }
-        restart_all(&mut cluster, &mut load, name, &[1, 2, 3])?;
+        // Coordinators of the newer release know what brokers of it ask; brokers of the older one are known to both.
+        if name == "downgrade" {
+            restart_brokers(&mut cluster, &mut load, name, &[1, 2, 3])?;
+            restart_coordinators(&mut cluster, &mut load, name)?;
+        } else {
+            restart_coordinators(&mut cluster, &mut load, name)?;
+            restart_brokers(&mut cluster, &mut load, name, &[1, 2, 3])?;
+        }
     }
     load.finish()
 }

@@ -156,6 +156,7 @@ fuzz: build
 soak: build
 	@deploy/prepare.sh test
 	cargo run --release --locked -p ottla-simulation -- --seeds $(SOAK_SEEDS) --from $(FROM)
+	cargo run --release --locked -p ottla-simulation -- --clusters --releases --seeds 2000 --from $(FROM)
 	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
 	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
 	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done

@@ -52,6 +52,7 @@ help:
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
 	@echo "make fuzz         hostile bytes, admin requests, a million spoilt messages; FUZZ_SECS=n for each test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
+	@echo "make upgrade      rolling upgrade from the previous release (deploy/previous-release), which is built once"
 	@echo "make attack       random bad clients beside good ones for ATTACK_SECS=n seconds; SEED=n replays one"
 	@echo "make crossed      Kafka's own tools say to Ottla what they say to Kafka; make goldens records that anew"
 	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex, SAMPLE=n"
@@ -155,15 +156,24 @@ fuzz: build
 soak: build
 	@deploy/prepare.sh test
 	cargo run --release --locked -p ottla-simulation -- --seeds $(SOAK_SEEDS) --from $(FROM)
+	cargo run --release --locked -p ottla-simulation -- --clusters --releases --seeds 2000 --from $(FROM)
 	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
 	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
 	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
 	. "$(OTTLA_CACHE)/test.env"; OTTLA_OPERATIONS_MIB=$(OPERATIONS_MIB) \
 	  cargo test --locked -p ottla-chaos --test operations -- --nocapture
+	$(MAKE) upgrade
 	. "$(OTTLA_CACHE)/test.env"; SEEDS=3 OTTLA_ATTACK_SECS=600 OTTLA_ATTACK_PARTITIONS=30000 \
 	  cargo test --locked -p ottla-e2e --test attacks
 	. "$(OTTLA_CACHE)/test.env"; OTTLA_HOSTILE_CONNECTIONS=100000 \
 	  cargo test --locked -p ottla-e2e --test hostile_before_login -- --nocapture
+
+# A cluster of the previous release becomes this one and goes back, under a writer and a group.
+.PHONY: upgrade
+upgrade: build
+	@deploy/prepare.sh test
+	. "$(OTTLA_CACHE)/test.env"; older=$$(deploy/previous.sh) && OTTLA_PREVIOUS_BIN_DIR="$$older" \
+	  cargo test --locked -p ottla-chaos --test operations rolling_upgrade -- --nocapture
 
 # Random bad clients beside good ones, on a cluster with small ceilings. SEED replays one. `make test` runs it for 20 s.
 ATTACK_SECS ?= 120

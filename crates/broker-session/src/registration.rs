@@ -5,7 +5,9 @@ use std::time::Duration;
 use ottla_metadata::Endpoint;
 use ottla_metadata::controller::{Refusal, Register, Registered};
 use ottla_metadata::image::LeaderSettings;
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, MonotonicMs};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode, FeatureLevels, IncarnationId, ListenerName, MonotonicMs,
+};
 
 use crate::config::{DUPLICATE_MARGIN, REGISTER_RETRY, REGISTER_RETRY_MAX, SessionConfig};
 use crate::give_up::GiveUp;
@@ -28,6 +30,8 @@ pub struct Applicant {
     pub whole_since: BrokerEpoch,
     pub min_insync_replicas: i32,
     pub leaders: LeaderSettings,
+    /// The levels of `ottla.version` that this release works at.
+    pub levels: FeatureLevels,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +129,7 @@ impl Registration {
             clean_shutdown_epoch: applicant.whole_since,
             min_insync_replicas: applicant.min_insync_replicas,
             leaders: applicant.leaders,
+            levels: applicant.levels,
         }
     }
 

@@ -37,6 +37,7 @@ fn applicant() -> Applicant {
         whole_since: BrokerEpoch(3),
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
     }
 }
 
@@ -87,6 +88,7 @@ fn image(revision: u64, incarnation: IncarnationId, ready: bool) -> Image {
         shutting_down: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
         registered_at: TimestampMs(0),
     };
     let (path, payload): (_, Bytes) = (nodes::broker::path(ID), nodes::broker::encode(&registration));

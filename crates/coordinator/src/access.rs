@@ -115,6 +115,7 @@ pub fn role_of(request: &Request) -> Role {
         Request::DeleteTopics(_)
         | Request::ChangeQuorum(_)
         | Request::UnregisterBroker(_)
+        | Request::UpdateFeatures(_)
         | Request::CreateAcls(_)
         | Request::DeleteAcls(_) => Role::Admin,
         Request::Register(_)

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_model::{CoordinatorId, FeatureLevel, IncarnationId};
 use ottla_quorum_node::identity::{Identified, Recognition};
 use ottla_rpc::MESSAGE_BYTES_MAX;
 use ottla_rpc::cluster_metadata::ClusterChannel;
+use ottla_rpc::convert::levels_from_proto;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, Recognition as WireRecognition};
 use tonic::Status;
@@ -69,6 +70,9 @@ fn identified(answer: IdentifyResponse) -> Result<Identified, Status> {
         cluster_id: Some(answer.cluster_id).filter(|id| !id.is_empty()),
         recognition,
         known_disk: IncarnationId::from_slice(&answer.known_disk_id),
+        levels: levels_from_proto(answer.min_level, answer.max_level)
+            .map_err(|bad| Status::internal(bad.to_string()))?,
+        finalized: i16::try_from(answer.finalized_level).ok().filter(|level| *level > 0).map(FeatureLevel),
     })
 }
 
@@ -95,6 +99,9 @@ pub fn response(own: Identified, stream_confirmed: bool) -> IdentifyResponse {
         members_revision: own.members_revision,
         known_disk_id: own.known_disk.map(|disk| disk.0.to_vec().into()).unwrap_or_default(),
         stream_confirmed,
+        min_level: own.levels.min.0.into(),
+        max_level: own.levels.max.0.into(),
+        finalized_level: own.finalized.map_or(0, |level| level.0.into()),
     }
 }
 
@@ -118,6 +125,8 @@ mod tests {
                 cluster_id: Some("test".to_owned()),
                 recognition,
                 known_disk: (recognition == Recognition::OtherDisk).then(|| id(2)),
+                levels: ottla_model::FeatureLevels::told(1, 2),
+                finalized: (recognition == Recognition::SameDisk).then_some(FeatureLevel(2)),
             };
             let answer = response(own.clone(), true);
             assert!(answer.stream_confirmed);

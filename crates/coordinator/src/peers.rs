@@ -113,7 +113,7 @@ async fn connect(
     if found.is_empty {
         return End::Broken(Status::unavailable("it has not finished its first start"));
     }
-    if driver.send(Event::PeerIdentified { id: peer.id, disk: found.disk }).await.is_err() {
+    if driver.send(Event::PeerIdentified { id: peer.id, disk: found.disk, levels: found.levels }).await.is_err() {
         return End::Stopped;
     }
     let token = shared.open_stream(peer.id);

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
-use ottla_model::{Chroot, CoordinatorId, IncarnationId};
+use ottla_model::{Chroot, CoordinatorId, FeatureLevels, IncarnationId};
 use ottla_quorum_node::first_start::{FirstStart, Step};
 use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
 use ottla_quorum_node::opinions::Opinions;
@@ -184,6 +184,7 @@ impl Shared {
             cluster_id: self.cluster_id(),
             listed: self.voters.lock().clone(),
             members: self.formed().map(Formed::members),
+            levels: FeatureLevels::OF_THIS_RELEASE,
             broken_rules: BrokenRules::default(),
         }
     }

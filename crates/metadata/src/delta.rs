@@ -47,6 +47,8 @@ pub struct Delta {
     pub delegation_tokens_changed: bool,
     /// `/controller` names another broker, or none, or one for the first time.
     pub controller_changed: bool,
+    /// Another level of `ottla.version` was finalized.
+    pub finalized_changed: bool,
     /// Nodes whose payload this release cannot decode. They are missing in the image; the caller should log them.
     pub undecodable: Vec<Path>,
 }
@@ -65,6 +67,7 @@ impl Delta {
             coordinators_changed,
             delegation_tokens_changed,
             controller_changed,
+            finalized_changed,
             undecodable,
         } = self;
         partitions.is_empty()
@@ -76,6 +79,7 @@ impl Delta {
             && !coordinators_changed
             && !delegation_tokens_changed
             && !controller_changed
+            && !finalized_changed
             && undecodable.is_empty()
     }
 

@@ -7,6 +7,7 @@ pub mod chroot;
 pub mod deferred;
 pub mod epoch;
 pub mod error_code;
+pub mod feature_level;
 pub mod ids;
 pub mod incarnation_key;
 pub mod isr_member;
@@ -21,6 +22,7 @@ pub use chroot::{Chroot, InvalidChroot};
 pub use deferred::Deferred;
 pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch, Revision};
 pub use error_code::ErrorCode;
+pub use feature_level::{FeatureLevel, FeatureLevels, KAFKAS_FEATURES, OTTLA_VERSION};
 pub use ids::{
     BrokerId, ClientInstanceId, ClusterId, CoordinatorId, GroupId, IncarnationId, InstanceId, ListenerName, MemberId,
     PartitionId, ProducerId, TopicId, TopicIdPartition, TopicName, TopicNameError, TopicPartition, TransactionalId,

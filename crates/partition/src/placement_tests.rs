@@ -238,6 +238,7 @@ fn registration(epoch: i64, host: &str, ready: bool) -> BrokerRegistration {
         shutting_down: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
         registered_at: TimestampMs(0),
     }
 }

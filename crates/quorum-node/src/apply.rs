@@ -139,7 +139,7 @@ impl<S: QuorumStore> Node<S> {
             result,
             changes,
             conf_state,
-            touches_members: delta.coordinators_changed,
+            touches_members: delta.coordinators_changed || delta.finalized_changed,
             tree: self.tree.clone(),
             image: self.image.clone(),
         }

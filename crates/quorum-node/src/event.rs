@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ottla_consensus::{Outgoing, RoleChange, Snapshot};
 use ottla_metadata::controller::{Answer, Beat, BeatAnswer, Probe, ProbeResult, Request, StreamId};
 use ottla_metadata::tree::Tree;
-use ottla_model::{BrokerId, CoordinatorId, IncarnationId, Revision};
+use ottla_model::{BrokerId, CoordinatorId, FeatureLevels, IncarnationId, Revision};
 
 use crate::members::Members;
 use crate::view::View;
@@ -45,10 +45,11 @@ pub enum Event {
     /// The answer to [`Output::MakeSnapshot`].
     SnapshotMade(Snapshot),
     SnapshotFailed,
-    /// A peer answered as this disk.
+    /// A peer answered as this disk, and works at these levels of `ottla.version`.
     PeerIdentified {
         id: CoordinatorId,
         disk: IncarnationId,
+        levels: FeatureLevels,
     },
     /// Another member knows this coordinator, with this disk, as a member.
     Vouched {

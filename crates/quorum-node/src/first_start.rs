@@ -142,6 +142,10 @@ impl FirstStart {
                         round.missing.push(conflict.to_string());
                         round.disputing.push(found);
                     }
+                    // One of the two is started again, from another release.
+                    Err(conflict @ (Conflict::PeerLacksLevel { .. } | Conflict::LacksLevel { .. })) => {
+                        round.missing.push(conflict.to_string());
+                    }
                     Err(conflict @ Conflict::OtherVoters { .. }) if found.is_empty => {
                         round.missing.push(conflict.to_string());
                         round.other_lists.push(conflict);
@@ -310,6 +314,8 @@ mod tests {
             cluster_id: None,
             recognition,
             known_disk: None,
+            levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
+            finalized: None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_metadata::controller::{ChangeQuorum, Refusal};
-use ottla_model::{CoordinatorId, ErrorCode, IncarnationId};
+use ottla_model::{CoordinatorId, ErrorCode, FeatureLevel, FeatureLevels, IncarnationId};
 
 use crate::broken_rules::BrokenRules;
 use crate::members::{MemberInfo, Members};
@@ -45,6 +45,10 @@ pub struct Identified {
     /// Whether it knows the asker's disk.
     pub recognition: Recognition,
     pub known_disk: Option<IncarnationId>,
+    /// The levels of `ottla.version` that its release works at.
+    pub levels: FeatureLevels,
+    /// The finalized level of its tree; none without a quorum, or of a release that knows no levels.
+    pub finalized: Option<FeatureLevel>,
 }
 
 /// Why another coordinator and this one cannot be in one quorum; for people, in one line.
@@ -62,6 +66,14 @@ pub enum Conflict {
         "coordinator {me} voted with disk {known} before, says coordinator {id} at {address}, and this data directory is disk {disk}: a member that lost its disk must not vote (ottla quorum remove {me}, then add it)"
     )]
     LostDisk { me: CoordinatorId, disk: IncarnationId, known: IncarnationId, id: CoordinatorId, address: String },
+    #[error(
+        "coordinator {id} at {address} works at ottla.version {theirs}, this cluster at {finalized}: it needs another release"
+    )]
+    PeerLacksLevel { id: CoordinatorId, address: String, theirs: FeatureLevels, finalized: FeatureLevel },
+    #[error(
+        "this coordinator works at ottla.version {ours}, the cluster at {finalized}, says coordinator {id} at {address}: it needs another release"
+    )]
+    LacksLevel { id: CoordinatorId, address: String, ours: FeatureLevels, finalized: FeatureLevel },
     /// One that lags says so too: the others are asked.
     #[error(
         "coordinator {id} at {address} knows coordinator {me} with another disk: it lags, or the disk was lost; the other members decide"
@@ -102,6 +114,8 @@ pub struct OwnIdentity {
     pub listed: Addresses,
     /// None until the quorum is formed.
     pub members: Option<Arc<Members>>,
+    /// The levels of `ottla.version` that this release works at.
+    pub levels: FeatureLevels,
     pub broken_rules: BrokenRules,
 }
 
@@ -167,6 +181,8 @@ impl OwnIdentity {
             cluster_id: self.cluster_id.clone(),
             recognition,
             known_disk,
+            levels: self.levels,
+            finalized: self.members.as_ref().map(|members| members.finalized),
         }
     }
 
@@ -192,6 +208,7 @@ impl OwnIdentity {
         if found.id != expected {
             return Err(Conflict::OtherId { address, expected, found: found.id });
         }
+        self.check_levels(&address, found)?;
         // Before anything that it says of this one.
         if let Some(known) = self.expected_disk(found.id).filter(|known| *known != found.disk && !any_disk_acts) {
             return Err(Conflict::PeerLostDisk { id: found.id, known, shown: found.disk });
@@ -228,6 +245,31 @@ impl OwnIdentity {
         }
     }
 
+    /// Each must work at the level that the other's tree has.
+    fn check_levels(&self, address: &str, found: &Identified) -> Result<(), Conflict> {
+        if self.broken_rules.levels_are_not_compared {
+            return Ok(());
+        }
+        let (id, address) = (found.id, address.to_owned());
+        if let Some(finalized) = found.finalized.filter(|level| !self.levels.includes(*level)) {
+            return Err(Conflict::LacksLevel { id, address, ours: self.levels, finalized });
+        }
+        match self.level_for(found).filter(|level| !found.levels.includes(*level)) {
+            Some(finalized) => Err(Conflict::PeerLacksLevel { id, address, theirs: found.levels, finalized }),
+            None => Ok(()),
+        }
+    }
+
+    /// The level that another coordinator must work at; none if this one cannot know.
+    pub(crate) fn level_for(&self, found: &Identified) -> Option<FeatureLevel> {
+        match &self.members {
+            Some(members) => Some(members.finalized),
+            // Both form a quorum, whose tree begins at the highest level.
+            None if found.is_empty => Some(self.levels.max),
+            None => None,
+        }
+    }
+
     /// Whether the coordinator that was found at the address may be added: it must have the id, the disk (unless the
     /// change names none) and an empty data directory. The quorum must not wait for a coordinator that would not listen
     /// to it: no other one could be added meanwhile.
@@ -247,6 +289,9 @@ impl OwnIdentity {
         }
         if disk != IncarnationId::ZERO && disk != found.disk {
             return refuse(format!("coordinator {id} at {address} has disk {}, not {disk}", found.disk));
+        }
+        if let Err(conflict) = self.check_levels(&address, found) {
+            return refuse(conflict.to_string());
         }
         let known = self.members.as_ref().and_then(|members| members.get(id));
         let is_member = known.is_some_and(|member| member.disk == Some(found.disk));
@@ -293,6 +338,7 @@ mod tests {
             cluster_id: Some("test".to_owned()),
             listed: Addresses::new(),
             members: Some(Arc::new(Members { by_id: (1..=3).map(member).collect(), ..Members::default() })),
+            levels: FeatureLevels::told(1, 2),
             broken_rules: BrokenRules::default(),
         }
     }
@@ -308,7 +354,34 @@ mod tests {
             cluster_id: Some("test".to_owned()),
             recognition: Recognition::Unknown,
             known_disk: None,
+            levels: FeatureLevels::told(1, 2),
+            finalized: Some(FeatureLevel::FIRST),
         }
+    }
+
+    #[test]
+    fn each_of_two_coordinators_works_at_the_level_of_the_other_ones_tree() {
+        let at = |level: i16| {
+            let members = own().members.map(|members| Members { finalized: FeatureLevel(level), ..(*members).clone() });
+            OwnIdentity { members: members.map(Arc::new), ..own() }
+        };
+        let check = |own: &OwnIdentity, found: &Identified| {
+            own.check(&mut Opinions::default(), "c2:2181", CoordinatorId(2), found)
+        };
+        let newer = found(2, disk(2));
+        let older = Identified { levels: FeatureLevels::UNTOLD, finalized: None, ..newer.clone() };
+        assert_eq!((check(&at(1), &newer), check(&at(1), &older), check(&at(2), &newer)), (Ok(()), Ok(()), Ok(())));
+        assert!(matches!(check(&at(2), &older), Err(Conflict::PeerLacksLevel { .. })));
+        let ahead = Identified { levels: FeatureLevels::told(1, 3), finalized: Some(FeatureLevel(3)), ..newer.clone() };
+        let lacks = check(&at(1), &ahead).expect_err("level 3");
+        assert!(matches!(lacks, Conflict::LacksLevel { .. }) && !lacks.ends_this_one());
+        // Two that form a quorum begin at the highest level; one that joins does not know the level yet.
+        let starting = OwnIdentity { members: None, ..own() };
+        let empty = Identified { is_empty: true, ..older.clone() };
+        assert!(matches!(check(&starting, &empty), Err(Conflict::PeerLacksLevel { .. })));
+        assert_eq!(check(&starting, &older), Ok(()));
+        let added = (CoordinatorId(2), disk(2), "c2:2181".to_owned());
+        assert!(at(2).check_addition(added.clone(), &older).is_err() && at(1).check_addition(added, &older).is_ok());
     }
 
     /// A member that was restored alone, while the others live, ended all of them: it says that they were removed.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ottla_consensus::Membership;
 use ottla_metadata::image::{Image, Standing};
-use ottla_model::{CoordinatorId, IncarnationId, Revision};
+use ottla_model::{CoordinatorId, FeatureLevel, IncarnationId, Revision};
 
 use crate::disks::Voter;
 
@@ -31,7 +31,7 @@ pub struct Vouched {
 }
 
 /// See the module.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Members {
     /// Of the last change of the running quorum; 0: there was none.
     pub revision: Revision,
@@ -40,6 +40,20 @@ pub struct Members {
     pub removed: BTreeMap<CoordinatorId, IncarnationId>,
     /// None of them is in `by_id`.
     pub vouched: BTreeMap<CoordinatorId, Vouched>,
+    /// The level of `ottla.version` at which all of them must work.
+    pub finalized: FeatureLevel,
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self {
+            revision: Revision(0),
+            by_id: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            vouched: BTreeMap::new(),
+            finalized: FeatureLevel::FIRST,
+        }
+    }
 }
 
 impl Members {
@@ -65,7 +79,7 @@ impl Members {
         let revision = live.map(|(_, coordinator)| coordinator.modified).max().unwrap_or_default();
         let removed = image.coordinators().filter(|(_, coordinator)| coordinator.node.standing == Standing::Removed);
         let removed = removed.map(|(id, coordinator)| (id, coordinator.node.disk)).collect();
-        Self { revision, by_id, removed, vouched: BTreeMap::new() }
+        Self { revision, by_id, removed, vouched: BTreeMap::new(), finalized: image.finalized().level }
     }
 
     pub fn get(&self, id: CoordinatorId) -> Option<&MemberInfo> {

@@ -19,7 +19,7 @@ use ottla_metadata::image::{BrokerRegistration, Image};
 use ottla_metadata::liveness::{LEARN_INTERVAL, Reached};
 use ottla_metadata::quorum_progress::{self, Progress, QuorumProgress};
 use ottla_metadata::tree::Tree;
-use ottla_model::{CoordinatorId, IncarnationId, MonotonicMs, Revision};
+use ottla_model::{CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, MonotonicMs, Revision};
 
 use crate::broken_rules::BrokenRules;
 use crate::disks::{self, SenderError, Voter};
@@ -61,6 +61,10 @@ pub enum NodeError {
     Member(#[from] MemberError),
     #[error("a snapshot cannot be read: {0}")]
     Snapshot(#[from] SnapshotError),
+    #[error(
+        "the cluster is at ottla.version {finalized}, and this coordinator works at {ours}: it needs another release"
+    )]
+    LacksLevel { ours: FeatureLevels, finalized: FeatureLevel },
 }
 
 /// Why a peer's message was not taken; for the log.
@@ -74,6 +78,25 @@ enum Refused {
     Message(#[from] MessageError),
     #[error("its snapshot cannot be read: {0}")]
     Snapshot(#[from] SnapshotError),
+}
+
+/// A node that does not know what the tree may have must not decide, nor show the tree to brokers.
+fn check_level(config: &NodeConfig, image: &Image) -> Result<(), NodeError> {
+    let (ours, finalized) = (config.controller.levels, image.finalized().level);
+    match ours.includes(finalized) || config.broken_rules.levels_are_not_compared {
+        true => Ok(()),
+        false => Err(NodeError::LacksLevel { ours, finalized }),
+    }
+}
+
+/// The levels of all members: none of one that has not told them.
+fn quorum_levels(
+    members: &Members,
+    (id, own): (CoordinatorId, FeatureLevels),
+    peers: &BTreeMap<CoordinatorId, FeatureLevels>,
+) -> BTreeMap<CoordinatorId, Option<FeatureLevels>> {
+    let of = |member: CoordinatorId| if member == id { Some(own) } else { peers.get(&member).copied() };
+    members.by_id.keys().map(|member| (*member, of(*member))).collect()
 }
 
 /// See the module.
@@ -104,6 +127,8 @@ pub struct Node<S: QuorumStore> {
     refused_messages: u64,
     refusals_noted_at: MonotonicMs,
     proposals: u64,
+    /// Of the peers that have told theirs since this process began; bounded as the members are.
+    peer_levels: BTreeMap<CoordinatorId, FeatureLevels>,
 }
 
 impl<S: QuorumStore> Node<S> {
@@ -117,6 +142,7 @@ impl<S: QuorumStore> Node<S> {
             member.membership_changed();
         }
         let members = Members::new(member.membership(), &image, &config.voters);
+        check_level(&config, &image)?;
         Ok(Self {
             members: Arc::new(members),
             reads: Reads::new(member.id(), config.nonce),
@@ -137,6 +163,7 @@ impl<S: QuorumStore> Node<S> {
             refused_messages: 0,
             refusals_noted_at: MonotonicMs(0),
             proposals: 0,
+            peer_levels: BTreeMap::new(),
         })
     }
 
@@ -207,13 +234,25 @@ impl<S: QuorumStore> Node<S> {
             }
             // Raft requests the snapshot again with the next heartbeat.
             Event::SnapshotFailed => self.is_snapshot_in_work = false,
-            Event::PeerIdentified { id, disk } => self.peer_identified(now, id, disk, out),
+            Event::PeerIdentified { id, disk, levels } => {
+                self.peer_identified(now, id, disk, out);
+                if self.members.get(id).is_some() {
+                    self.peer_levels.insert(id, levels);
+                }
+            }
             Event::Vouched { id, disk, address } => self.vouch(id, Vouched { disk, address }, out),
             Event::Request { call, request: Request::ChangeQuorum(change), .. } => {
                 self.change_quorum(now, call, change, out);
             }
             Event::Request { call, request, entropy } => match &mut self.leadership {
-                Some(leadership) => leadership.request(now, Some(call), request, entropy, out),
+                Some(leadership) => {
+                    if request.asks_quorum_levels() {
+                        let own = (self.member.id(), self.config.controller.levels);
+                        let levels = quorum_levels(&self.members, own, &self.peer_levels);
+                        leadership.step(now, Input::QuorumLevels(levels), out);
+                    }
+                    leadership.request(now, Some(call), request, entropy, out);
+                }
                 None => {
                     let leader = self.other_leader();
                     out.put(Output::Respond { call, outcome: Err(RequestError::NotLeader { leader }) });
@@ -412,6 +451,7 @@ impl<S: QuorumStore> Node<S> {
         let mut committed = effects.committed;
         committed.extend(after.committed);
         self.apply(now, committed, out)?;
+        check_level(&self.config, &self.image)?;
         for read in self.reads.complete_up_to(self.tree.revision()) {
             out.put(Output::Read(read));
         }

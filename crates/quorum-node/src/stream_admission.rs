@@ -4,7 +4,7 @@
 //!
 //! One that is not known here may have become a member since: the members that are known here are asked.
 
-use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_model::{CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId};
 
 use crate::broken_rules::BrokenRules;
 use crate::disks::{SenderError, check_sender};
@@ -19,6 +19,8 @@ pub enum StreamRefused {
     Sender(#[from] SenderError),
     #[error("coordinator {id} at {address} says that this stream is not its own")]
     NotItsOwn { id: CoordinatorId, address: String },
+    #[error("coordinator {id} at {address} works at ottla.version {theirs}, this cluster at {finalized}")]
+    LacksLevel { id: CoordinatorId, address: String, theirs: FeatureLevels, finalized: FeatureLevel },
     /// It may be the sender's: the next one is asked about again.
     #[error("coordinator {id} at {address} does not say whether this stream is its own")]
     Silent { id: CoordinatorId, address: String },
@@ -45,6 +47,7 @@ pub struct Admission {
     disk: IncarnationId,
     address: String,
     is_vouched_for: bool,
+    finalized: FeatureLevel,
     rules: BrokenRules,
 }
 
@@ -56,7 +59,15 @@ impl Admission {
         (sender, disk): (CoordinatorId, IncarnationId),
         rules: BrokenRules,
     ) -> (Self, AdmissionStep) {
-        let mut admission = Self { me, sender, disk, address: String::new(), is_vouched_for: false, rules };
+        let mut admission = Self {
+            me,
+            sender,
+            disk,
+            address: String::new(),
+            is_vouched_for: false,
+            finalized: members.finalized,
+            rules,
+        };
         let step = match members.address(sender) {
             None if sender != me && !members.was_removed(sender, disk) => {
                 let others = members.by_id.iter().filter(|(id, _)| **id != me);
@@ -98,7 +109,13 @@ impl Admission {
     pub fn confirmed(&self, answer: Option<(&Identified, bool)>) -> AdmissionStep {
         let (id, address) = (self.sender, self.address.clone());
         match answer {
-            Some((found, true)) if (found.id, found.disk) == (self.sender, self.disk) => AdmissionStep::Admitted,
+            Some((found, true)) if (found.id, found.disk) == (self.sender, self.disk) => {
+                let (theirs, finalized) = (found.levels, self.finalized);
+                match theirs.includes(finalized) || self.rules.levels_are_not_compared {
+                    true => AdmissionStep::Admitted,
+                    false => AdmissionStep::Refused(StreamRefused::LacksLevel { id, address, theirs, finalized }),
+                }
+            }
             Some(_) => AdmissionStep::Refused(StreamRefused::NotItsOwn { id, address }),
             None => AdmissionStep::Refused(StreamRefused::Silent { id, address }),
         }
@@ -148,6 +165,8 @@ mod tests {
             cluster_id: None,
             recognition: Recognition::SameDisk,
             known_disk: None,
+            levels: FeatureLevels::told(1, 2),
+            finalized: Some(FeatureLevel::FIRST),
         }
     }
 
@@ -169,6 +188,17 @@ mod tests {
         assert_eq!(admission.confirmed(Some((&found(3, disk(3), &[]), true))), refused, "another one answers there");
         let silent = StreamRefused::Silent { id: CoordinatorId(2), address: address(2) };
         assert_eq!(admission.confirmed(None), AdmissionStep::Refused(silent));
+    }
+
+    #[test]
+    fn a_coordinator_that_does_not_work_at_the_finalized_level_is_not_listened_to() {
+        let members = Members { finalized: FeatureLevel(2), ..members() };
+        let (admission, _) = Admission::begin(&members, ME, (CoordinatorId(2), disk(2)), BrokenRules::default());
+        let newer = found(2, disk(2), &[]);
+        let older = Identified { levels: FeatureLevels::UNTOLD, ..newer.clone() };
+        assert_eq!(admission.confirmed(Some((&newer, true))), AdmissionStep::Admitted);
+        let refused = admission.confirmed(Some((&older, true)));
+        assert!(matches!(refused, AdmissionStep::Refused(StreamRefused::LacksLevel { .. })), "{refused:?}");
     }
 
     #[test]

@@ -47,6 +47,7 @@ fn prepare(request: Request) -> (Request, Repeat) {
         | Request::DeleteAcls(_)
         | Request::AlterReassignments(_)
         | Request::AlterDelegationToken(_)
+        | Request::UpdateFeatures(_)
         | Request::ChangeQuorum(ChangeQuorum::Remove { disk: None, .. }) => (request, Repeat::WhenAnswered),
         // Compare-and-set, or idempotent; a repeated allocation wastes a block of ids, nothing else.
         Request::Register(_)

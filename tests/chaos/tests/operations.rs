@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::sleep;
@@ -235,8 +235,13 @@ fn restart_cleanly(cluster: &mut Cluster, node: Node) -> Result<()> {
     }
 }
 
-/// Brokers in turn, then coordinators, the leader last.
+/// Brokers in turn, then coordinators.
 fn restart_all(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: &[i32]) -> Result<()> {
+    restart_brokers(cluster, load, name, brokers)?;
+    restart_coordinators(cluster, load, name)
+}
+
+fn restart_brokers(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: &[i32]) -> Result<()> {
     load.step(&format!("{name}: {} brokers", brokers.len()), || {
         for id in brokers {
             restart_cleanly(cluster, Node::Broker(*id))?;
@@ -246,7 +251,10 @@ fn restart_all(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: &[i3
         wait_for_preferred_leaders(&at)?;
         report(&format!("leaders balanced {:.2} s after the last broker was in sync", done.elapsed().as_secs_f64()));
         Ok(None)
-    })?;
+    })
+}
+
+fn restart_coordinators(cluster: &mut Cluster, load: &mut Load, name: &str) -> Result<()> {
     load.step(&format!("{name}: three coordinators"), || {
         let at = addresses(cluster, &[1, 2, 3]);
         for id in 1..=3 {
@@ -356,7 +364,74 @@ fn an_operators_work_costs_clients_nothing() -> Result<()> {
     load.finish()
 }
 
-/// A cluster of an older release becomes this one, process by process, and goes back: nothing was finalized meanwhile.
+/// The finalized level of `ottla.version`.
+fn finalized_level(at: &str) -> Result<String> {
+    let out = tool(at, "kafka-features", &["describe"])?;
+    let line = out.lines().find(|line| line.contains("ottla.version")).with_context(|| out.clone())?;
+    let (_, rest) = line.split_once("FinalizedVersionLevel: ").with_context(|| line.to_owned())?;
+    Ok(rest.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+fn raise_level(at: &str) -> Result<String> {
+    tool(at, "kafka-features", &["upgrade", "--feature", "ottla.version=2"])
+}
+
+/// What belongs to level 2.
+fn subscribe(at: &str) -> Result<String> {
+    let subscription = ["--entity-type", "client-metrics", "--entity-name", "all", "--alter"];
+    tool(at, "kafka-configs", &[&subscription[..], &["--add-config", "interval.ms=60000"]].concat())
+}
+
+/// What both releases read, although only the newer one writes all of its fields.
+fn alter_topic(at: &str, retention_ms: &str) -> Result<()> {
+    let topic = ["--entity-type", "topics", "--entity-name", TOPIC];
+    let config = format!("retention.ms={retention_ms}");
+    tool(at, "kafka-configs", &[&topic[..], &["--alter", "--add-config", &config]].concat())?;
+    wait::until_ok("every release reads the configuration", || {
+        let out = tool(at, "kafka-configs", &[&topic[..], &["--describe"]].concat())?;
+        ensure!(out.contains(&config) && out.contains("min.insync.replicas=2"), "{out}");
+        Ok(())
+    })
+}
+
+/// A process of the older release is refused where the level was finalized, says why or is told of by others, and costs
+/// clients nothing; then it is of the newer release again.
+fn start_older(cluster: &mut Cluster, (older, newer): (&Path, &Path)) -> Result<()> {
+    let broker = Node::Broker(3);
+    cluster.use_binaries_of(broker, older)?;
+    cluster.signal(broker, Signal::TERM)?;
+    cluster.wait(broker)?;
+    cluster.spawn(broker)?;
+    let status = cluster.wait(broker)?;
+    let log = cluster.log_text(broker)?;
+    let why = "the broker does not support finalized version 2 of ottla.version";
+    ensure!(!status.success() && log.contains(why), "{status}: {log}");
+    cluster.use_binaries_of(broker, newer)?;
+    cluster.spawn(broker)?;
+    cluster.wait_ready()?;
+    wait_in_sync(&cluster.bootstrap())?;
+
+    let at = addresses(cluster, &[1, 2, 3]);
+    if leader(&at)? == 3 {
+        quorum(&at, &["transfer"])?;
+    }
+    let coordinator = Node::Coordinator(3);
+    cluster.use_binaries_of(coordinator, older)?;
+    cluster.signal(coordinator, Signal::TERM)?;
+    cluster.wait(coordinator)?;
+    cluster.spawn(coordinator)?;
+    wait::until_ok("the others tell why they do not listen to the coordinator", || {
+        let log = cluster.log_text(Node::Coordinator(1))?;
+        ensure!(log.contains("coordinator 3 at") && log.contains("works at ottla.version 1-1, this cluster at 2"));
+        Ok(())
+    })?;
+    ensure!(leader(&addresses(cluster, &[1, 2]))? != 3, "it does not lead");
+    cluster.use_binaries_of(coordinator, newer)?;
+    restart_cleanly(cluster, coordinator)
+}
+
+/// A cluster of an older release becomes this one, process by process, goes back, for nothing was finalized meanwhile,
+/// becomes this one again, and is finalized.
 #[test]
 fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
     let Some(older) = std::env::var_os("OTTLA_PREVIOUS_BIN_DIR").map(PathBuf::from) else {
@@ -364,9 +439,8 @@ fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
         return Ok(());
     };
     const PARTITIONS: u32 = 60;
-    let version = |folder: &std::path::Path| -> Result<String> {
-        clients::run(Command::new(folder.join("ottla-broker")).arg("--version"))
-    };
+    let version =
+        |folder: &Path| -> Result<String> { clients::run(Command::new(folder.join("ottla-broker")).arg("--version")) };
     let newer = ottla_e2e::cluster::binary("ottla-broker")?;
     let newer = newer.parent().context("a folder of binaries")?.to_owned();
     report(&format!("from {} to {}", version(&older)?.trim(), version(&newer)?.trim()));
@@ -379,12 +453,35 @@ fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
     let at = cluster.bootstrap();
     create(&at, TOPIC, &in_turn(&[1, 2, 3], PARTITIONS, 3)?, 2)?;
     let mut load = Load::start(&at, &[(TOPIC, PARTITIONS, GROWING_PAUSE_S)])?;
-    for (name, folder) in [("upgrade", &newer), ("downgrade", &older)] {
+    for (name, folder) in [("upgrade", &newer), ("downgrade", &older), ("upgrade again", &newer)] {
         for node in cluster.nodes() {
             cluster.use_binaries_of(node, folder)?;
         }
-        restart_all(&mut cluster, &mut load, name, &[1, 2, 3])?;
+        ensure!(raise_level(&at).is_err(), "level 2 is finalized, and processes do not know it");
+        // Coordinators of the newer release know what brokers of it ask; brokers of the older one are known to both.
+        if name == "downgrade" {
+            restart_brokers(&mut cluster, &mut load, name, &[1, 2, 3])?;
+            restart_coordinators(&mut cluster, &mut load, name)?;
+        } else {
+            restart_coordinators(&mut cluster, &mut load, name)?;
+            restart_brokers(&mut cluster, &mut load, name, &[1, 2, 3])?;
+            ensure!(finalized_level(&at)? == "1", "nobody has finalized a level");
+            let refused = subscribe(&at).err().context("a subscription below its level")?;
+            ensure!(format!("{refused:#}").contains("need ottla.version 2"), "{refused:#}");
+        }
+        alter_topic(&at, if name == "downgrade" { "3600000" } else { "7200000" })?;
     }
+    load.step("level 2 is finalized", || {
+        raise_level(&at)?;
+        wait::until_ok("every broker knows the level", || {
+            ensure!(finalized_level(&at)? == "2");
+            subscribe(&at).map(drop)
+        })?;
+        Ok(None)
+    })?;
+    load.step("a broker and a coordinator of the older release are refused", || {
+        start_older(&mut cluster, (&older, &newer)).map(|()| None)
+    })?;
     load.finish()
 }
 

@@ -51,7 +51,7 @@ fn each_message_is_told_when_it_is_written_and_read() -> Result<()> {
         "{groups}"
     );
     let features = told(&at, "kafka-features", "describe")?;
-    ensure!(features.contains("metadata.version") && features.contains("SupportedMinVersion: 3.3-IV3"), "{features}");
+    ensure!(features.contains("metadata.version") && features.contains("SupportedMinVersion: 4.3-IV0"), "{features}");
     Ok(())
 }
 

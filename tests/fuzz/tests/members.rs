@@ -332,6 +332,7 @@ fn request(random: &mut Random) -> Request {
             clean_shutdown_epoch: BrokerEpoch::NONE,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
+            levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
         }),
         2 | 3 => Request::CreateTopics(CreateTopics {
             topics: vec![NewTopic {

@@ -61,6 +61,12 @@ pub enum Kind {
     Rebalance,
     /// Everything at once: `kill -9` of all.
     KillAll,
+    /// A process is started again from the other of two releases.
+    ChangeRelease,
+    /// The level of `ottla.version` is to be another one.
+    ChangeLevel,
+    /// A delegation token is made, which processes of the older release do not know, or ended.
+    ChangeToken,
 }
 
 impl Kind {
@@ -104,10 +110,14 @@ impl Kind {
         Self::KillAll,
     ];
 
+    /// What comes only where there are two releases.
+    pub const OF_RELEASES: &'static [Self] = &[Self::ChangeRelease, Self::ChangeLevel, Self::ChangeToken];
+
     /// How often it comes beside the others.
     fn weight(self) -> u64 {
         match self {
-            Self::KillBroker | Self::CutLink | Self::PowerLossOfBroker => 10,
+            Self::ChangeRelease => 20,
+            Self::KillBroker | Self::CutLink | Self::PowerLossOfBroker | Self::ChangeLevel => 10,
             Self::IsolateNode | Self::PauseBroker | Self::ShutDownBroker | Self::Weather => 6,
             Self::Reassign => 6,
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
@@ -117,6 +127,7 @@ impl Kind {
             Self::DiskErrors | Self::ElectPreferred => 3,
             Self::DrainBroker | Self::Rebalance | Self::MoveReplica => 3,
             Self::GrowQuorum | Self::ShrinkQuorum | Self::ReplaceCoordinator | Self::TransferQuorum => 3,
+            Self::ChangeToken => 5,
             Self::ForgeStream => 2,
             Self::CopyLog => 2,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
@@ -154,6 +165,12 @@ impl FaultPlan {
             outage_ms: (20, outage_high),
             keeps_promise: random.percent(85),
         }
+    }
+
+    /// These kinds too.
+    pub fn with(mut self, kinds: &[Kind]) -> Self {
+        self.kinds.extend_from_slice(kinds);
+        self
     }
 
     /// Only these kinds, often.

@@ -33,6 +33,9 @@ struct Arguments {
     /// So many producers of transactions in each cluster.
     #[arg(long, default_value_t = 0)]
     transactors: u32,
+    /// Processes of two releases in each cluster.
+    #[arg(long)]
+    releases: bool,
     /// Only the clusters: brokers, coordinators and clients.
     #[arg(long, conflicts_with_all = ["groups", "transactions"])]
     clusters: bool,
@@ -46,7 +49,8 @@ impl Arguments {
     fn reports_of(&self, seed: u64, prints: bool) -> Vec<(String, bool)> {
         let (all, mut reports) = (!self.groups && !self.transactions && !self.clusters, Vec::new());
         if all || self.clusters {
-            let options = Options { prints, transactors: self.transactors, ..Options::default() };
+            let options =
+                Options { prints, transactors: self.transactors, releases: self.releases, ..Options::default() };
             let report = run(seed, options);
             reports.push((report.to_string(), report.failure.is_some()));
         }

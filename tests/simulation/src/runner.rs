@@ -18,7 +18,7 @@ use crate::faults::{FaultPlan, Kind};
 use crate::invariants::Violation;
 use crate::network::NodeId;
 use crate::random::Random;
-use crate::world::{World, WorldConfig};
+use crate::world::{self, World, WorldConfig};
 
 /// How long faults last, in simulated seconds.
 const FAULTS_SECS: (u64, u64) = (6, 16);
@@ -46,6 +46,8 @@ pub struct Options {
     pub balance_rules: BalanceRules,
     /// Producers of transactions.
     pub transactors: u32,
+    /// Processes of two releases side by side.
+    pub releases: bool,
 }
 
 /// What a run came to.
@@ -99,9 +101,13 @@ pub fn run(seed: u64, options: Options) -> Report {
         node_rules: options.node_rules,
         balance_rules: options.balance_rules,
         transactors: options.transactors,
+        releases: options.releases,
         ..WorldConfig::draw(&mut random)
     };
-    let plan = FaultPlan::draw(&mut random);
+    let mut plan = FaultPlan::draw(&mut random);
+    if options.releases {
+        plan = plan.with(Kind::OF_RELEASES);
+    }
     run_with(seed, config, &plan, random, options.prints)
 }
 
@@ -285,6 +291,16 @@ impl Run<'_> {
     fn strike(&mut self, kind: Kind) -> Result<(), Violation> {
         let outage = self.outage();
         match kind {
+            Kind::ChangeRelease => {
+                let node = self.a_server();
+                self.world.change_release(node);
+                self.world.start_after(node, outage);
+            }
+            Kind::ChangeLevel => {
+                let level = if self.random.percent(70) { world::NEWER.max } else { world::OLDER.max };
+                self.world.change_level(level);
+            }
+            Kind::ChangeToken => self.world.change_token(),
             Kind::Weather => {
                 let weather = FaultPlan::weather(self.random);
                 self.world.trace.line(self.world.now, format_args!("{weather:?}"));

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::ErrorCode;
+use ottla_metadata::image::FinalizedLevel;
+use ottla_model::{ErrorCode, FeatureLevels, OTTLA_VERSION};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::ApiVersionsRequest;
-use ottla_protocol::messages::api_versions::ApiVersionsResponse;
+use ottla_protocol::messages::api_versions::{ApiVersionsResponse, Feature};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replica_manager::identity::Identity;
 
@@ -17,12 +18,26 @@ use crate::request::RequestContext;
 const CLIENT_SOFTWARE_FROM: i16 = 3;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    answer(&broker.identity, context, &header, &body)
+    let mut response = ApiVersionsResponse::of_this_broker(Some(broker.identity.incarnation()));
+    let FinalizedLevel { level, since } = broker.metadata.current().finalized();
+    let FeatureLevels { min, max } = FeatureLevels::OF_THIS_RELEASE;
+    response.features.push(Feature {
+        name: OTTLA_VERSION,
+        min_level: min.0,
+        max_level: max.0,
+        finalized_level: level.0,
+    });
+    response.features_epoch = i64::try_from(since.0).unwrap_or(i64::MAX);
+    respond(response, context, &header, &body)
 }
 
-/// Needs no more of the broker than its identity: it is answered before the broker has registered.
+/// Needs no more of the broker than its identity: it is answered before the broker has registered. It does not know the
+/// level of the cluster then, and tells of Kafka's features only.
 pub fn answer(identity: &Identity, context: &RequestContext, header: &RequestHeader, body: &[u8]) -> Answer {
-    let mut response = ApiVersionsResponse::of_this_broker(Some(identity.incarnation()));
+    respond(ApiVersionsResponse::of_this_broker(Some(identity.incarnation())), context, header, body)
+}
+
+fn respond(mut response: ApiVersionsResponse, context: &RequestContext, header: &RequestHeader, body: &[u8]) -> Answer {
     if header.api_version >= CLIENT_SOFTWARE_FROM {
         match decode_request::<ApiVersionsRequest>(header.api_version, Bytes::copy_from_slice(body)) {
             Ok(request)

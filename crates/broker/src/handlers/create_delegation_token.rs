@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::{Operation, ResourceType};
 use ottla_config::DelegationTokenConfig;
 use ottla_metadata::DelegationToken;
-use ottla_metadata::controller::{AlterDelegationToken, TokenChange};
+use ottla_metadata::controller::{AlterDelegationToken, Gated, TokenChange};
 use ottla_model::{ErrorCode, KafkaPrincipal, TopicId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::{CreateDelegationTokenRequest, CreateDelegationTokenResponse};
@@ -87,6 +87,8 @@ fn check(
         return Err(ErrorCode::InvalidPrincipalType);
     }
     tokens::enabled(broker)?;
+    // A quorum leader of a release that does not know tokens could not say so.
+    Gated::DelegationTokens.check(&broker.metadata.current()).map_err(|refusal| refusal.error)?;
     let config = broker.config.delegation_tokens.as_ref().ok_or(ErrorCode::DelegationTokenAuthDisabled)?;
     let requester = context.principal.clone();
     let (lifetime_ms, renewal_ms) = lifetime(config, request.max_lifetime_ms);

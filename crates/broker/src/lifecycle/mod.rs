@@ -24,7 +24,7 @@ use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_config::{BrokerConfig, HostPort, Listener};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_metadata::{Endpoint, Image, LeaderSettings};
-use ottla_model::{BrokerEpoch, BrokerId, Chroot, ClusterId, ErrorCode, IncarnationKey, ListenerName};
+use ottla_model::{BrokerEpoch, BrokerId, Chroot, ClusterId, ErrorCode, FeatureLevels, IncarnationKey, ListenerName};
 use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionShared, FrameBudget, ListenerSecurity};
 use ottla_protocol::messages::TopicRef;
 use ottla_replica_manager::fetch_session::FetchSessionCache;
@@ -428,6 +428,7 @@ fn applicant(
             unclean_election: config.unclean_leader_election,
             rebalance_interval_s: config.leader_rebalance_interval_s.unwrap_or(0),
         },
+        levels: FeatureLevels::OF_THIS_RELEASE,
     })
 }
 

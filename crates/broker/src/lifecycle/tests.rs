@@ -153,6 +153,7 @@ fn applicant() -> Applicant {
         whole_since: BrokerEpoch::NONE,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
     }
 }
 

@@ -36,6 +36,7 @@ fn broker(id: i32, ready: bool) -> BrokerRegistration {
         shutting_down: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
         registered_at: TimestampMs(0),
     }
 }

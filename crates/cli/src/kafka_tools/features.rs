@@ -1,18 +1,19 @@
-//! `kafka-features`: the features of the cluster, and their levels. A release works at its own levels: an update to
-//! them changes nothing, and the cluster refuses every other one.
+//! `kafka-features`: the features of the cluster, and their levels. That of `ottla.version` changes; Kafka's features
+//! have one level in a release.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use ottla_client::{FeatureChange, FeatureLevels, Features};
-use ottla_model::BrokerId;
+use ottla_model::{BrokerId, FeatureLevel, KAFKAS_FEATURES, OTTLA_VERSION};
 
 use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, usage, value};
 use super::{ToolError, bootstrap, client_properties, exceptions};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-const FIXED_LEVELS: &str = "the levels of features are those of the release";
+const FIXED_LEVELS: &str =
+    "a release of Ottla has one level of each of Kafka's features: see --feature ottla.version=LEVEL";
 
 pub(super) static SPECS: &[OptionSpec] = &[
     refused("bootstrap-controller", Takes::Value, "there are no KRaft controllers; brokers answer"),
@@ -27,7 +28,16 @@ pub(super) static SPECS: &[OptionSpec] = &[
     flag("unsafe", "downgrade, disable: even if metadata may be lost."),
 ];
 
-const USAGE: &str = "usage: kafka-features --bootstrap-server BOOTSTRAP_SERVER {describe,upgrade,downgrade,disable} …";
+static VERSION_MAPPING_SPECS: &[OptionSpec] = &[
+    flag("help", "Show this message."),
+    value("release-version", "RELEASE_VERSION", "A release of Kafka, such as 4.3-IV0. Default: that of this release."),
+];
+
+static FEATURE_DEPENDENCIES_SPECS: &[OptionSpec] =
+    &[value("feature", "FEATURE", "REQUIRED: FEATURE=LEVEL. May be repeated."), flag("help", "Show this message.")];
+
+const USAGE: &str = "usage: kafka-features --bootstrap-server BOOTSTRAP_SERVER {describe,upgrade,downgrade,disable} …\n       \
+                     kafka-features {version-mapping,feature-dependencies} …";
 const METADATA_VERSION: &str = "metadata.version";
 const COMMANDS: [&str; 6] = ["describe", "upgrade", "downgrade", "disable", "version-mapping", "feature-dependencies"];
 
@@ -57,8 +67,24 @@ const METADATA_VERSIONS: &[(i16, &str)] = &[
     (28, "4.2-IV0"),
     (29, "4.2-IV1"),
     (30, "4.3-IV0"),
-    (31, "4.4-IV0"),
+    (31, LATEST_METADATA_VERSION),
 ];
+/// Of a release that was not out when Kafka 4.3 was.
+const LATEST_METADATA_VERSION: &str = "4.4-IV0";
+
+/// What Kafka's releases have of Kafka's features beside `metadata.version`: each level, and the level of
+/// `metadata.version` whose release has it by default.
+const LEVELS_OF_KAFKA: &[(&str, &[(i16, i16)])] = &[
+    ("kraft.version", &[(1, 21)]),
+    ("transaction.version", &[(1, i16::MAX), (2, 24)]),
+    ("group.version", &[(1, 22)]),
+    (ELIGIBLE_LEADER_REPLICAS, &[(1, 26)]),
+    ("share.version", &[(1, 28)]),
+    ("streams.version", &[(1, 29)]),
+];
+const ELIGIBLE_LEADER_REPLICAS: &str = "eligible.leader.replicas.version";
+/// What level 1 of [`ELIGIBLE_LEADER_REPLICAS`] needs.
+const NEEDED_FOR_ELR: i16 = 23;
 
 /// What to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +92,8 @@ enum Action {
     /// As this broker shows them, if one is named.
     Describe(Option<BrokerId>),
     Update(Update),
+    /// No cluster is asked: lines, or what is wrong with the command.
+    Tell(Result<Vec<String>, String>),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,6 +124,14 @@ pub async fn run(arguments: &[String]) -> ExitCode {
     let done = match action {
         Action::Describe(node) => describe(node, &options).await.map(|()| ExitCode::SUCCESS),
         Action::Update(update) => carry_out(&update, &options).await,
+        Action::Tell(Ok(lines)) => {
+            lines.iter().for_each(|line| out!("{line}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Tell(Err(wrong)) => {
+            err!("{wrong}");
+            Ok(ExitCode::FAILURE)
+        }
     };
     done.unwrap_or_else(|error| {
         err!("{}: {error}", exceptions::class(&error));
@@ -113,7 +149,18 @@ fn plan(arguments: &[String]) -> Result<Option<(Action, Options)>, ToolError> {
         if let Some(word) = of_cluster {
             return Err(ToolError::Usage(format!("unrecognized arguments: '{word}'")));
         }
-        return Err(ToolError::Argument(format!("{name} is not supported: {FIXED_LEVELS}")));
+        let specs = if name == "version-mapping" { VERSION_MAPPING_SPECS } else { FEATURE_DEPENDENCIES_SPECS };
+        let options =
+            Options::parse(specs, &arguments.iter().filter(|word| *word != name).cloned().collect::<Vec<_>>())?;
+        if options.has("help") {
+            return Ok(None);
+        }
+        let told = match name {
+            "version-mapping" => version_mapping(options.get("release-version")),
+            _ if !options.has("feature") => return Err(ToolError::Usage("argument --feature is required".to_owned())),
+            _ => options.all("feature").iter().map(|feature| dependencies(feature)).collect(),
+        };
+        return Ok(Some((Action::Tell(told), options)));
     }
     let long = |word: &String| if word == "-h" { "--help".to_owned() } else { word.clone() };
     let options = Options::parse(SPECS, &arguments.iter().map(long).collect::<Vec<_>>())?;
@@ -152,11 +199,7 @@ fn update(command: &'static str, options: &Options) -> Result<Update, ToolError>
     let mut levels = BTreeMap::new();
     if let Some(name) = options.get("metadata") {
         let known = METADATA_VERSIONS.iter().find(|(_, known)| *known == name);
-        let (level, _) = known.ok_or_else(|| {
-            let names: Vec<_> = METADATA_VERSIONS.iter().map(|(_, name)| *name).collect();
-            let names = names.join(", ");
-            ToolError::Argument(format!("Unknown metadata.version '{name}'. Supported metadata.version are: {names}"))
-        })?;
+        let (level, _) = known.ok_or_else(|| ToolError::Argument(unknown_metadata_version(name)))?;
         levels.insert(METADATA_VERSION.to_owned(), *level);
     }
     for feature in options.all("feature") {
@@ -182,6 +225,63 @@ fn name_and_level(text: &str) -> Result<(&str, i16), ToolError> {
     let level = level.trim();
     let number = level.parse().map_err(|_| refused(format!("unable to parse {level} as a short.")))?;
     Ok((name.trim(), number))
+}
+
+fn unknown_metadata_version(name: &str) -> String {
+    let names = METADATA_VERSIONS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    format!("Unknown metadata.version '{name}'. Supported metadata.version are: {names}")
+}
+
+/// The levels of Kafka's features in a release of Kafka: 4.0 stands for the last of 4.0's. `ottla.version` belongs to
+/// none of them.
+fn version_mapping(release: Option<&str>) -> Result<Vec<String>, String> {
+    let of_this_release = KAFKAS_FEATURES.iter().find(|(name, _)| *name == METADATA_VERSION).map(|(_, level)| *level);
+    let (level, name) = match (release, of_this_release) {
+        (None, Some(level)) => (level, self::level(METADATA_VERSION, level)),
+        (name, _) => {
+            let name = name.unwrap_or_default();
+            let is_it = |known: &str| {
+                let is_out = known != LATEST_METADATA_VERSION;
+                known == name || (is_out && known.split_once('-').is_some_and(|(release, _)| release == name))
+            };
+            let known = METADATA_VERSIONS.iter().rev().find(|(_, known)| is_it(known));
+            let (level, _) = known.ok_or_else(|| unknown_metadata_version(name))?;
+            (*level, name.to_owned())
+        }
+    };
+    let of_feature = |(name, levels): &(&str, &[(i16, i16)])| {
+        let default = levels.iter().rev().find(|(_, from)| level >= *from).map_or(0, |(level, _)| *level);
+        format!("{name}={default}")
+    };
+    let first = format!("{METADATA_VERSION}={level} ({name})");
+    Ok([first].into_iter().chain(LEVELS_OF_KAFKA.iter().map(of_feature)).collect())
+}
+
+/// What a level of a feature needs of others.
+fn dependencies(feature: &str) -> Result<String, String> {
+    let (name, number) = name_and_level(feature).map_err(|error| error.to_string())?;
+    let has_none = |level: &str| Ok(format!("{name}={level} has no dependencies."));
+    if name == METADATA_VERSION {
+        let known = METADATA_VERSIONS.iter().find(|(known, _)| *known == number);
+        let (_, text) = known.ok_or_else(|| format!("Unknown metadata.version {number}"))?;
+        return has_none(&format!("{number} ({text})"));
+    }
+    let missing = || Err(format!("No feature:{name} with feature level {number}"));
+    if name == OTTLA_VERSION {
+        let is_known = ottla_model::FeatureLevels::OF_THIS_RELEASE.includes(FeatureLevel(number));
+        return if is_known { has_none(&number.to_string()) } else { missing() };
+    }
+    let Some((_, levels)) = LEVELS_OF_KAFKA.iter().find(|(known, _)| *known == name) else {
+        return Err(format!("Unknown feature: {name}"));
+    };
+    if number != 0 && !levels.iter().any(|(level, _)| *level == number) {
+        return missing();
+    }
+    if (name, number) == (ELIGIBLE_LEADER_REPLICAS, 1) {
+        let needed = level(METADATA_VERSION, NEEDED_FOR_ELR);
+        return Ok(format!("{name}={number} requires:\n    {METADATA_VERSION}={NEEDED_FOR_ELR} ({needed})"));
+    }
+    has_none(&number.to_string())
 }
 
 async fn describe(node: Option<BrokerId>, options: &Options) -> Result<(), ToolError> {
@@ -277,13 +377,70 @@ mod tests {
             ("--bootstrap-server k upgrade --feature a=1 --unsafe", "--unsafe"),
             ("--bootstrap-server k upgrade --metadata 9.9", "Unknown metadata.version '9.9'"),
             ("--bootstrap-server k describe --feature a=1", "--feature"),
-            ("version-mapping", "version-mapping is not supported"),
-            ("--bootstrap-server k version-mapping", "version-mapping is not supported"),
+            ("version-mapping --release", "release"),
+            ("feature-dependencies", "argument --feature is required"),
             ("version-mapping --bootstrap-server k", "unrecognized arguments: '--bootstrap-server'"),
             ("--bootstrap-controller k describe", "no KRaft controllers"),
             ("--bootstrap-server k describe --node-id x", "Cannot parse"),
         ] {
             assert!(planned(line).is_err_and(|error| error.contains(text) && error.lines().count() == 1), "{line}");
+        }
+    }
+
+    fn told(line: &str) -> Result<String, String> {
+        match planned(line) {
+            Ok(Some(Action::Tell(told))) => told.map(|lines| lines.join("\n")),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// As Kafka 4.3's tool printed them.
+    #[test]
+    fn kafkas_releases_and_dependencies_are_told_as_kafkas_tool_tells_them() {
+        let mapping = |of: &str, [kraft, transaction, group, elr, share, streams]: [i16; 6]| {
+            format!(
+                "metadata.version={of}\nkraft.version={kraft}\ntransaction.version={transaction}\n\
+                 group.version={group}\neligible.leader.replicas.version={elr}\nshare.version={share}\n\
+                 streams.version={streams}"
+            )
+        };
+        assert_eq!(told("version-mapping"), Ok(mapping("30 (4.3-IV0)", [1, 2, 1, 1, 1, 1])));
+        for (release, level, levels) in [
+            ("3.8-IV0", 20, [0, 0, 0, 0, 0, 0]),
+            ("3.9", 21, [1, 0, 0, 0, 0, 0]),
+            ("4.0-IV1", 23, [1, 0, 1, 0, 0, 0]),
+            ("4.0", 25, [1, 2, 1, 0, 0, 0]),
+            ("4.1-IV0", 26, [1, 2, 1, 1, 0, 0]),
+            ("4.2-IV0", 28, [1, 2, 1, 1, 1, 0]),
+            ("4.4-IV0", 31, [1, 2, 1, 1, 1, 1]),
+        ] {
+            let line = format!("version-mapping --release-version {release}");
+            assert_eq!(told(&line), Ok(mapping(&format!("{level} ({release})"), levels)));
+        }
+        for unknown in ["9", "4", "4.4"] {
+            let told = told(&format!("version-mapping --release-version {unknown}"));
+            let begins = format!("Unknown metadata.version '{unknown}'. Supported metadata.version are: 3.3-IV3, ");
+            assert!(told.is_err_and(|text| text.starts_with(&begins)), "{unknown}");
+        }
+        let elr = "eligible.leader.replicas.version=1 requires:\n    metadata.version=23 (4.0-IV1)";
+        for (features, text) in [
+            (
+                &["transaction.version=2", "group.version=0"][..],
+                Ok("transaction.version=2 has no dependencies.\n\
+              group.version=0 has no dependencies."),
+            ),
+            (&["metadata.version=30"], Ok("metadata.version=30 (4.3-IV0) has no dependencies.")),
+            (&["ottla.version=2"], Ok("ottla.version=2 has no dependencies.")),
+            (&["eligible.leader.replicas.version=1"], Ok(elr)),
+            (&["nope=1"], Err("Unknown feature: nope")),
+            (&["group.version=9"], Err("No feature:group.version with feature level 9")),
+            (&["ottla.version=9"], Err("No feature:ottla.version with feature level 9")),
+            (&["metadata.version=99"], Err("Unknown metadata.version 99")),
+            (&["group.version"], Err("Can't parse feature=level string group.version: equals sign not found.")),
+        ] {
+            let line = features.iter().map(|feature| format!(" --feature {feature}")).collect::<String>();
+            let expected = text.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(told(&format!("feature-dependencies{line}")), expected);
         }
     }
 

@@ -179,6 +179,7 @@ pub fn register_request(broker: i32) -> Register {
         clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
     }
 }
 

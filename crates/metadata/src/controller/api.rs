@@ -1,13 +1,14 @@
 //! The inputs and outputs of the controller: plain values, no wire types.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_authorizer::{AclBinding, AclFilter};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, KafkaPrincipal,
-    LeaderEpoch, ListenerName, MonotonicMs, PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId,
-    TopicIdPartition,
+    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, FeatureLevels, IncarnationId, IncarnationKey,
+    KafkaPrincipal, LeaderEpoch, ListenerName, MonotonicMs, PartitionEpoch, PartitionId, Revision, TimestampMs,
+    TopicId, TopicIdPartition,
 };
 
 use crate::image::{CoordinatorNode, Endpoint, IsrMember, LeaderSettings};
@@ -58,6 +59,9 @@ pub enum Input {
     StreamClosed {
         stream: StreamId,
     },
+    /// The levels of `ottla.version` that the members of the quorum work at: none of one that has not told them yet.
+    /// Comes before a request that depends on it.
+    QuorumLevels(BTreeMap<CoordinatorId, Option<FeatureLevels>>),
     /// The end of a probe; must come within [`PROBE_TIMEOUT`] of its request.
     Probed {
         broker: BrokerId,
@@ -219,6 +223,18 @@ decisions! {
     DeleteAcls => DeletedAcls,
     AlterReassignments => PartitionOutcomes,
     AlterDelegationToken => Result<AlteredDelegationToken, Refusal>,
+    UpdateFeatures => Result<UpdatedFeatures, Refusal>,
+}
+
+impl Request {
+    /// Whether [`Input::QuorumLevels`] must come before it.
+    pub fn asks_quorum_levels(&self) -> bool {
+        match self {
+            Self::UpdateFeatures(_) => true,
+            Self::Once(_, request) | Self::Proved(_, request) => request.asks_quorum_levels(),
+            _ => false,
+        }
+    }
 }
 
 /// One kind of request with its kind of answer.
@@ -262,6 +278,8 @@ pub struct Register {
     /// it leads.
     pub min_insync_replicas: i32,
     pub leaders: LeaderSettings,
+    /// The levels of `ottla.version` that its release works at.
+    pub levels: FeatureLevels,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -601,6 +619,35 @@ pub struct AlteredDelegationToken {
     pub revision: Revision,
 }
 
+/// Features get other levels (KIP-584): all of them, or none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UpdateFeatures {
+    pub updates: Vec<FeatureUpdate>,
+    pub validate_only: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FeatureUpdate {
+    pub name: String,
+    /// 0 disables the feature.
+    pub level: i16,
+    pub change: FeatureChange,
+}
+
+/// In which direction a level may change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FeatureChange {
+    Upgrade,
+    /// Only if no process of the lower level misses what the tree has.
+    SafeDowngrade,
+    UnsafeDowngrade,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UpdatedFeatures {
+    pub revision: Revision,
+}
+
 /// A coordinator shows the disk that it votes with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AdmitCoordinator {
@@ -668,6 +715,8 @@ pub struct ControllerConfig {
     pub tick_interval: Duration,
     /// The quorum gives ids above this one.
     pub reserved_broker_max_id: i32,
+    /// The levels of `ottla.version` that this release works at. A new cluster begins at the highest.
+    pub levels: FeatureLevels,
     pub rules: BrokenRules,
 }
 
@@ -680,6 +729,7 @@ impl ControllerConfig {
             reconnect_grace: Duration::from_secs(1),
             tick_interval: Duration::from_millis(50),
             reserved_broker_max_id: 1000,
+            levels: FeatureLevels::OF_THIS_RELEASE,
             rules: BrokenRules::default(),
         }
     }
@@ -712,4 +762,10 @@ pub struct BrokenRules {
     pub unclean_is_always_enabled: bool,
     /// A configuration is written without the revision at which `min.insync.replicas` last changed.
     pub min_insync_replicas_revision_is_not_kept: bool,
+    /// A level is finalized although a process of the cluster does not know it.
+    pub levels_are_not_asked: bool,
+    /// A broker registers although it does not know the finalized level.
+    pub unknown_levels_register: bool,
+    /// What belongs to a level is written before the level is finalized.
+    pub levels_gate_nothing: bool,
 }

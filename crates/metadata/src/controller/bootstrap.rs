@@ -18,7 +18,7 @@ pub fn first_transaction(config: &ControllerConfig) -> Transaction {
         draft.create(Path::built((*parent).to_owned()), Bytes::new());
     }
     draft.create(nodes::sequence_id::path(), Bytes::new());
-    draft.create(nodes::feature::path(), nodes::feature::encode_empty());
+    draft.create(nodes::feature::path(), nodes::feature::encode(config.levels.max));
     draft.create(nodes::controller_epoch::path(), nodes::controller_epoch::encode(ControllerEpoch(0)));
     draft.create(nodes::cluster_id::path(), nodes::cluster_id::encode(&config.cluster_id));
     for coordinator in &config.coordinators {

@@ -11,6 +11,7 @@ use ottla_model::{BrokerId, ErrorCode, Revision, TopicIdPartition, TopicName};
 
 use super::draft::Draft;
 use super::electorate::{TopicElectorate, min_insync_replicas_of, unclean_election_of};
+use super::features::Gated;
 use super::ledger;
 use super::topics::Repeated;
 use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
@@ -109,6 +110,9 @@ impl Controller {
     }
 
     fn check_subscription(&self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) -> Result<(), Refusal> {
+        if !entries.is_empty() {
+            self.check_finalized(Gated::ClientMetrics)?;
+        }
         Subscription::parse(entries).map_err(|error| {
             let code = if error.is_invalid_request() { ErrorCode::InvalidRequest } else { ErrorCode::InvalidConfig };
             Refusal::new(code, error.to_string())

@@ -3,6 +3,7 @@
 use ottla_model::{ErrorCode, KafkaPrincipal, Revision, TimestampMs};
 
 use super::draft::Draft;
+use super::features::Gated;
 use super::{AlterDelegationToken, AlteredDelegationToken, Answer, Controller, Refusal, RequestId, TokenChange};
 use crate::limits;
 use crate::nodes::delegation_token::{self, DelegationToken};
@@ -30,6 +31,7 @@ impl Controller {
         match &request.change {
             TokenChange::Create { .. } if known.is_some() => existing().map(|token| (token, Written::Unchanged)),
             TokenChange::Create { owner, requester, renewers, lifetime_ms, renewal_ms } => {
+                self.check_finalized(Gated::DelegationTokens)?;
                 let principals = renewers.iter().chain([owner, requester]);
                 self.check_new(&request.token_id, principals, renewers.len())?;
                 let max = later(now, *lifetime_ms);

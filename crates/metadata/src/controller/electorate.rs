@@ -162,6 +162,7 @@ mod tests {
             shutting_down: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
+            levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
             registered_at: TimestampMs(0),
         };
         let topic = TopicNode { id: TopicId([7; 16]), assignment: Vec::new(), grows_to: 0 };

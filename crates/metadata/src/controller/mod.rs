@@ -9,7 +9,7 @@
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
 //! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`],
-//! [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what remains to be done),
+//! [`configs`], [`features`] (levels), [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what remains to be done),
 //! [`work`] (its batches), [`growth`] (replicas for new brokers).
 
 mod acls;
@@ -21,6 +21,7 @@ mod delegation_tokens;
 mod draft;
 mod elections;
 mod electorate;
+mod features;
 mod growth;
 mod idempotency;
 mod ledger;
@@ -41,12 +42,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Revision, TimestampMs};
+use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, FeatureLevels, MonotonicMs, Revision, TimestampMs};
 
 pub use api::*;
 pub use bootstrap::first_transaction;
 use draft::Draft;
 pub use electorate::TopicElectorate;
+pub use features::Gated;
 use ledger::Ledger;
 pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
 use registration::Registrations;
@@ -79,6 +81,8 @@ pub struct Controller {
     registrations: Registrations,
     shutdowns: Shutdowns,
     work: WorkQueue,
+    /// As [`Input::QuorumLevels`] said last.
+    quorum_levels: BTreeMap<CoordinatorId, Option<FeatureLevels>>,
     /// A topic may lack replicas that a broker could take.
     may_grow: bool,
     /// When leaderships are checked for their return to preferred replicas.
@@ -99,6 +103,7 @@ impl Controller {
             registrations: Registrations::default(),
             shutdowns: Shutdowns::default(),
             work: WorkQueue::default(),
+            quorum_levels: BTreeMap::new(),
             may_grow: true,
             balance_at: None,
             effects: Effects::default(),
@@ -124,6 +129,7 @@ impl Controller {
             Input::Request { id, request, entropy } => self.request(id, request, entropy),
             Input::StreamOpened { stream, beat } | Input::StreamBeat { stream, beat } => self.beat(stream, beat),
             Input::StreamClosed { stream } => self.stream_closed(stream),
+            Input::QuorumLevels(levels) => self.quorum_levels = levels,
             Input::Probed { broker, incarnation, result } => self.probed(broker, incarnation, result),
             Input::Applied { entry, revision, result, changes } => {
                 self.applied(entry, revision, result.is_err(), &changes);
@@ -231,6 +237,7 @@ impl Controller {
             Request::DeleteAcls(delete) => self.delete_acls(id, delete),
             Request::AlterReassignments(alter) => self.alter_reassignments(id, alter),
             Request::AlterDelegationToken(alter) => self.alter_delegation_token(id, alter),
+            Request::UpdateFeatures(update) => self.update_features(id, &update),
             Request::Once(..) | Request::Proved(..) => self.answer(id, Answer::Unavailable),
         }
     }
@@ -360,9 +367,11 @@ impl Answer {
             Self::DeleteAcls(deleted) => deleted.revision = at,
             Self::UnregisterBroker(Ok(unregistered)) => unregistered.revision = at,
             Self::AlterDelegationToken(Ok(altered)) => altered.revision = at,
+            Self::UpdateFeatures(Ok(updated)) => updated.revision = at,
             Self::UnregisterBroker(Err(_))
             | Self::Register(Err(_))
             | Self::AlterDelegationToken(Err(_))
+            | Self::UpdateFeatures(Err(_))
             | Self::AllocateProducerIds(_)
             | Self::AdmitCoordinator(_)
             | Self::SetMember(())

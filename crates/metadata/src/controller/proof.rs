@@ -35,7 +35,8 @@ impl Request {
             | Self::CreateAcls(_)
             | Self::DeleteAcls(_)
             | Self::AlterReassignments(_)
-            | Self::AlterDelegationToken(_) => None,
+            | Self::AlterDelegationToken(_)
+            | Self::UpdateFeatures(_) => None,
         }
     }
 }

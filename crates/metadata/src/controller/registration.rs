@@ -144,6 +144,7 @@ impl Controller {
         if !ahead.is_registered(register.broker) && registered >= limits::MAX_BROKERS {
             return invalid(format!("{} brokers are registered: more are not possible.", limits::MAX_BROKERS));
         }
+        self.check_levels_of_registration(register.levels)?;
         let has_inter_broker = register.endpoints.iter().any(|e| e.listener == register.inter_broker_listener);
         if !has_inter_broker {
             let text = format!("No endpoint is of the inter-broker listener {}.", register.inter_broker_listener);
@@ -215,6 +216,11 @@ impl Controller {
         if self.work.contains(Work::Unclean(broker)) || self.work.contains(Work::Lost(broker)) {
             return Some(pending);
         }
+        // A level may have been finalized while it waited.
+        if let Err(refusal) = self.check_levels_of_registration(pending.register.levels) {
+            self.refuse_registration(&pending.requests, refusal);
+            return None;
+        }
         self.create_registration(pending);
         None
     }
@@ -254,6 +260,7 @@ impl Controller {
             min_insync_replicas: register.min_insync_replicas.max(1),
             leaders: register.leaders,
             registered_at: self.now.wall,
+            levels: register.levels,
         };
         draft.create(nodes::broker::path(broker), nodes::broker::encode(&registration));
         if self.ledger.ahead().controller().is_none() {

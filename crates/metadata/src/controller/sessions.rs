@@ -109,6 +109,7 @@ impl Controller {
             fenced_at: self.now.wall,
             endpoints: registration.endpoints.clone(),
             rack: registration.rack.clone(),
+            levels: registration.levels,
             unregistered: false,
         };
         draft.put(tree, nodes::broker_memory::path(broker), nodes::broker_memory::encode(&memory));

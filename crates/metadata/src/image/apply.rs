@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ottla_model::{BrokerId, PartitionId, Revision, TopicIdPartition, TopicName};
 
 use super::{
-    Assignment, BrokerRegistration, ConfigImage, CoordinatorImage, Image, MIN_INSYNC_REPLICAS, PartitionState,
-    TopicImage, metric_name,
+    Assignment, BrokerRegistration, ConfigImage, CoordinatorImage, FinalizedLevel, Image, MIN_INSYNC_REPLICAS,
+    PartitionState, TopicImage, metric_name,
 };
 use crate::delta::{BrokerChange, Delta, PartitionChange};
 use crate::nodes::{self, NodePath};
@@ -164,7 +164,14 @@ fn apply_node(
                 None => None,
             };
         }
-        NodePath::Partition(..) | NodePath::Feature | NodePath::SequenceId | NodePath::Other => {}
+        NodePath::Feature => {
+            delta.finalized_changed = true;
+            next.finalized = match node {
+                Some(node) => FinalizedLevel { level: nodes::feature::decode(&node.payload)?, since: node.modified },
+                None => FinalizedLevel::default(),
+            };
+        }
+        NodePath::Partition(..) | NodePath::SequenceId | NodePath::Other => {}
     }
     Ok(())
 }
@@ -324,6 +331,7 @@ pub(crate) fn diff(old: &Image, new: &Image) -> Delta {
     delta.delegation_tokens_changed =
         !old.delegation_tokens.ptr_eq(&new.delegation_tokens) && old.delegation_tokens != new.delegation_tokens;
     delta.controller_changed = old.controller != new.controller;
+    delta.finalized_changed = old.finalized != new.finalized;
     delta
 }
 

@@ -1,6 +1,6 @@
 //! A broker's registration, and the record of it that outlives its session.
 
-use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, ListenerName, TimestampMs};
+use ottla_model::{BrokerEpoch, BrokerId, FeatureLevels, IncarnationId, ListenerName, TimestampMs};
 
 /// The address of a broker on one of its listeners.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +40,8 @@ pub struct BrokerRegistration {
     pub min_insync_replicas: i32,
     pub leaders: LeaderSettings,
     pub registered_at: TimestampMs,
+    /// The levels of `ottla.version` that its release works at.
+    pub levels: FeatureLevels,
 }
 
 impl BrokerRegistration {
@@ -70,6 +72,8 @@ pub struct BrokerMemory {
     pub fenced_at: TimestampMs,
     pub endpoints: Vec<Endpoint>,
     pub rack: Option<String>,
+    /// Those of the release that ran last.
+    pub levels: FeatureLevels,
     /// The broker was unregistered (UnregisterBroker). The record stays only because an ISR or ELR still refers to it:
     /// if the broker returns, its log is checked against this record.
     pub unregistered: bool,

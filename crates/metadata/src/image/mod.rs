@@ -17,8 +17,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use ottla_authorizer::AclIndex;
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, CoordinatorId, IncarnationId, PartitionId, Revision, TopicId,
-    TopicIdPartition, TopicName,
+    BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, CoordinatorId, FeatureLevel, IncarnationId, PartitionId,
+    Revision, TopicId, TopicIdPartition, TopicName,
 };
 
 use crate::broker_config::CordonedLogDirs;
@@ -63,11 +63,26 @@ pub struct CoordinatorImage {
     pub modified: Revision,
 }
 
+/// The finalized level of `ottla.version`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FinalizedLevel {
+    pub level: FeatureLevel,
+    /// When it was finalized.
+    pub since: Revision,
+}
+
+impl Default for FinalizedLevel {
+    fn default() -> Self {
+        Self { level: FeatureLevel::FIRST, since: Revision(0) }
+    }
+}
+
 /// The cluster at one revision.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Image {
     pub(crate) revision: Revision,
     pub(crate) cluster_id: Option<ClusterId>,
+    pub(crate) finalized: FinalizedLevel,
     pub(crate) controller: Option<BrokerId>,
     pub(crate) controller_epoch: ControllerEpoch,
     pub(crate) brokers: OrdMap<BrokerId, Arc<BrokerRegistration>>,
@@ -119,6 +134,11 @@ impl Image {
     /// None before the first leader's first transaction.
     pub fn cluster_id(&self) -> Option<&ClusterId> {
         self.cluster_id.as_ref()
+    }
+
+    /// What the processes of the cluster may write, and ask of each other.
+    pub fn finalized(&self) -> FinalizedLevel {
+        self.finalized
     }
 
     /// The live broker that `/controller` names.

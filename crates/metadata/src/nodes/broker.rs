@@ -2,7 +2,7 @@
 //! deletes it when the session ends, and the revision of its creation is the broker epoch.
 
 use bytes::Bytes;
-use ottla_model::{BrokerId, IncarnationId, ListenerName, TimestampMs};
+use ottla_model::{BrokerId, FeatureLevels, IncarnationId, ListenerName, TimestampMs};
 use prost::Message;
 use serde::Serialize;
 
@@ -44,6 +44,11 @@ struct BrokerPayload {
     unclean_leader_election: bool,
     #[prost(uint32, tag = "11")]
     leader_rebalance_interval_s: u32,
+    /// Of `ottla.version`; 0 and 0 in the nodes of releases that know no levels.
+    #[prost(int32, tag = "12")]
+    min_level: i32,
+    #[prost(int32, tag = "13")]
+    max_level: i32,
 }
 
 pub(super) fn encode_endpoints(endpoints: &[Endpoint]) -> Vec<EndpointPayload> {
@@ -68,6 +73,12 @@ pub(super) fn decode_endpoints(payload: Vec<EndpointPayload>) -> Result<Vec<Endp
     payload.into_iter().map(endpoint).collect()
 }
 
+/// As [`FeatureLevels::told`].
+pub(super) fn decode_levels(min: i32, max: i32) -> Result<FeatureLevels, NodeError> {
+    let level = |level: i32| i16::try_from(level).map_err(|_| NodeError::field("level", level));
+    Ok(FeatureLevels::told(level(min)?, level(max)?))
+}
+
 pub fn path(id: BrokerId) -> Path {
     Path::built(format!("/brokers/ids/{id}"))
 }
@@ -84,6 +95,8 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
         registered_at_ms: broker.registered_at.0,
         unclean_leader_election: broker.leaders.unclean_election,
         leader_rebalance_interval_s: broker.leaders.rebalance_interval_s,
+        min_level: broker.levels.min.0.into(),
+        max_level: broker.levels.max.0.into(),
     }
     .encode_to_vec()
     .into()
@@ -108,6 +121,7 @@ pub fn decode(id: BrokerId, node: &Node) -> Result<BrokerRegistration, NodeError
             rebalance_interval_s: payload.leader_rebalance_interval_s,
         },
         registered_at: TimestampMs(payload.registered_at_ms),
+        levels: decode_levels(payload.min_level, payload.max_level)?,
     })
 }
 
@@ -169,6 +183,7 @@ mod tests {
             rack: None,
             ready: true,
             shutting_down: false,
+            levels: FeatureLevels::told(1, 2),
             min_insync_replicas: 2,
             leaders: LeaderSettings { unclean_election: true, rebalance_interval_s: 300 },
             registered_at: TimestampMs(1795250319983),

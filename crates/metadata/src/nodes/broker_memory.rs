@@ -6,7 +6,7 @@ use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TimestampMs};
 use prost::Message;
 use serde::Serialize;
 
-use super::broker::{EndpointPayload, decode_endpoints, encode_endpoints};
+use super::broker::{EndpointPayload, decode_endpoints, decode_levels, encode_endpoints};
 use super::{NodeError, to_json};
 use crate::image::BrokerMemory;
 use crate::tree::Path;
@@ -27,6 +27,10 @@ struct MemoryPayload {
     rack: Option<String>,
     #[prost(bool, tag = "7")]
     unregistered: bool,
+    #[prost(int32, tag = "8")]
+    min_level: i32,
+    #[prost(int32, tag = "9")]
+    max_level: i32,
 }
 
 pub fn path(id: BrokerId) -> Path {
@@ -42,6 +46,8 @@ pub fn encode(memory: &BrokerMemory) -> Bytes {
         endpoints: encode_endpoints(&memory.endpoints),
         rack: memory.rack.clone(),
         unregistered: memory.unregistered,
+        min_level: memory.levels.min.0.into(),
+        max_level: memory.levels.max.0.into(),
     }
     .encode_to_vec()
     .into()
@@ -58,6 +64,7 @@ pub fn decode(id: BrokerId, payload: &Bytes) -> Result<BrokerMemory, NodeError> 
         fenced_at: TimestampMs(payload.fenced_at_ms),
         endpoints: decode_endpoints(payload.endpoints)?,
         rack: payload.rack,
+        levels: decode_levels(payload.min_level, payload.max_level)?,
         unregistered: payload.unregistered,
     })
 }
@@ -107,6 +114,7 @@ mod tests {
                 security_protocol: "PLAINTEXT".to_owned(),
             }],
             rack: Some("a".to_owned()),
+            levels: ottla_model::FeatureLevels::told(2, 3),
             unregistered: true,
         };
         assert_eq!(decode(BrokerId(3), &encode(&memory)), Ok(memory.clone()));

@@ -3,7 +3,7 @@
 //! The incarnation rides in a tagged field that Kafka's schema does not have; clients skip tags they do not know.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ottla_model::{ErrorCode, IncarnationId};
+use ottla_model::{ErrorCode, IncarnationId, KAFKAS_FEATURES};
 
 use crate::api::{Api, VersionRange};
 use crate::frame;
@@ -12,8 +12,7 @@ use crate::wire::{self, Reader, WireError};
 /// The tagged field that carries the 16 bytes of the broker's incarnation, far from the tags that Kafka gives out.
 pub const INCARNATION_TAG: u32 = 10_001;
 
-/// A feature of Kafka's, with the levels that this release works with and the level that clusters of it are at
-/// (KIP-584). Tools derive the cluster's version from `metadata.version`.
+/// A feature with the levels that this broker works with and the level that the cluster is at (KIP-584).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Feature {
     pub name: &'static str,
@@ -23,17 +22,15 @@ pub struct Feature {
     pub finalized_level: i16,
 }
 
-/// Levels by Kafka 4.3: 7 of `metadata.version` is 3.3-IV3 (the lowest that Kafka 4 supports), 30 is 4.3-IV0; 1 of
-/// `group.version` is KIP-848, 2 of `transaction.version` is KIP-890. Features that are not implemented (share groups)
-/// are not listed.
-pub const FEATURES: &[Feature] = &[
-    Feature { name: "group.version", min_level: 0, max_level: 1, finalized_level: 1 },
-    Feature { name: "metadata.version", min_level: 7, max_level: 30, finalized_level: 30 },
-    Feature { name: "transaction.version", min_level: 0, max_level: 2, finalized_level: 2 },
-];
-
-/// Levels are part of the release and never change at run time, so the epoch of the finalized ones is constant.
-const FINALIZED_FEATURES_EPOCH: i64 = 0;
+/// Kafka's features: each has the level of this release.
+fn kafkas_features() -> impl Iterator<Item = Feature> {
+    KAFKAS_FEATURES.iter().map(|&(name, level)| Feature {
+        name,
+        min_level: level,
+        max_level: level,
+        finalized_level: level,
+    })
+}
 
 /// The first version whose clients understand supported features with a minimum of 0 (KIP-1022).
 const ZERO_LEVELS_FROM: i16 = 4;
@@ -53,16 +50,22 @@ pub struct ApiVersionsResponse {
     pub throttle_time_ms: i32,
     /// The broker's incarnation; none from a broker that is not Ottla's, or below version 3.
     pub incarnation: Option<IncarnationId>,
+    /// Not decoded.
+    pub features: Vec<Feature>,
+    /// Grows with each change of a finalized level: clients believe the highest.
+    pub features_epoch: i64,
 }
 
 impl ApiVersionsResponse {
-    /// The response of this release.
+    /// The response of this release, with Kafka's features.
     pub fn of_this_broker(incarnation: Option<IncarnationId>) -> Self {
         Self {
             error: ErrorCode::None,
             apis: Api::ALL.iter().map(|api| (api.key(), api.advertised())).collect(),
             throttle_time_ms: 0,
             incarnation,
+            features: kafkas_features().collect(),
+            features_epoch: 0,
         }
     }
 
@@ -74,6 +77,8 @@ impl ApiVersionsResponse {
             apis: vec![(Api::ApiVersions.key(), Api::ApiVersions.advertised())],
             throttle_time_ms: 0,
             incarnation: None,
+            features: Vec::new(),
+            features_epoch: 0,
         }
     }
 
@@ -103,7 +108,7 @@ impl ApiVersionsResponse {
             let features = if is_good { 3 } else { 0 };
             wire::put_unsigned_varint(&mut out, features + u32::from(self.incarnation.is_some()));
             if is_good {
-                put_features(&mut out, version);
+                self.put_features(&mut out, version);
             }
             if let Some(incarnation) = &self.incarnation {
                 wire::put_unsigned_varint(&mut out, INCARNATION_TAG);
@@ -154,19 +159,20 @@ impl ApiVersionsResponse {
                 Ok(())
             })?;
         }
-        Ok((correlation_id, Self { error, apis, throttle_time_ms, incarnation }))
+        let (features, features_epoch) = (Vec::new(), 0);
+        Ok((correlation_id, Self { error, apis, throttle_time_ms, incarnation, features, features_epoch }))
     }
-}
 
-/// The tagged fields 0 to 2: supported features, the epoch of the finalized ones, finalized features.
-fn put_features(out: &mut BytesMut, version: i16) {
-    let supported = FEATURES.iter().filter(|feature| version >= ZERO_LEVELS_FROM || feature.min_level > 0);
-    put_levels(out, 0, supported.map(|feature| (feature.name, feature.min_level, feature.max_level)));
-    wire::put_unsigned_varint(out, 1);
-    wire::put_unsigned_varint(out, 8);
-    out.put_i64(FINALIZED_FEATURES_EPOCH);
-    let finalized = FEATURES.iter().filter(|feature| feature.finalized_level > 0);
-    put_levels(out, 2, finalized.map(|feature| (feature.name, feature.finalized_level, feature.finalized_level)));
+    /// The tagged fields 0 to 2: supported features, the epoch of the finalized ones, finalized features.
+    fn put_features(&self, out: &mut BytesMut, version: i16) {
+        let supported = self.features.iter().filter(|feature| version >= ZERO_LEVELS_FROM || feature.min_level > 0);
+        put_levels(out, 0, supported.map(|feature| (feature.name, feature.min_level, feature.max_level)));
+        wire::put_unsigned_varint(out, 1);
+        wire::put_unsigned_varint(out, 8);
+        out.put_i64(self.features_epoch);
+        let finalized = self.features.iter().filter(|feature| feature.finalized_level > 0);
+        put_levels(out, 2, finalized.map(|feature| (feature.name, feature.finalized_level, feature.finalized_level)));
+    }
 }
 
 /// One tagged field with an array of names and two levels each.
@@ -217,17 +223,22 @@ mod tests {
     #[test]
     fn features_are_those_of_the_schema() {
         for version in 3..=4 {
-            let bytes = ApiVersionsResponse::of_this_broker(None).encode(version, 1);
+            let off = Feature { name: "off", min_level: 0, max_level: 3, finalized_level: 0 };
+            let mut response = ApiVersionsResponse::of_this_broker(None);
+            response.features.push(off);
+            response.features_epoch = 9;
+            let bytes = response.encode(version, 1);
             let (_, theirs) = codec::decode_response::<ApiVersionsRequest>(version, bytes.slice(4..)).unwrap();
             let supported: Vec<_> =
                 theirs.supported_features.iter().map(|f| (f.name.as_str(), f.min_version, f.max_version)).collect();
-            let expected = [("group.version", 0, 1), ("metadata.version", 7, 30), ("transaction.version", 0, 2)];
+            let expected =
+                [("group.version", 1, 1), ("metadata.version", 30, 30), ("transaction.version", 2, 2), ("off", 0, 3)];
             // Those that begin at 0 are told from version 4 on.
-            assert_eq!(supported, if version >= 4 { &expected[..] } else { &expected[1..2] });
+            assert_eq!(supported, if version >= 4 { &expected[..] } else { &expected[..3] });
             let finalized: Vec<_> =
                 theirs.finalized_features.iter().map(|f| (f.name.as_str(), f.max_version_level)).collect();
             assert_eq!(finalized, [("group.version", 1), ("metadata.version", 30), ("transaction.version", 2)]);
-            assert_eq!(theirs.finalized_features_epoch, 0);
+            assert_eq!(theirs.finalized_features_epoch, 9);
         }
     }
 

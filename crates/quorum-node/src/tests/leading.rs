@@ -3,12 +3,14 @@
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Entry, LogStore as _, Persist};
 use ottla_metadata::controller::{
-    Answer, Beat, ControllerConfig, Probe, ProbeResult, Register, Request, StreamId, first_transaction,
+    Answer, Beat, ControllerConfig, FeatureChange, FeatureUpdate, Probe, ProbeResult, Register, Request, StreamId,
+    UpdateFeatures, first_transaction,
 };
 use ottla_metadata::image::{ConfigEntity, Endpoint, LeaderSettings};
 use ottla_metadata::liveness::LEARN_INTERVAL;
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, Revision, TimestampMs,
+    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, ListenerName,
+    MonotonicMs, OTTLA_VERSION, Revision, TimestampMs,
 };
 
 use super::Store;
@@ -16,7 +18,7 @@ use super::guard::{alter, outcome};
 use super::peers::Peers;
 use super::{Outputs, disk, leader, node, node_with, now, step};
 use crate::store::QuorumStore as _;
-use crate::{BrokenRules, CallId, Event, Node, Output, ReadId, RequestError};
+use crate::{BrokenRules, CallId, Event, Node, NodeError, Output, ReadId, RequestError};
 
 const BROKER: BrokerId = BrokerId(1);
 const INCARNATION: IncarnationId = IncarnationId([9; 16]);
@@ -39,6 +41,7 @@ fn register(call: u64) -> Event {
         clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: FeatureLevels::OF_THIS_RELEASE,
     };
     Event::Request { call: CallId(call), request: Request::Register(register), entropy: [1; 16] }
 }
@@ -286,9 +289,60 @@ fn a_peers_disk_is_recorded_when_it_is_first_seen() {
     peers.tick(None);
     let recorded = |peers: &Peers| peers.nodes[at].view().image.coordinator_disk(CoordinatorId(3));
     assert_eq!(recorded(&peers), None);
-    peers.step(at, Event::PeerIdentified { id: CoordinatorId(3), disk: disk(3) });
+    peers.step(
+        at,
+        Event::PeerIdentified { id: CoordinatorId(3), disk: disk(3), levels: FeatureLevels::OF_THIS_RELEASE },
+    );
     peers.tick(None);
     assert_eq!(recorded(&peers), Some(disk(3)));
+}
+
+#[test]
+fn a_level_changes_when_every_member_has_told_that_it_works_at_it() {
+    let mut peers = Peers::new();
+    let at = peers.elect();
+    peers.tick(None);
+    let others: Vec<_> = peers.nodes.iter().map(Node::id).filter(|id| *id != peers.nodes[at].id()).collect();
+    let mut calls = 0;
+    let mut ask = |peers: &mut Peers, level: i16, change: FeatureChange| {
+        calls += 1;
+        let updates = vec![FeatureUpdate { name: OTTLA_VERSION.to_owned(), level, change }];
+        let request = Request::UpdateFeatures(UpdateFeatures { updates, validate_only: false });
+        peers.step(at, Event::Request { call: CallId(calls), request, entropy: [0; 16] });
+        peers.tick(None);
+        match outcome(&peers.outputs[at], CallId(calls)) {
+            Ok(Answer::UpdateFeatures(updated)) => updated.map(drop).map_err(|refusal| refusal.message),
+            other => panic!("{other:?}"),
+        }
+    };
+    let tell = |peers: &mut Peers, id: CoordinatorId, levels: FeatureLevels| {
+        peers.step(at, Event::PeerIdentified { id, disk: disk(id.0), levels });
+    };
+    let (down, up) = (FeatureChange::SafeDowngrade, FeatureChange::Upgrade);
+    tell(&mut peers, others[0], FeatureLevels::OF_THIS_RELEASE);
+    let silent = ask(&mut peers, 1, down).expect_err("the other one has told nothing");
+    assert!(silent.contains(&format!("Coordinator {} has not told", others[1])), "{silent}");
+    tell(&mut peers, others[1], FeatureLevels::UNTOLD);
+    assert_eq!(ask(&mut peers, 1, down), Ok(()));
+    let older = ask(&mut peers, 2, up).expect_err("the other one is of the older release");
+    assert!(older.contains(&format!("Coordinator {} only supports versions 1-1", others[1])), "{older}");
+    tell(&mut peers, others[1], FeatureLevels::OF_THIS_RELEASE);
+    assert_eq!(ask(&mut peers, 2, up), Ok(()));
+    assert!(peers.nodes.iter().all(|node| node.members().finalized == FeatureLevel(2)));
+}
+
+/// A process of another release is started on the disk.
+#[test]
+fn a_node_that_does_not_work_at_the_level_of_its_tree_does_not_start() {
+    let (mut node, mut out) = (node(1, 1, Store::default()), Outputs::default());
+    node.flush(now(0), &mut out).expect("memory");
+    assert_eq!(node.view().image.finalized().level, FeatureLevel::NEWEST);
+    let mut config = node.config.clone();
+    config.controller.levels = FeatureLevels::UNTOLD;
+    let mut member_config = ottla_consensus::MemberConfig::new(CoordinatorId(1), 1);
+    member_config.applied = node.view().revision;
+    let member = ottla_consensus::Member::new(&member_config, node.into_store()).expect("memory");
+    assert!(matches!(Node::new(config, member), Err(NodeError::LacksLevel { .. })));
 }
 
 /// The log of a former leader ends with what was never committed: an empty entry, and the cluster's first transaction.

@@ -9,7 +9,8 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::image::{Endpoint, LeaderSettings};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, IncarnationKey, ListenerName, Revision, incarnation_key,
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode, FeatureLevels, IncarnationId, IncarnationKey, ListenerName, Revision,
+    incarnation_key,
 };
 
 use super::{InvalidField, Wire, code, error, id_16, refusal_from_proto, refusal_to_proto};
@@ -56,6 +57,12 @@ fn endpoint_from_proto(message: cluster::Endpoint) -> Result<Endpoint, InvalidFi
     })
 }
 
+/// As [`FeatureLevels::told`].
+pub fn levels_from_proto(min: i32, max: i32) -> Result<FeatureLevels, InvalidField> {
+    let level = |level: i32| i16::try_from(level).map_err(|_| InvalidField::new("level", level.to_string()));
+    Ok(FeatureLevels::told(level(min)?, level(max)?))
+}
+
 impl Wire for Register {
     type Message = cluster::RegisterRequest;
 
@@ -71,6 +78,8 @@ impl Wire for Register {
             min_insync_replicas: self.min_insync_replicas,
             unclean_leader_election: self.leaders.unclean_election,
             leader_rebalance_interval_s: self.leaders.rebalance_interval_s,
+            min_level: self.levels.min.0.into(),
+            max_level: self.levels.max.0.into(),
         }
     }
 
@@ -88,6 +97,7 @@ impl Wire for Register {
                 unclean_election: message.unclean_leader_election,
                 rebalance_interval_s: message.leader_rebalance_interval_s,
             },
+            levels: levels_from_proto(message.min_level, message.max_level)?,
         })
     }
 }
@@ -303,6 +313,8 @@ mod tests {
             }],
             inter_broker_listener: "PLAINTEXT".into(),
             clean_shutdown_epoch: -1,
+            min_level: 1,
+            max_level: 2,
             ..cluster::RegisterRequest::default()
         };
         let read = Register::from_proto(message.clone()).expect("well formed");
@@ -311,8 +323,12 @@ mod tests {
         let mut bad = message.clone();
         bad.incarnation_id = vec![7; 15].into();
         assert!(Register::from_proto(bad).is_err());
-        let mut bad = message;
+        let mut bad = message.clone();
         bad.endpoints[0].port = 65_536;
+        assert!(Register::from_proto(bad).is_err());
+        let untold = cluster::RegisterRequest { min_level: 0, max_level: 0, ..message.clone() };
+        assert_eq!(Register::from_proto(untold).map(|read| read.levels), Ok(FeatureLevels::UNTOLD));
+        let bad = cluster::RegisterRequest { max_level: 40_000, ..message };
         assert!(Register::from_proto(bad).is_err());
     }
 }

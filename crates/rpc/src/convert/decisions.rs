@@ -76,6 +76,7 @@ decisions! {
     AlterReassignments,
     ChangeQuorum,
     AlterDelegationToken,
+    UpdateFeatures,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod configs;
 mod decisions;
 mod delegation_tokens;
 mod elections;
+mod features;
 mod members;
 mod partitions;
 mod progress;
@@ -17,7 +18,7 @@ mod tree;
 
 pub use brokers::{
     beat_answer_from_proto, beat_answer_to_proto, beat_from_proto, beat_to_proto, first_beat_from_proto,
-    first_beat_to_proto,
+    first_beat_to_proto, levels_from_proto,
 };
 pub use decisions::{answer_from_proto, answer_to_proto, request_from_proto, request_to_proto};
 pub use progress::{progress_from_proto, progress_to_proto};

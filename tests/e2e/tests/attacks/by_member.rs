@@ -325,6 +325,7 @@ fn forged_broker(id: i32, port: u16, rack: Option<String>) -> Register {
         clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
     }
 }
 

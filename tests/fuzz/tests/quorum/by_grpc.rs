@@ -11,8 +11,9 @@ use ottla_fuzz::mutation::Random;
 use ottla_metadata::controller::{
     AllocateProducerIds, AlterConfig, AlterConfigs, AlterDelegationToken, AlterPartition, AlterPartitions,
     AlterReassignments, Answer, ChangeQuorum, ConfigOp, ControlledShutdown, CreateAcls, CreatePartitions, CreateTopics,
-    DeleteAcls, DeleteTopics, ElectLeaders, ElectionType, NewPartitions, NewTopic, Refusal, Register, Request,
-    ResignLeadership, ResignReason, TokenChange, TopicRef, UnregisterBroker,
+    DeleteAcls, DeleteTopics, ElectLeaders, ElectionType, FeatureChange, FeatureUpdate, NewPartitions, NewTopic,
+    Refusal, Register, Request, ResignLeadership, ResignReason, TokenChange, TopicRef, UnregisterBroker,
+    UpdateFeatures,
 };
 use ottla_metadata::{ConfigEntity, ConfigKind, Endpoint, IsrMember, LeaderSettings};
 use ottla_model::{
@@ -58,6 +59,7 @@ fn errors(answer: Answer) -> Vec<i16> {
         Answer::CreateAcls(answer) => answer.refusals.into_iter().map(of).collect(),
         Answer::DeleteAcls(answer) => answer.filters.into_iter().map(|filter| of(filter.err())).collect(),
         Answer::AlterDelegationToken(answer) => vec![of(answer.err())],
+        Answer::UpdateFeatures(answer) => vec![of(answer.err())],
         Answer::ChangeQuorum(answer) => vec![of(answer.err())],
         Answer::AdmitCoordinator(_) | Answer::SetMember(()) | Answer::Unavailable => Vec::new(),
     };
@@ -65,7 +67,8 @@ fn errors(answer: Answer) -> Vec<i16> {
 }
 
 fn request(random: &mut Random) -> Request {
-    match random.below(16) {
+    match random.below(17) {
+        16 => Request::UpdateFeatures(update_features(random)),
         15 => Request::AlterDelegationToken(delegation_token(random)),
         14 => Request::ChangeQuorum(change_quorum(random)),
         0 | 1 => register(random),
@@ -132,6 +135,16 @@ fn delegation_token(random: &mut Random) -> AlterDelegationToken {
         _ => TokenChange::RemoveExpired,
     };
     AlterDelegationToken { token_id: text(random), change }
+}
+
+/// The level stays what it is, or comes back.
+fn update_features(random: &mut Random) -> UpdateFeatures {
+    let update = |random: &mut Random| FeatureUpdate {
+        name: pick(random, &["ottla.version", "group.version", "nope", ""]).to_owned(),
+        level: pick(random, &[i16::MIN, -1, 0, 1, 2, 3, i16::MAX]),
+        change: pick(random, &[FeatureChange::Upgrade, FeatureChange::SafeDowngrade, FeatureChange::UnsafeDowngrade]),
+    };
+    UpdateFeatures { updates: some(random, update), validate_only: random.below(2) == 0 }
 }
 
 /// The leader may be another one; the three stay, for they are to be compared.
@@ -216,6 +229,7 @@ fn register(random: &mut Random) -> Request {
         clean_shutdown_epoch: epoch(random),
         min_insync_replicas: number(random),
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
     })
 }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::Image;
 use ottla_metadata::image::LeaderSettings;
-use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, IncarnationKey, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, FeatureLevels, IncarnationId, IncarnationKey, TopicIdPartition};
 use ottla_partition::BrokenRules;
 use ottla_protocol::record_batch::{Batches, HEADER_BYTES};
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -80,6 +80,8 @@ pub struct BrokerSettings {
 pub struct BrokerNode {
     pub id: BrokerId,
     pub clock: HostClock,
+    /// The levels of `ottla.version` that the release works at which is started next.
+    pub levels: FeatureLevels,
     settings: Arc<BrokerSettings>,
     random: Random,
     /// The disk of each log directory.
@@ -98,6 +100,7 @@ impl BrokerNode {
         Self {
             id,
             clock: HostClock::default(),
+            levels: FeatureLevels::OF_THIS_RELEASE,
             settings,
             random,
             disks,
@@ -134,7 +137,7 @@ impl BrokerNode {
             return;
         };
         let now = self.clock.monotonic(at);
-        let session = new_session(self.id, key.incarnation(), &opened, &settings, now);
+        let session = new_session((self.id, key.incarnation()), self.levels, &opened, &settings, now);
         let process = Process::new(key, opened, settings, session, link, random, now);
         self.process = Some(process);
     }

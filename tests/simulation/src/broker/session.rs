@@ -9,7 +9,7 @@ use ottla_metadata::controller::BeatAnswer;
 use ottla_metadata::image::Standing;
 use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch, Repeat};
 use ottla_metadata::{Answer, Endpoint, Request, watch};
-use ottla_model::{BrokerId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, TimestampMs};
+use ottla_model::{BrokerId, CoordinatorId, FeatureLevels, IncarnationId, ListenerName, MonotonicMs, TimestampMs};
 
 use super::BrokerSettings;
 use super::disk::OpenedLogs;
@@ -73,8 +73,8 @@ impl QuorumLink {
 
 /// The session of a new process.
 pub(super) fn new_session(
-    id: BrokerId,
-    incarnation: IncarnationId,
+    (id, incarnation): (BrokerId, IncarnationId),
+    levels: FeatureLevels,
     opened: &OpenedLogs,
     settings: &BrokerSettings,
     now: MonotonicMs,
@@ -102,6 +102,7 @@ pub(super) fn new_session(
         whole_since: opened.last_run.whole_since,
         min_insync_replicas: settings.min_insync_replicas,
         leaders: settings.leaders,
+        levels,
     };
     Session::new(config, applicant, now)
 }

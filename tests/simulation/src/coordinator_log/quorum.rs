@@ -197,6 +197,7 @@ fn registration_of(id: i32) -> Tree {
         shutting_down: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
+        levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
         registered_at: TimestampMs(0),
     };
     let revision = Revision(u64::try_from(id).unwrap_or(0));

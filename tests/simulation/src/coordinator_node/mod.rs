@@ -9,7 +9,7 @@ mod store;
 use ottla_consensus::{LogStore as _, Member, MemberConfig, Membership, Role};
 use ottla_metadata::controller::{BrokenRules as ControllerRules, ProbeResult};
 use ottla_metadata::{ControllerConfig, Image, Now, Tree};
-use ottla_model::{BrokerId, ClusterId, CoordinatorId, IncarnationId, Revision};
+use ottla_model::{BrokerId, ClusterId, CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, Revision};
 use ottla_quorum_node::first_start::{Formed, Voters, Way};
 use ottla_quorum_node::identity::{Addresses, Conflict, OwnIdentity};
 use ottla_quorum_node::{BrokenRules, Event, HistoryLimits, Node, NodeConfig, QuorumStore as _};
@@ -67,6 +67,8 @@ pub struct CoordinatorSettings {
     pub listed: Addresses,
     /// The coordinators that brokers are configured with, which their requests bring.
     pub connect: Vec<String>,
+    /// The levels of `ottla.version` that its release works at.
+    pub levels: FeatureLevels,
     pub rules: ControllerRules,
     pub node_rules: BrokenRules,
 }
@@ -155,6 +157,12 @@ impl CoordinatorNode {
     pub fn start(&mut self, at: SimTime, out: &mut Outbox) -> anyhow::Result<Vec<Observed>> {
         let Some(disk) = self.disk.take().filter(|_| self.life.is_none()) else { return Ok(Vec::new()) };
         if !disk.label.voters.is_empty() {
+            if let Some(level) = self.unknown_level(&disk)? {
+                out.note(format_args!("ends: the cluster is at level {level}, it works at {}", self.settings.levels));
+                out.dies = true;
+                self.disk = Some(disk);
+                return Ok(Vec::new());
+            }
             self.run_member(at, disk)?;
             return Ok(Vec::new());
         }
@@ -165,6 +173,7 @@ impl CoordinatorNode {
             cluster_id: Some(CLUSTER.to_owned()),
             listed: self.settings.listed.clone(),
             members: None,
+            levels: self.settings.levels,
             broken_rules: self.settings.node_rules,
         };
         match Starting::begin(way, own) {
@@ -174,6 +183,14 @@ impl CoordinatorNode {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// The level of the disk's tree, if the release does not work at it: then its node does not start, and the store
+    /// stays here.
+    fn unknown_level(&self, disk: &CoordinatorDisk) -> anyhow::Result<Option<FeatureLevel>> {
+        let level = Image::from_tree(&disk.store.tree()?).finalized().level;
+        let is_known = self.settings.levels.includes(level) || self.settings.node_rules.levels_are_not_compared;
+        Ok((!is_known).then_some(level))
     }
 
     /// As the service: the membership reaches the disk before the list of voters.
@@ -208,10 +225,10 @@ impl CoordinatorNode {
         // It was told to join, and has not received the quorum's state yet.
         member_config.joins = store.conf_state().voters.is_empty();
         member_config.applied = store.applied()?.revision;
-        let rules = self.settings.rules;
+        let (rules, levels) = (self.settings.rules, self.settings.levels);
         let config = NodeConfig {
             voters: label.voters.clone(),
-            controller: ControllerConfig { rules, ..ControllerConfig::new(ClusterId::new(CLUSTER)) },
+            controller: ControllerConfig { rules, levels, ..ControllerConfig::new(ClusterId::new(CLUSTER)) },
             compact_bytes: COMPACT_BYTES,
             history: HISTORY_LIMITS,
             nonce: self.random.next_u64(),
@@ -219,7 +236,8 @@ impl CoordinatorNode {
         };
         let mut node = Node::new(config, Member::new(&member_config, store)?)?;
         node.start()?;
-        let process = Process::new(node, label, self.settings.node_rules, self.random.next_u64() >> 1, self.now(at));
+        let of_release = (levels, self.settings.node_rules);
+        let process = Process::new(node, label, of_release, self.random.next_u64() >> 1, self.now(at));
         self.life = Some(Life::Member(Box::new(process)));
         Ok(())
     }

@@ -182,7 +182,7 @@ impl Peers {
         let answer = answer.map(|found| (own.check(opinions, &peer.address, id, &found), found));
         let end = match &answer {
             Ok((Ok(()), found)) if !found.is_empty => {
-                events.push(Event::PeerIdentified { id, disk: found.disk });
+                events.push(Event::PeerIdentified { id, disk: found.disk, levels: found.levels });
                 self.last_stream += 1;
                 let stream = self.last_stream;
                 peer.link = Link::Open(stream);

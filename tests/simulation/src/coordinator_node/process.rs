@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ottla_consensus::Outgoing;
 use ottla_metadata::controller::{Beat, ChangeQuorum, Refusal, StreamId};
 use ottla_metadata::{Answer as ClusterAnswer, Now, Request, Tree};
-use ottla_model::{CoordinatorId, ErrorCode, IncarnationId, Revision};
+use ottla_model::{CoordinatorId, ErrorCode, FeatureLevels, IncarnationId, Revision};
 use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
 use ottla_quorum_node::opinions::Opinions;
 use ottla_quorum_node::{
@@ -28,6 +28,7 @@ type Connection = (NodeId, u64);
 pub(super) struct Process {
     pub(super) node: Node<SimulatedStore>,
     pub(super) label: DiskLabel,
+    levels: FeatureLevels,
     broken_rules: BrokenRules,
     connections: Connections,
     peers: Peers,
@@ -192,7 +193,7 @@ impl Process {
     pub(super) fn new(
         node: Node<SimulatedStore>,
         label: DiskLabel,
-        broken_rules: BrokenRules,
+        (levels, broken_rules): (FeatureLevels, BrokenRules),
         unused_stream: u64,
         now: Now,
     ) -> Self {
@@ -201,6 +202,7 @@ impl Process {
         Self {
             node,
             label,
+            levels,
             broken_rules,
             connections: Connections::default(),
             peers,
@@ -220,6 +222,7 @@ impl Process {
             cluster_id: Some(image.cluster_id().map_or_else(|| CLUSTER.to_owned(), ToString::to_string)),
             listed: BTreeMap::new(),
             members: Some(self.node.members().clone()),
+            levels: self.levels,
             broken_rules: self.broken_rules,
         }
     }

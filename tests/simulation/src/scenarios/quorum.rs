@@ -220,6 +220,7 @@ fn scenario_24_two_processes_with_one_broker_id() {
             clean_shutdown_epoch: BrokerEpoch::NONE,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
+            levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
         });
         let leader = NodeId::Coordinator(script.quorum_leader()?);
         let call = CallId(24_000);

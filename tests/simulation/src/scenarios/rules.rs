@@ -84,6 +84,38 @@ fn a_stream_in_another_ones_name_is_noticed() {
     hunt(node(rules), &[Kind::ForgeStream], (100, 1_000), 20, &["which a stranger has opened"]);
 }
 
+// ---- two releases
+
+/// Scenario 60.
+fn hunt_releases(options: Options, seeds_max: u64, named: &str) {
+    let plan = FaultPlan::of(Kind::OF_RELEASES, (100, 900), (20, 500));
+    hunt_in(options, |config| WorldConfig { releases: true, ..config }, &plan, seeds_max, &[named]);
+}
+
+#[test]
+fn a_level_that_is_finalized_before_all_know_it_is_noticed() {
+    let rules = ControllerRules { levels_are_not_asked: true, ..ControllerRules::default() };
+    hunt_releases(controller(rules), 20, "is registered and works at");
+}
+
+#[test]
+fn a_broker_that_does_not_know_the_level_and_registers_is_noticed() {
+    let rules = ControllerRules { unknown_levels_register: true, ..ControllerRules::default() };
+    hunt_releases(controller(rules), 60, "is registered and works at");
+}
+
+#[test]
+fn a_token_before_its_level_is_noticed() {
+    let rules = ControllerRules { levels_gate_nothing: true, ..ControllerRules::default() };
+    hunt_releases(controller(rules), 20, "there is a delegation token at level");
+}
+
+#[test]
+fn a_coordinator_that_does_not_know_the_level_and_goes_on_is_noticed() {
+    let rules = NodeRules { levels_are_not_compared: true, ..NodeRules::default() };
+    hunt_releases(node(rules), 60, "which it does not know");
+}
+
 fn node(node_rules: NodeRules) -> Options {
     Options { node_rules, ..Options::default() }
 }

@@ -25,6 +25,15 @@ fn seeds_with_transactions_hold() {
     });
 }
 
+/// Processes of two releases side by side (scenario 60).
+#[test]
+fn seeds_with_two_releases_hold() {
+    hold(SEEDS / 10, |seed| {
+        let report = run(seed, Options { releases: true, ..Options::default() });
+        report.failure.is_some().then(|| report.to_string())
+    });
+}
+
 /// Runs every seed below `count` on all cores, or those that `SEED` and `SEEDS` name; `failure` tells what went wrong
 /// with one.
 pub(crate) fn hold(count: u64, failure: impl Fn(u64) -> Option<String> + Sync) {

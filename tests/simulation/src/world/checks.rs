@@ -50,11 +50,12 @@ impl World {
         let Some(image) = node.image().filter(|_| applied) else { return Ok(()) };
         self.ready.extend(image.brokers().filter(|broker| broker.ready).map(|broker| broker.incarnation));
         if image.revision() > self.image.revision() {
+            releases::check_levels(image)?;
             check_reassignments(&self.image, image)?;
             balancing::check_new_topics(&self.image, image)?;
             balancing::check_new_voters(&self.image, image, &self.coordinators)?;
             self.check_waves(image)?;
-            self.invariants.checks += 4;
+            self.invariants.checks += 5;
             self.image = image.clone();
             if self.invariants.has_lossy() {
                 for (topic, (partition, state)) in

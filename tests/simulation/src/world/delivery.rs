@@ -151,6 +151,9 @@ impl World {
                 self.dial(id, probe);
             }
         }
+        if !dies {
+            self.check_own_level(node)?;
+        }
         if dies {
             self.kill(node);
             if self.restarts && !self.is_retired(node) {

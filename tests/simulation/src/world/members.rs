@@ -146,7 +146,7 @@ impl World {
         let listed: BTreeSet<u64> = self.members().into_iter().map(|member| member.0).chain([id]).collect();
         let settings = self.config.coordinator_settings(listed);
         if let Some(node) = self.coordinators.get_mut(&id) {
-            node.settings = settings;
+            node.settings = CoordinatorSettings { levels: node.settings.levels, ..settings };
         }
     }
 

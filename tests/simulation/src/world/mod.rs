@@ -9,6 +9,7 @@ mod delivery;
 mod looks;
 mod members;
 mod processes;
+mod releases;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,10 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::image::{LeaderSettings, Standing};
 use ottla_metadata::{Answer, Image, Request};
-use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, PartitionId, Revision, TopicIdPartition};
+use ottla_model::{
+    BrokerEpoch, BrokerId, CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, PartitionId, Revision,
+    TopicIdPartition,
+};
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -43,6 +47,7 @@ use crate::random::Random;
 use crate::trace::Trace;
 use crate::transactor::Transactor;
 use balancing::Balancing;
+pub use releases::{NEWER, OLDER};
 
 /// The client that scripts speak as.
 pub const SCRIPT: NodeId = NodeId::Client(999);
@@ -79,6 +84,8 @@ pub struct WorldConfig {
     pub consumers: u32,
     /// Producers of transactions; with any there is a reader of committed records too.
     pub transactors: u32,
+    /// Processes of two releases: the cluster begins with the older one.
+    pub releases: bool,
     /// Of followers and consumers. Where they are narrow, most batches are larger.
     pub fetch_bytes: FetchBytes,
     pub rules: BrokenRules,
@@ -108,6 +115,7 @@ impl WorldConfig {
             hasty_producers: 0,
             consumers: 0,
             transactors: 0,
+            releases: false,
             fetch_bytes: FetchBytes::WIDE,
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
@@ -133,6 +141,7 @@ impl WorldConfig {
         CoordinatorSettings {
             listed: listed.into_iter().map(address).collect(),
             connect: (1..=self.coordinators).map(|id| coordinator_node::address_of(CoordinatorId(id))).collect(),
+            levels: if self.releases { OLDER } else { NEWER },
             rules: self.controller_rules,
             node_rules: self.node_rules,
         }
@@ -156,6 +165,7 @@ impl WorldConfig {
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             transactors: 0,
+            releases: false,
             fetch_bytes: Self::draw_fetch_bytes(random),
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
@@ -230,6 +240,11 @@ enum AdminTask {
     Cordon {
         broker: BrokerId,
         is_cordoned: bool,
+    },
+    /// Once: it may be refused.
+    ChangeLevel(FeatureLevel),
+    ChangeToken {
+        is_made: bool,
     },
 }
 
@@ -306,7 +321,11 @@ impl World {
             .map(|id| (id, CoordinatorNode::new(CoordinatorId(id), coordinator_settings.clone(), random.fork())))
             .collect();
         let brokers = (1..=config.brokers)
-            .map(|id| (id, BrokerNode::new(BrokerId(id), settings.clone(), random.fork())))
+            .map(|id| {
+                let mut broker = BrokerNode::new(BrokerId(id), settings.clone(), random.fork());
+                broker.levels = coordinator_settings.levels;
+                (id, broker)
+            })
             .collect();
         let ids: Vec<i32> = (1..=config.brokers).collect();
         let idempotent = (1..=config.idempotent_producers).map(|id| (id, -1));

@@ -15,6 +15,9 @@ impl World {
         if self.is_retired(node) {
             return Ok(());
         }
+        if self.lacks_level(node) {
+            self.maybe_upgrade(node);
+        }
         self.dark.remove(&node);
         let life = self.life(node) + 1;
         self.lives.insert(node, life);
@@ -355,6 +358,10 @@ impl World {
             self.resume(node);
             if self.is_retired(node) {
                 continue;
+            }
+            if self.config.releases && self.levels(node) != NEWER {
+                self.kill(node);
+                self.set_levels(node, NEWER);
             }
             if let NodeId::Broker(id) = node {
                 let disks = self.brokers.get(&id).map_or(0, BrokerNode::disks);

@@ -59,6 +59,8 @@ impl World {
             AdminTask::Cordon { broker, is_cordoned } => {
                 Request::AlterConfigs(Self::cordon_request(*broker, *is_cordoned))
             }
+            AdminTask::ChangeLevel(level) => self.level_request(*level),
+            AdminTask::ChangeToken { is_made } => releases::token_request(*is_made),
             AdminTask::Reassign { topic, partition, target } => Request::AlterReassignments(AlterReassignments {
                 topics: vec![(topic.clone(), vec![(*partition, target.clone())])],
                 allow_replication_factor_change: true,
@@ -94,7 +96,10 @@ impl World {
             self.admin_sent = SimTime(0);
             return;
         }
-        if let Answer::AlterConfigs(_) = *answer {
+        if let Answer::UpdateFeatures(Err(refusal)) | Answer::AlterDelegationToken(Err(refusal)) = &*answer {
+            self.trace.line(self.now, format_args!("admin: {refusal}"));
+        }
+        if let Answer::AlterConfigs(_) | Answer::UpdateFeatures(_) | Answer::AlterDelegationToken(_) = *answer {
             self.admin.remove(0);
             self.admin_sent = SimTime(0);
             return;

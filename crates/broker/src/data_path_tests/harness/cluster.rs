@@ -181,6 +181,7 @@ impl Cluster {
             shutting_down: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
+            levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
             registered_at: TimestampMs(0),
         };
         // A new node each time: its revision is the broker's epoch.

@@ -277,6 +277,7 @@ impl Cluster {
             clean_shutdown_epoch,
             min_insync_replicas: 2,
             leaders: self.leader_settings,
+            levels: self.config.levels,
         }
     }
 

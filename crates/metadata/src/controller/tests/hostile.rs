@@ -9,7 +9,7 @@ use ottla_authorizer::{
 };
 use ottla_model::{
     BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, KafkaPrincipal, LeaderEpoch,
-    ListenerName, PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
+    ListenerName, OTTLA_VERSION, PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
 };
 
 use super::harness::*;
@@ -92,7 +92,7 @@ impl Hostile {
     }
 
     fn request(&mut self) -> Request {
-        match self.random.below(20) {
+        match self.random.below(21) {
             0 | 1 => self.create_topics(),
             2 => self.create_partitions(),
             3 => {
@@ -146,12 +146,23 @@ impl Hostile {
                 Request::ChangeQuorum(ChangeQuorum::TransferLeadership { to })
             }
             18 => self.delegation_token(),
+            19 => self.update_features(),
             _ => Request::AdmitCoordinator(AdmitCoordinator {
                 coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
                 disk: IncarnationId([1; 16]),
                 address: self.text(),
             }),
         }
+    }
+
+    fn update_features(&mut self) -> Request {
+        let updates = (0..self.few()).map(|_| FeatureUpdate {
+            name: if self.random.below(2) == 0 { OTTLA_VERSION.to_owned() } else { self.text() },
+            level: [0, 1, 2, 3, self.number() as i16][self.random.below(5)],
+            change: [FeatureChange::Upgrade, FeatureChange::SafeDowngrade, FeatureChange::UnsafeDowngrade]
+                [self.random.below(3)],
+        });
+        Request::UpdateFeatures(UpdateFeatures { updates: updates.collect(), validate_only: self.random.below(4) == 0 })
     }
 
     fn delegation_token(&mut self) -> Request {
@@ -345,7 +356,8 @@ impl Hostile {
             }
             Answer::Register(Err(refusal))
             | Answer::UnregisterBroker(Err(refusal))
-            | Answer::AlterDelegationToken(Err(refusal)) => vec![refusal],
+            | Answer::AlterDelegationToken(Err(refusal))
+            | Answer::UpdateFeatures(Err(refusal)) => vec![refusal],
             Answer::AlterPartitions(altered) => {
                 let errors = altered.partitions.into_iter().map(|partition| partition.error).chain([altered.error]);
                 errors.filter_map(refusal_of).collect()
@@ -362,6 +374,7 @@ impl Hostile {
             Answer::Register(Ok(_))
             | Answer::UnregisterBroker(Ok(_))
             | Answer::AlterDelegationToken(Ok(_))
+            | Answer::UpdateFeatures(Ok(_))
             | Answer::AllocateProducerIds(Ok(_))
             | Answer::AdmitCoordinator(_)
             | Answer::SetMember(())

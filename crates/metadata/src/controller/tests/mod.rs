@@ -7,6 +7,7 @@ mod brokers;
 mod client_metrics;
 mod delegation_tokens;
 mod elections;
+mod features;
 mod fenced;
 pub(in crate::controller) mod harness;
 mod hostile;

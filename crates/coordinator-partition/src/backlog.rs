@@ -3,7 +3,7 @@
 //! others.
 //!
 //! The service has the partition behind a lock, and the backlog behind another one. Whoever gets the partition takes
-//! turns ([`Backlog::take`]) before its own step, and after it until nothing is left.
+//! turns ([`Backlog::take`]) after its own step until nothing is left.
 
 use std::collections::VecDeque;
 
@@ -23,11 +23,11 @@ pub enum Job<S: CoordinatorShard, W, P> {
 }
 
 /// What is done while the partition is held once, in this order: the role and the high watermark decide what a request
-/// meets, and what is due was due before it came.
+/// meets.
 pub struct Turn<S: CoordinatorShard, W, P> {
     /// The role, the high watermark or the configuration changed: [`crate::CoordinatorPartition::poll`].
     pub polls: bool,
-    /// The timer's time has come: [`crate::CoordinatorPartition::tick`].
+    /// The timer's time has come: [`crate::CoordinatorPartition::tick`]. In a turn without a job.
     pub ticks: bool,
     /// The first of what is queued. The next one has a turn of its own, when the outputs of this one have left: if the
     /// disk stalls again, they do not wait for it.
@@ -43,11 +43,13 @@ pub struct Backlog<S: CoordinatorShard, W, P> {
     ticks: bool,
     jobs: VecDeque<Job<S, W, P>>,
     requests: usize,
+    /// Jobs that were done while a tick waited for them.
+    before_tick: usize,
 }
 
 impl<S: CoordinatorShard, W, P> Backlog<S, W, P> {
     pub fn new(rules: BrokenRules) -> Self {
-        Self { rules, polls: false, ticks: false, jobs: VecDeque::new(), requests: 0 }
+        Self { rules, polls: false, ticks: false, jobs: VecDeque::new(), requests: 0, before_tick: 0 }
     }
 
     pub fn has_work(&self) -> bool {
@@ -97,15 +99,30 @@ impl<S: CoordinatorShard, W, P> Backlog<S, W, P> {
         self.ticks = true;
     }
 
+    /// What a request that is processed at once comes after; what is due comes after it (see [`Self::take`]).
+    pub fn take_poll(&mut self) -> bool {
+        std::mem::take(&mut self.polls)
+    }
+
     /// What to do next; none if there is nothing.
+    ///
+    /// A tick waits for the requests that are queued: a heartbeat among them came before its member's session ended, or
+    /// shows at least that the member is there. It does not wait for more requests than can be queued, though they may
+    /// go on to come.
     pub fn take(&mut self) -> Option<Turn<S, W, P>> {
         if !self.has_work() {
             return None;
         }
-        let (polls, ticks) = (std::mem::take(&mut self.polls), std::mem::take(&mut self.ticks));
+        let polls = std::mem::take(&mut self.polls);
+        let waits = !self.jobs.is_empty() && self.before_tick < QUEUED_REQUESTS_MAX;
+        if self.ticks && (!waits || self.rules.ticks_overtake) {
+            (self.ticks, self.before_tick) = (false, 0);
+            return Some(Turn { polls, ticks: true, job: None, has_more: !self.jobs.is_empty() });
+        }
         let job = self.jobs.pop_front();
         self.requests -= usize::from(matches!(job, Some(Job::Request { .. })));
-        Some(Turn { polls, ticks, job, has_more: !self.jobs.is_empty() })
+        self.before_tick += usize::from(self.ticks);
+        Some(Turn { polls, ticks: false, job, has_more: self.ticks || !self.jobs.is_empty() })
     }
 
     /// Takes the requests out: they are not going to be processed. Notices stay.

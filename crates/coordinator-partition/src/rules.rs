@@ -9,6 +9,8 @@ pub struct BrokenRules {
     pub gives_up_loading: bool,
     /// Broken: a request is processed although others wait that came before it.
     pub requests_overtake: bool,
+    /// Broken: what is due is done before the requests that wait.
+    pub ticks_overtake: bool,
     /// Broken: a log that could not be read keeps its place among those that are read.
     pub failed_loads_keep_places: bool,
 }

@@ -10,6 +10,7 @@ with the time in seconds: {"t", "m": member, "e": "assigned" | "revoked" | "lost
 the next one to read, and {"e": "left"}. At the end of input all members leave. SIGKILL simulates a crash."""
 import asyncio
 import json
+import logging
 import os
 import sys
 import threading
@@ -21,6 +22,8 @@ SETTINGS = [setting.split("=", 1) for setting in sys.argv[7:]]
 SESSION_MS, HEARTBEAT_MS, METADATA_MS = 6000, 500, 1000
 stop = threading.Event()
 lock = threading.Lock()
+# To standard error, as librdkafka does: the text of a failure has the last lines.
+logging.basicConfig(level=logging.INFO, format="%(created).3f %(threadName)s %(name)s: %(message)s")
 
 
 def tell(member, event, **what):

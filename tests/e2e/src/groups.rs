@@ -5,15 +5,15 @@
 //!   was acknowledged before, or later.
 //! - A partition has one owner at a time, as far as the members' own callbacks show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -87,8 +87,47 @@ struct Crew {
     child: Child,
     input: Option<ChildStdin>,
     listener: JoinHandle<()>,
-    complaints: JoinHandle<String>,
+    complaints: Complaints,
     members: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// What a crew writes to its standard error, where clients log: the last lines.
+struct Complaints {
+    reader: Option<JoinHandle<()>>,
+    lines: Arc<Mutex<VecDeque<String>>>,
+}
+
+/// Lines of a crew's log that are kept: a rebalance that does not end takes a few lines a second.
+const COMPLAINTS_MAX: usize = 400;
+
+impl Complaints {
+    fn of(errors: ChildStderr) -> Self {
+        let lines = Arc::new(Mutex::new(VecDeque::new()));
+        let into = lines.clone();
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
+                let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() == COMPLAINTS_MAX {
+                    kept.pop_front();
+                }
+                kept.push_back(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        Self { reader: Some(reader), lines }
+    }
+
+    fn so_far(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().fold(String::new(), |text, line| text + line + "\n")
+    }
+
+    /// When the crew has ended.
+    fn all(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.so_far()
+    }
 }
 
 impl Crew {
@@ -99,12 +138,8 @@ impl Crew {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {command:?}"))?;
-        let (output, mut errors) = child.stdout.take().zip(child.stderr.take()).context("both outputs are pipes")?;
-        let complaints = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = errors.read_to_string(&mut text);
-            text
-        });
+        let (output, errors) = child.stdout.take().zip(child.stderr.take()).context("both outputs are pipes")?;
+        let complaints = Complaints::of(errors);
         let members = Arc::new(Mutex::new(BTreeSet::new()));
         let (ledger, known, name) = (ledger.clone(), members.clone(), child.id().to_string());
         let listener = std::thread::spawn(move || {
@@ -146,14 +181,14 @@ impl Crew {
                 None if Instant::now() > deadline => {
                     self.child.kill()?;
                     self.child.wait()?;
-                    let told = self.complaints.join().unwrap_or_default();
+                    let told = self.complaints.all();
                     bail!("a crew was still there {LEAVING:?} after it was asked to leave:\n{told}");
                 }
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         };
         let _ = self.listener.join();
-        let told = self.complaints.join().unwrap_or_default();
+        let told = self.complaints.all();
         // Console consumers end with a status that names the signal.
         ensure!(status.success() || tongue != Tongue::Members, "a crew ended with {status}:\n{told}");
         Ok(())
@@ -298,7 +333,7 @@ impl Group {
         for at in 0..self.crews.len() {
             let Some(crew) = self.crews.get_mut(at) else { break };
             if let Some(status) = crew.child.try_wait()? {
-                let told = self.crews.remove(at).complaints.join().unwrap_or_default();
+                let told = self.crews.remove(at).complaints.all();
                 bail!("a crew of {} ended by itself with {status}:\n{told}", self.name);
             }
         }
@@ -355,9 +390,8 @@ impl Group {
         let members = members.min(usize::try_from(partitions)?);
         let wanted: BTreeSet<i32> = (0..partitions).collect();
         let what = format!("{}: {members} members own {partitions} partitions", self.name);
-        wait::until_ok(&what, || {
-            self.all_run()?;
-            let owners = self.owners();
+        self.until_ok(&what, |group| {
+            let owners = group.owners();
             let who: BTreeSet<&String> = owners.values().collect();
             match wanted.iter().all(|at| owners.contains_key(at)) && who.len() == members {
                 true => Ok(()),
@@ -366,14 +400,27 @@ impl Group {
         })
     }
 
+    /// [`wait::until_ok`], for all crews. A failure ends with what the members' clients logged last.
+    fn until_ok(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        let result = wait::until_ok(what, || {
+            self.all_run()?;
+            attempt(self)
+        });
+        result.map_err(|error| {
+            let crews = self.crews.iter();
+            let logs =
+                crews.map(|crew| format!("\nthe log of crew {}:\n{}", crew.child.id(), crew.complaints.so_far()));
+            anyhow!("{error:#}{}", logs.collect::<String>())
+        })
+    }
+
     /// As [`Self::wait_settled`], and every member owns as many partitions as the others, or one more: on the way there
     /// every partition may be owned while some have not moved yet.
     pub fn wait_balanced(&mut self, partitions: i32, members: usize) -> Result<()> {
         self.wait_settled(partitions, members)?;
         let what = format!("{}: {members} members own equal shares of {partitions} partitions", self.name);
-        wait::until_ok(&what, || {
-            self.all_run()?;
-            let owners = self.owners();
+        self.until_ok(&what, |group| {
+            let owners = group.owners();
             let mut shares: BTreeMap<&String, usize> = BTreeMap::new();
             owners.values().for_each(|owner| *shares.entry(owner).or_default() += 1);
             let (least, most) = (shares.values().min().copied(), shares.values().max().copied());
@@ -416,9 +463,8 @@ impl Group {
     pub fn wait_read(&mut self, ends: &BTreeMap<i32, i64>) -> Result<()> {
         let what = format!("{}: everything is read", self.name);
         let unprinted = self.unprinted.unwrap_or(0);
-        wait::until_ok(&what, || {
-            self.all_run()?;
-            let read = self.read();
+        self.until_ok(&what, |group| {
+            let read = group.read();
             let nothing = BTreeSet::new();
             let missing = ends.iter().flat_map(|(at, end)| {
                 let read = read.get(at).unwrap_or(&nothing);
@@ -430,7 +476,7 @@ impl Group {
                 |(at, offset): &(i32, i64)| read.get(at).and_then(BTreeSet::last).is_some_and(|last| offset < last);
             match missing.first() {
                 Some((at, offset)) if missing.len() > unprinted || !missing.iter().all(is_passed) => {
-                    let told = self.told_around(*at, *offset);
+                    let told = group.told_around(*at, *offset);
                     bail!("partition {at} offset {offset} and {} more; around it:\n{told}", missing.len() - 1)
                 }
                 _ => Ok(()),

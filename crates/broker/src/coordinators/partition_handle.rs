@@ -138,7 +138,10 @@ impl<C: Coordinator> PartitionHandle<C> {
     pub fn submit(self: &Arc<Self>, request: Request<C>, guard: Option<&VerificationGuard>) -> PendingAnswer<C::Shard> {
         let Some(mut core) = self.lock_in_turn() else { return self.submit_later(request, guard) };
         let mut outbox = Outbox::default();
-        self.do_work(&mut core, &mut outbox);
+        // What it leaves of the backlog is done below, when this request's answer has left.
+        if self.has_work.load(Ordering::Relaxed) && self.backlog.lock().take_poll() {
+            self.step(&mut core, &mut outbox, None, |core, environment| ((), core.poll(environment)));
+        }
         let mut receiver = None;
         let answer = self.step(&mut core, &mut outbox, guard, |core, environment| {
             // The waiter is there before anybody can answer: the lock is held.

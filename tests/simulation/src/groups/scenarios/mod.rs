@@ -7,3 +7,4 @@ mod rules;
 mod seeds;
 mod stage;
 mod stale;
+mod stalled;

@@ -27,6 +27,10 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(seed: u64) -> Self {
+        Self::with_rules(seed, BrokenRules::default())
+    }
+
+    pub fn with_rules(seed: u64, rules: BrokenRules) -> Self {
         let config = GroupConfig {
             group_min_session_timeout_ms: 100,
             group_initial_rebalance_delay_ms: 100,
@@ -35,7 +39,7 @@ impl Stage {
             consumer_heartbeat_interval_ms: 200,
             ..GroupConfig::default()
         };
-        let mut world = World::new(seed, 3, 1, config, BrokenRules::default(), false);
+        let mut world = World::new(seed, 3, 1, config, rules, false);
         world.create_topic(TOPIC, PARTITIONS);
         let script = world.add_client(Kind::Script { group: Self::group(), answers: Default::default() });
         let mut stage = Self { world, script };

@@ -36,7 +36,9 @@ impl World {
     pub(super) fn submit(&mut self, id: i32, index: i32, caller: Caller, request: Request) -> Result<(), Violation> {
         let Some(host) = self.host(id, index) else { return Ok(()) };
         if host.held.is_none() && host.backlog.is_in_turn() {
-            self.take_turn(id, index)?;
+            if host.backlog.take_poll() {
+                self.input(id, index, |core, environment| core.poll(environment))?;
+            }
             self.process(id, index, caller, request)?;
             return self.take_turn(id, index);
         }

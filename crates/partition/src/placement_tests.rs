@@ -236,6 +236,7 @@ fn registration(epoch: i64, host: &str, ready: bool) -> BrokerRegistration {
         rack: None,
         ready,
         shutting_down: false,
+        awaits_clients: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
         registered_at: TimestampMs(0),

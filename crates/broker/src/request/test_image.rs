@@ -34,6 +34,7 @@ fn broker(id: i32, ready: bool) -> BrokerRegistration {
         rack: None,
         ready,
         shutting_down: false,
+        awaits_clients: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
         registered_at: TimestampMs(0),

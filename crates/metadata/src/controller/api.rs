@@ -704,6 +704,8 @@ pub struct BrokenRules {
     pub fenced_broker_is_gone: bool,
     /// The preferred replica leads although it is not in the ISR.
     pub preferred_may_lag: bool,
+    /// A broker that ended without a controlled shutdown leads its partitions again as soon as it is in sync.
+    pub abrupt_end_has_no_pause: bool,
     /// A reassignment completes with the first of its target replicas in the ISR.
     pub reassignment_completes_early: bool,
     /// New topics are placed on brokers that are cordoned too.

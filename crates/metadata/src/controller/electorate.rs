@@ -94,6 +94,10 @@ impl Electorate for TopicElectorate<'_> {
         self.rules.unclean_is_always_enabled || set.unwrap_or_else(of_registration)
     }
 
+    fn is_awaited(&self, broker: BrokerId) -> bool {
+        self.image.broker(broker).is_some_and(|registration| registration.awaits_clients)
+    }
+
     fn lives(&self, member: &IsrMember) -> bool {
         self.image.broker(member.broker).is_some_and(|broker| broker.ready && broker.epoch == member.epoch)
     }
@@ -160,6 +164,7 @@ mod tests {
             rack: None,
             ready,
             shutting_down: false,
+            awaits_clients: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
             registered_at: TimestampMs(0),

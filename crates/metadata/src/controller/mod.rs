@@ -46,6 +46,7 @@ use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Revision, Times
 pub use api::*;
 pub use bootstrap::first_transaction;
 use draft::Draft;
+pub use elections::RETURN_PAUSE;
 pub use electorate::TopicElectorate;
 use ledger::Ledger;
 pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
@@ -83,6 +84,8 @@ pub struct Controller {
     may_grow: bool,
     /// When leaderships are checked for their return to preferred replicas.
     balance_at: Option<MonotonicMs>,
+    /// Until when leaderships do not return to brokers by themselves, each in the epoch in which it came back.
+    pauses: BTreeMap<(BrokerId, BrokerEpoch), MonotonicMs>,
     effects: Effects,
 }
 
@@ -101,6 +104,7 @@ impl Controller {
             work: WorkQueue::default(),
             may_grow: true,
             balance_at: None,
+            pauses: BTreeMap::new(),
             effects: Effects::default(),
             config,
         };
@@ -140,6 +144,7 @@ impl Controller {
     pub fn tick(&mut self, now: Now) -> Effects {
         self.observe(now);
         self.fence_expired();
+        self.end_pauses();
         self.balance_if_due();
         self.finish()
     }

@@ -110,6 +110,7 @@ impl Controller {
             endpoints: registration.endpoints.clone(),
             rack: registration.rack.clone(),
             unregistered: false,
+            ended_abruptly: !registration.shutting_down || registration.awaits_clients,
         };
         draft.put(tree, nodes::broker_memory::path(broker), nodes::broker_memory::encode(&memory));
         let mut epoch = ahead.controller_epoch();

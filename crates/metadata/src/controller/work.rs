@@ -29,6 +29,8 @@ impl Controller {
         if has_reassigning {
             self.work.push(Progress::new(Work::Reassign));
         }
+        // A pause may have ended, and what it held back not have returned.
+        self.balance_at = Some(self.now.monotonic);
         self.resume_shutdowns();
         self.ensure_controller();
     }

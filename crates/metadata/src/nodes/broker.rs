@@ -44,6 +44,8 @@ struct BrokerPayload {
     unclean_leader_election: bool,
     #[prost(uint32, tag = "11")]
     leader_rebalance_interval_s: u32,
+    #[prost(bool, tag = "12")]
+    awaits_clients: bool,
 }
 
 pub(super) fn encode_endpoints(endpoints: &[Endpoint]) -> Vec<EndpointPayload> {
@@ -84,6 +86,7 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
         registered_at_ms: broker.registered_at.0,
         unclean_leader_election: broker.leaders.unclean_election,
         leader_rebalance_interval_s: broker.leaders.rebalance_interval_s,
+        awaits_clients: broker.awaits_clients,
     }
     .encode_to_vec()
     .into()
@@ -102,6 +105,7 @@ pub fn decode(id: BrokerId, node: &Node) -> Result<BrokerRegistration, NodeError
         rack: payload.rack,
         ready: payload.ready,
         shutting_down: payload.shutting_down,
+        awaits_clients: payload.awaits_clients,
         min_insync_replicas: payload.min_insync_replicas.max(1),
         leaders: LeaderSettings {
             unclean_election: payload.unclean_leader_election,
@@ -169,6 +173,7 @@ mod tests {
             rack: None,
             ready: true,
             shutting_down: false,
+            awaits_clients: true,
             min_insync_replicas: 2,
             leaders: LeaderSettings { unclean_election: true, rebalance_interval_s: 300 },
             registered_at: TimestampMs(1795250319983),

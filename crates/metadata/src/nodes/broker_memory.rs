@@ -27,6 +27,8 @@ struct MemoryPayload {
     rack: Option<String>,
     #[prost(bool, tag = "7")]
     unregistered: bool,
+    #[prost(bool, tag = "8")]
+    ended_abruptly: bool,
 }
 
 pub fn path(id: BrokerId) -> Path {
@@ -42,6 +44,7 @@ pub fn encode(memory: &BrokerMemory) -> Bytes {
         endpoints: encode_endpoints(&memory.endpoints),
         rack: memory.rack.clone(),
         unregistered: memory.unregistered,
+        ended_abruptly: memory.ended_abruptly,
     }
     .encode_to_vec()
     .into()
@@ -59,6 +62,7 @@ pub fn decode(id: BrokerId, payload: &Bytes) -> Result<BrokerMemory, NodeError> 
         endpoints: decode_endpoints(payload.endpoints)?,
         rack: payload.rack,
         unregistered: payload.unregistered,
+        ended_abruptly: payload.ended_abruptly,
     })
 }
 
@@ -108,6 +112,7 @@ mod tests {
             }],
             rack: Some("a".to_owned()),
             unregistered: true,
+            ended_abruptly: true,
         };
         assert_eq!(decode(BrokerId(3), &encode(&memory)), Ok(memory.clone()));
         let shown = json(BrokerId(3), &encode(&memory)).expect("shows");

@@ -195,6 +195,7 @@ fn registration_of(id: i32) -> Tree {
         rack: None,
         ready: true,
         shutting_down: false,
+        awaits_clients: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
         registered_at: TimestampMs(0),

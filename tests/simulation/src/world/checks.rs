@@ -54,7 +54,11 @@ impl World {
             balancing::check_new_topics(&self.image, image)?;
             balancing::check_new_voters(&self.image, image, &self.coordinators)?;
             self.check_waves(image)?;
-            self.invariants.checks += 4;
+            self.returns.see(&self.image, image, self.now);
+            if self.config.leaders.rebalance_interval_s > 0 {
+                self.returns.check(&self.image, image, self.now)?;
+            }
+            self.invariants.checks += 5;
             self.image = image.clone();
             if self.invariants.has_lossy() {
                 for (topic, (partition, state)) in

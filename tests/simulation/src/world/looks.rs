@@ -87,6 +87,9 @@ impl World {
                 if state.isr.len() != state.replicas.len() {
                     return Some(format!("{name} has ISR {:?} of {:?}", state.isr, state.replicas));
                 }
+                if self.config.leaders.rebalance_interval_s > 0 && state.is_imbalanced() {
+                    return Some(format!("{name} is led by b{}, not by b{}", state.leader, state.preferred_leader()));
+                }
                 if let Some(what) = self.replica_differs(partition, &state.replicas, state.leader) {
                     return Some(format!("{name}: {what}"));
                 }

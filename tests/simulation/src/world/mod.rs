@@ -9,6 +9,7 @@ mod delivery;
 mod looks;
 mod members;
 mod processes;
+mod returns;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,7 @@ use crate::random::Random;
 use crate::trace::Trace;
 use crate::transactor::Transactor;
 use balancing::Balancing;
+use returns::Returns;
 
 /// The client that scripts speak as.
 pub const SCRIPT: NodeId = NodeId::Client(999);
@@ -277,6 +279,7 @@ pub struct World {
     pub late_bounds_until: SimTime,
     /// Streams that strangers have opened.
     forged_streams: BTreeSet<u64>,
+    returns: Returns,
     pub deliveries: BTreeMap<&'static str, u64>,
 }
 
@@ -360,6 +363,7 @@ impl World {
             held_leaders: BTreeMap::new(),
             late_bounds_until: SimTime(0),
             forged_streams: BTreeSet::new(),
+            returns: Returns::default(),
             deliveries: BTreeMap::new(),
         };
         world.begin();

@@ -21,6 +21,7 @@ impl World {
     }
 
     pub fn elect_preferred(&mut self) {
+        self.returns.may_be_demanded = true;
         self.admin.push(AdminTask::ElectPreferred);
     }
 

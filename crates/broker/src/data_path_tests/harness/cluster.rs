@@ -179,6 +179,7 @@ impl Cluster {
             rack: None,
             ready: true,
             shutting_down: false,
+            awaits_clients: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
             registered_at: TimestampMs(0),

@@ -160,10 +160,10 @@ impl Controller {
             draft.put(tree, nodes::broker::path(broker.id), nodes::broker::encode(&registration));
         }
         self.propose(draft);
-        // One that is under way may be past their partitions.
-        self.work.remove(Work::Balance);
-        self.work.push(Progress::new(Work::Balance));
         for broker in over {
+            // One that is under way may be past some partitions.
+            self.work.remove(Work::Balance(broker.id));
+            self.work.push(Progress::new(Work::Balance(broker.id)));
             self.note(format!(
                 "broker {} leads its partitions again, {} s after it came back",
                 broker.id,
@@ -182,14 +182,33 @@ impl Controller {
         let next = self.now.monotonic + Duration::from_secs(u64::from(interval_s));
         match self.balance_at {
             Some(at) if at <= self.now.monotonic => {
-                if !self.work.contains(Work::Balance) {
-                    self.work.push(Progress::new(Work::Balance));
+                for broker in self.imbalanced_brokers() {
+                    if !self.work.contains(Work::Balance(broker)) {
+                        self.work.push(Progress::new(Work::Balance(broker)));
+                    }
                 }
                 self.balance_at = Some(next);
             }
             Some(at) if at <= next => {}
             _ => self.balance_at = Some(next),
         }
+    }
+
+    /// The brokers that others lead too many partitions for (Kafka's `leader.imbalance.per.broker.percentage`).
+    fn imbalanced_brokers(&self) -> Vec<BrokerId> {
+        let ahead = self.ledger.ahead();
+        let preferred = |id: TopicIdPartition| ahead.partition(id).map(|state| state.preferred_leader());
+        let mut led_by_others: BTreeMap<BrokerId, usize> = BTreeMap::new();
+        for broker in ahead.imbalanced().filter_map(preferred) {
+            *led_by_others.entry(broker).or_default() += 1;
+        }
+        led_by_others.retain(|broker, others| {
+            let Some(registration) = ahead.broker(*broker) else { return false };
+            let percent = usize::from(registration.leaders.imbalance_percent);
+            let all = || ahead.index.hosted(*broker).filter(|id| preferred(*id) == Some(*broker)).count();
+            percent == 0 || *others * 100 > percent * all()
+        });
+        led_by_others.into_keys().collect()
     }
 
     /// Unclean elections that are committed now: who leads, and which replicas may have had more records.

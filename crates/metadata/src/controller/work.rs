@@ -93,7 +93,10 @@ impl Controller {
             }
             // Beside members of the ISR and ELR, one that an unclean election may choose.
             (Work::Elect(broker), _) => Box::new(index.hosted_after(broker, after).filter(is_leaderless)),
-            (Work::Balance, _) => Box::new(index.imbalanced_after(after)),
+            (Work::Balance(broker), _) => {
+                let is_imbalanced = |partition: &TopicIdPartition| index.is_imbalanced(partition);
+                Box::new(index.hosted_after(broker, after).filter(is_imbalanced))
+            }
             (Work::Reassign, _) => Box::new(index.reassigning_after(after)),
             (Work::ElectAll, _) => Box::new(index.leaderless_after(after)),
             (Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker), Stage::InSync) => {
@@ -120,8 +123,8 @@ impl Controller {
                 .build(&electorate, epoch),
             Work::Lost(broker) => change.without_lost(broker).build(&electorate, epoch),
             Work::Elect(_) | Work::ElectAll => change.unclean(Unclean::WhereEnabled).build(&electorate, epoch),
-            Work::Balance if self.returns_leaderships(state.preferred_leader()) => self.balanced(topic, state),
-            Work::Balance => None,
+            Work::Balance(broker) if state.preferred_leader() != broker || !self.returns_leaderships(broker) => None,
+            Work::Balance(_) => self.balanced(topic, state),
             Work::Reassign => change.build(&electorate, epoch),
             // While the broker runs, no partition may lose its leader, or records that the leader has above the HW:
             // only an in-sync replica takes over. The ELR is used when the broker is gone.

@@ -20,6 +20,9 @@ pub struct LeaderSettings {
     /// `leader.imbalance.check.interval.seconds`; 0 if `auto.leader.rebalance.enable` is false. Then leaderships that
     /// this broker is preferred for return to it only on demand.
     pub rebalance_interval_s: u32,
+    /// `leader.imbalance.per.broker.percentage`: so many of the partitions that this broker is preferred for may be led
+    /// by others before they return at the interval.
+    pub imbalance_percent: u8,
 }
 
 /// A live broker: `/brokers/ids/N`.

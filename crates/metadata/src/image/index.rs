@@ -90,11 +90,6 @@ impl PartitionIndex {
         self.hosted.get(&broker).into_iter().flat_map(move |set| beyond(set, after))
     }
 
-    /// Likewise, for the partitions that another replica than the preferred one leads.
-    pub fn imbalanced_after(&self, after: Option<TopicIdPartition>) -> impl Iterator<Item = TopicIdPartition> + '_ {
-        beyond(&self.imbalanced, after)
-    }
-
     pub fn imbalanced(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.imbalanced.iter().copied()
     }
@@ -115,6 +110,10 @@ impl PartitionIndex {
 
     pub fn is_leaderless(&self, partition: &TopicIdPartition) -> bool {
         self.leaderless.contains(partition)
+    }
+
+    pub fn is_imbalanced(&self, partition: &TopicIdPartition) -> bool {
+        self.imbalanced.contains(partition)
     }
 
     pub fn is_led(&self, broker: BrokerId, partition: &TopicIdPartition) -> bool {

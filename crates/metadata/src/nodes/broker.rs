@@ -46,6 +46,8 @@ struct BrokerPayload {
     leader_rebalance_interval_s: u32,
     #[prost(bool, tag = "12")]
     awaits_clients: bool,
+    #[prost(uint32, tag = "13")]
+    leader_imbalance_percent: u32,
 }
 
 pub(super) fn encode_endpoints(endpoints: &[Endpoint]) -> Vec<EndpointPayload> {
@@ -87,6 +89,7 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
         unclean_leader_election: broker.leaders.unclean_election,
         leader_rebalance_interval_s: broker.leaders.rebalance_interval_s,
         awaits_clients: broker.awaits_clients,
+        leader_imbalance_percent: broker.leaders.imbalance_percent.into(),
     }
     .encode_to_vec()
     .into()
@@ -110,6 +113,7 @@ pub fn decode(id: BrokerId, node: &Node) -> Result<BrokerRegistration, NodeError
         leaders: LeaderSettings {
             unclean_election: payload.unclean_leader_election,
             rebalance_interval_s: payload.leader_rebalance_interval_s,
+            imbalance_percent: u8::try_from(payload.leader_imbalance_percent).unwrap_or(100),
         },
         registered_at: TimestampMs(payload.registered_at_ms),
     })
@@ -175,7 +179,7 @@ mod tests {
             shutting_down: false,
             awaits_clients: true,
             min_insync_replicas: 2,
-            leaders: LeaderSettings { unclean_election: true, rebalance_interval_s: 300 },
+            leaders: LeaderSettings { unclean_election: true, rebalance_interval_s: 300, imbalance_percent: 10 },
             registered_at: TimestampMs(1795250319983),
         };
         let node = Node { payload: encode(&broker), created: Revision(57), modified: Revision(58), version: 1 };

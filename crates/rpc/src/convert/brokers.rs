@@ -71,6 +71,7 @@ impl Wire for Register {
             min_insync_replicas: self.min_insync_replicas,
             unclean_leader_election: self.leaders.unclean_election,
             leader_rebalance_interval_s: self.leaders.rebalance_interval_s,
+            leader_imbalance_percent: self.leaders.imbalance_percent.into(),
         }
     }
 
@@ -87,6 +88,7 @@ impl Wire for Register {
             leaders: LeaderSettings {
                 unclean_election: message.unclean_leader_election,
                 rebalance_interval_s: message.leader_rebalance_interval_s,
+                imbalance_percent: u8::try_from(message.leader_imbalance_percent).unwrap_or(100).min(100),
             },
         })
     }

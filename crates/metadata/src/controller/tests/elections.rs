@@ -4,7 +4,7 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId};
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::{BrokerRegistration, ConfigEntity, LeaderSettings};
+use crate::image::{BrokerRegistration, ConfigEntity, LeaderSettings, PartitionState};
 use crate::nodes;
 use crate::transaction::{Change, Transaction};
 
@@ -201,6 +201,39 @@ fn leaderships_return_at_the_interval() {
     set_interval(&mut cluster, 3, 0);
     cluster.run(1_000);
     assert_eq!(cluster.controller.in_flight(), 0);
+}
+
+/// The tree says that broker 2 leads this partition of "t"; broker 1 is in sync all the time.
+fn lead_by_2(cluster: &mut Cluster, number: PartitionId) {
+    let topic = cluster.image.topic("t").expect("is there").clone();
+    let old = topic.partition(number).expect("is there");
+    let (leader_epoch, partition_epoch) = (old.leader_epoch.next(), old.partition_epoch.next());
+    let new = PartitionState { leader: BrokerId(2), leader_epoch, partition_epoch, ..(**old).clone() };
+    let path = nodes::partition::path(&topic.name, number);
+    let expected = cluster.tree.get(&path).expect("is there").version;
+    let payload = nodes::partition::encode(&new);
+    cluster.apply(None, &Transaction { changes: vec![Change::Set { path, payload, expected }] });
+}
+
+/// One of three partitions, then two of three, that broker 1 is preferred for are led by another broker.
+#[test]
+fn leaderships_return_at_the_interval_when_too_many_are_led_by_others() {
+    for (percent, returns_after) in [(0, 1), (33, 1), (34, 2), (67, 3), (100, 4)] {
+        let mut cluster = Cluster::new();
+        cluster.leader_settings.rebalance_interval_s = 5;
+        cluster.leader_settings.imbalance_percent = percent;
+        (1..=2).for_each(|id| {
+            cluster.start(id);
+        });
+        cluster.create("t", &[&[1, 2], &[1, 2], &[1, 2]], &[]);
+        for others in 1..=3 {
+            (0..others).for_each(|number| lead_by_2(&mut cluster, PartitionId(number)));
+            cluster.run(6_000);
+            let leader = cluster.state("t", 0).leader;
+            let expected = if others >= returns_after { BrokerId(1) } else { BrokerId(2) };
+            assert_eq!(leader, expected, "{others} of 3 at {percent} %");
+        }
+    }
 }
 
 /// The story of seed 004: B and C fall behind and out of the ISR, A leads alone and dies.

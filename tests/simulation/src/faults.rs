@@ -53,6 +53,8 @@ pub enum Kind {
     /// A partition gets other replicas, more or fewer than before.
     Reassign,
     CancelReassignment,
+    /// All partitions get other replicas, by one request.
+    ReassignAll,
     /// Preferred replicas are to lead again.
     ElectPreferred,
     /// A broker is to hold no replica any more.
@@ -98,6 +100,7 @@ impl Kind {
         Self::RecreateTopic,
         Self::Reassign,
         Self::CancelReassignment,
+        Self::ReassignAll,
         Self::ElectPreferred,
         Self::DrainBroker,
         Self::Rebalance,
@@ -113,6 +116,7 @@ impl Kind {
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
             Self::FenceBroker | Self::CancelReassignment => 4,
+            Self::ReassignAll => 2,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds => 3,
             Self::DiskErrors | Self::ElectPreferred => 3,
             Self::DrainBroker | Self::Rebalance | Self::MoveReplica => 3,

@@ -5,7 +5,6 @@ use std::fmt;
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::balance::BrokenRules as BalanceRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
-use ottla_metadata::image::LeaderSettings;
 use ottla_model::BrokerId;
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
@@ -100,17 +99,10 @@ pub fn run(seed: u64, options: Options) -> Report {
         node_rules: options.node_rules,
         balance_rules: options.balance_rules,
         transactors: options.transactors,
-        leaders: LeaderSettings { rebalance_interval_s: draw_rebalance_interval_s(seed), ..LeaderSettings::default() },
-        ..WorldConfig::draw(&mut random)
+        ..WorldConfig::draw(&mut random).drawn_aside(seed)
     };
     let plan = FaultPlan::draw(&mut random);
     run_with(seed, config, &plan, random, options.prints)
-}
-
-/// In three of ten seeds leaderships return to preferred replicas by themselves.
-fn draw_rebalance_interval_s(seed: u64) -> u32 {
-    let mut random = Random::new(seed ^ 0x1EAD_0BA1_A4CE_0000);
-    if random.percent(30) { u32::try_from(random.between(1, 5)).unwrap_or(1) } else { 0 }
 }
 
 /// Runs one seed with a cluster and faults that are given.
@@ -504,6 +496,10 @@ impl Run<'_> {
                 if let Some(partition) = self.random.pick(&partitions).copied() {
                     self.world.reassign(partition, None);
                 }
+            }
+            Kind::ReassignAll => {
+                let target = self.some_replicas();
+                self.world.reassign_all(&target);
             }
             Kind::ElectPreferred => self.world.elect_preferred(),
             Kind::DrainBroker => {

@@ -668,8 +668,14 @@ pub struct ControllerConfig {
     pub tick_interval: Duration,
     /// The quorum gives ids above this one.
     pub reserved_broker_max_id: i32,
+    /// How many partitions may be moved to a broker at once. Further reassignments wait for their turn.
+    pub reassignments_per_broker_max: usize,
     pub rules: BrokenRules,
 }
+
+/// The default of [`ControllerConfig::reassignments_per_broker_max`]: enough to keep a broker's disk and network busy, few
+/// enough that the leaders that change when replicas have moved change in small groups.
+pub const REASSIGNMENTS_PER_BROKER_MAX: usize = 50;
 
 impl ControllerConfig {
     pub fn new(cluster_id: ClusterId) -> Self {
@@ -680,6 +686,7 @@ impl ControllerConfig {
             reconnect_grace: Duration::from_secs(1),
             tick_interval: Duration::from_millis(50),
             reserved_broker_max_id: 1000,
+            reassignments_per_broker_max: REASSIGNMENTS_PER_BROKER_MAX,
             rules: BrokenRules::default(),
         }
     }
@@ -708,6 +715,8 @@ pub struct BrokenRules {
     pub abrupt_end_has_no_pause: bool,
     /// A reassignment completes with the first of its target replicas in the ISR.
     pub reassignment_completes_early: bool,
+    /// Any number of partitions is moved to a broker at once.
+    pub reassignments_have_no_waves: bool,
     /// New topics are placed on brokers that are cordoned too.
     pub cordoned_gets_replicas: bool,
     /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.

@@ -169,7 +169,7 @@ mod tests {
             leaders: LeaderSettings::default(),
             registered_at: TimestampMs(0),
         };
-        let topic = TopicNode { id: TopicId([7; 16]), assignment: Vec::new(), grows_to: 0 };
+        let topic = TopicNode { id: TopicId([7; 16]), assignment: Vec::new(), grows_to: 0, queued: Default::default() };
         let name = TopicName::new(TOPIC).expect("a valid name");
         let changes = vec![
             Change::Create { path: nodes::broker::path(broker.id), payload: nodes::broker::encode(&broker) },

@@ -54,7 +54,7 @@ use registration::Registrations;
 use shutdown::Shutdowns;
 pub use work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
 
-use crate::image::{Image, TopicImage};
+use crate::image::{Image, PartitionState, TopicImage};
 use crate::liveness::{Liveness, Reached, Session};
 use crate::quorum_progress::{Observer, Progress};
 use crate::tree::Tree;
@@ -82,6 +82,8 @@ pub struct Controller {
     work: WorkQueue,
     /// A topic may lack replicas that a broker could take.
     may_grow: bool,
+    /// A reassignment that waits may have its turn.
+    may_begin_queued: bool,
     /// When leaderships are checked for their return to preferred replicas.
     balance_at: Option<MonotonicMs>,
     /// Until when leaderships do not return to brokers by themselves, each in the epoch in which it came back.
@@ -103,6 +105,7 @@ impl Controller {
             shutdowns: Shutdowns::default(),
             work: WorkQueue::default(),
             may_grow: true,
+            may_begin_queued: true,
             balance_at: None,
             pauses: BTreeMap::new(),
             effects: Effects::default(),
@@ -257,6 +260,11 @@ impl Controller {
                 None => self.liveness.end(change.id),
             }
         }
+        self.may_begin_queued |= applied.delta.partitions.iter().any(|change| {
+            let adding =
+                |state: &Option<std::sync::Arc<PartitionState>>| state.as_ref().map(|state| state.adding().to_vec());
+            adding(&change.old).is_some_and(|old| !old.is_empty() && adding(&change.new) != Some(old))
+        });
         self.report_unclean_elections(&applied.delta);
         if applied.is_broken {
             self.give_up_waiting("a proposal was refused");

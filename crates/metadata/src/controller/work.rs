@@ -18,6 +18,7 @@ impl Controller {
     pub(super) fn resume_work(&mut self) {
         self.work = WorkQueue::default();
         self.may_grow = true;
+        self.may_begin_queued = true;
         let ahead = self.ledger.ahead();
         let gone: Vec<_> = ahead.index.in_sync_brokers().filter(|broker| ahead.broker(*broker).is_none()).collect();
         let has_leaderless = ahead.leaderless().next().is_some();
@@ -49,7 +50,7 @@ impl Controller {
                     }
                     draft
                 }
-                None => match self.next_deletion().or_else(|| self.next_growth()) {
+                None => match self.next_deletion().or_else(|| self.next_wave()).or_else(|| self.next_growth()) {
                     Some(draft) => draft,
                     None => break,
                 },

@@ -68,6 +68,7 @@ pub struct CoordinatorSettings {
     /// The coordinators that brokers are configured with, which their requests bring.
     pub connect: Vec<String>,
     pub rules: ControllerRules,
+    pub reassignments_per_broker_max: usize,
     pub node_rules: BrokenRules,
 }
 
@@ -208,10 +209,14 @@ impl CoordinatorNode {
         // It was told to join, and has not received the quorum's state yet.
         member_config.joins = store.conf_state().voters.is_empty();
         member_config.applied = store.applied()?.revision;
-        let rules = self.settings.rules;
+        let CoordinatorSettings { rules, reassignments_per_broker_max, .. } = self.settings;
         let config = NodeConfig {
             voters: label.voters.clone(),
-            controller: ControllerConfig { rules, ..ControllerConfig::new(ClusterId::new(CLUSTER)) },
+            controller: ControllerConfig {
+                rules,
+                reassignments_per_broker_max,
+                ..ControllerConfig::new(ClusterId::new(CLUSTER))
+            },
             compact_bytes: COMPACT_BYTES,
             history: HISTORY_LIMITS,
             nonce: self.random.next_u64(),

@@ -309,6 +309,14 @@ fn a_reassignment_that_completes_before_its_target_is_in_sync_is_noticed() {
 }
 
 #[test]
+fn a_plan_without_waves_is_noticed() {
+    let rules = ControllerRules { reassignments_have_no_waves: true, ..ControllerRules::default() };
+    let fit = |config| WorldConfig { brokers: 5, partitions: 3, reassignments_per_broker_max: 1, ..config };
+    let plan = FaultPlan::of(&[Kind::ReassignAll, Kind::KillBroker], GAP_MS, (100, 1_000));
+    hunt_in(controller(rules), fit, &plan, 20, &["at once, more than"]);
+}
+
+#[test]
 fn a_topic_on_a_cordoned_broker_is_noticed() {
     let rules = ControllerRules { cordoned_gets_replicas: true, ..ControllerRules::default() };
     let five = |config| WorldConfig { brokers: 5, ..config };

@@ -25,9 +25,9 @@ impl World {
             .collect()
     }
 
-    /// Those of which the newest image has a reassignment under way.
+    /// Those of which the newest image has a reassignment, under way or waiting.
     pub fn reassigning(&self) -> Vec<TopicIdPartition> {
-        self.newest_image().into_iter().flat_map(Image::reassigning).collect()
+        self.newest_image().into_iter().flat_map(|image| image.reassigning().chain(image.queued())).collect()
     }
 
     /// The broker that leads by the newest image.
@@ -83,6 +83,10 @@ impl World {
                 }
                 if let Some(reassignment) = &state.reassignment {
                     return Some(format!("{name} is still reassigned: {reassignment:?} of {:?}", state.replicas));
+                }
+                // One that people have to mend keeps its turn.
+                if let Some(target) = topic.queued(number).filter(|_| self.for_people() == 0) {
+                    return Some(format!("{name} still waits to become {target:?} of {:?}", state.replicas));
                 }
                 if state.isr.len() != state.replicas.len() {
                     return Some(format!("{name} has ISR {:?} of {:?}", state.isr, state.replicas));

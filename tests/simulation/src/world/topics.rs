@@ -20,6 +20,17 @@ impl World {
         self.admin.push(AdminTask::Reassign { topic, partition: partition.partition, target });
     }
 
+    /// All partitions of the topics are to have these replicas, at once.
+    pub fn reassign_all(&mut self, target: &[BrokerId]) {
+        let topics = self.image.topics().map(|topic| {
+            let name = topic.name.as_str().to_owned();
+            (name, topic.partitions().map(|(number, _)| (number, Some(target.to_vec()))).collect())
+        });
+        let topics = topics.collect();
+        self.trace.line(self.now, format_args!("admin: every partition is to have {target:?}"));
+        self.admin.push(AdminTask::ReassignAll { topics });
+    }
+
     pub fn elect_preferred(&mut self) {
         self.returns.may_be_demanded = true;
         self.admin.push(AdminTask::ElectPreferred);
@@ -60,6 +71,10 @@ impl World {
             AdminTask::Cordon { broker, is_cordoned } => {
                 Request::AlterConfigs(Self::cordon_request(*broker, *is_cordoned))
             }
+            AdminTask::ReassignAll { topics } => Request::AlterReassignments(AlterReassignments {
+                topics: topics.clone(),
+                allow_replication_factor_change: true,
+            }),
             AdminTask::Reassign { topic, partition, target } => Request::AlterReassignments(AlterReassignments {
                 topics: vec![(topic.clone(), vec![(*partition, target.clone())])],
                 allow_replication_factor_change: true,

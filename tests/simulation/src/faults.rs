@@ -57,6 +57,8 @@ pub enum Kind {
     ReassignAll,
     /// Preferred replicas are to lead again.
     ElectPreferred,
+    /// Partitions without a leader are to get one that may lack records.
+    ElectUnclean,
     /// A broker is to hold no replica any more.
     DrainBroker,
     /// Every broker is to hold its share.
@@ -102,6 +104,7 @@ impl Kind {
         Self::CancelReassignment,
         Self::ReassignAll,
         Self::ElectPreferred,
+        Self::ElectUnclean,
         Self::DrainBroker,
         Self::Rebalance,
         Self::KillAll,
@@ -124,7 +127,7 @@ impl Kind {
             Self::ForgeStream => 2,
             Self::CopyLog => 2,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
-            Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
+            Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll | Self::ElectUnclean => 1,
         }
     }
 }

@@ -721,6 +721,10 @@ pub struct BrokenRules {
     pub cordoned_gets_replicas: bool,
     /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.
     pub unclean_is_always_enabled: bool,
+    /// Unclean elections take the first replica, whoever led last or was in the ELR.
+    pub unclean_takes_anybody: bool,
+    /// The log and the metric do not tell of unclean elections.
+    pub unclean_is_not_told: bool,
     /// A configuration is written without the revision at which `min.insync.replicas` last changed.
     pub min_insync_replicas_revision_is_not_kept: bool,
 }

@@ -213,8 +213,29 @@ impl Controller {
 
     /// Unclean elections that are committed now: who leads, and which replicas may have had more records.
     pub(super) fn report_unclean_elections(&mut self, delta: &Delta) {
-        let unclean: Vec<_> = delta.partitions.iter().filter_map(unclean_election).collect();
-        if unclean.is_empty() {
+        self.tell_unclean_elections(delta.partitions.iter().filter_map(unclean_election).collect());
+    }
+
+    /// At the beginning of a term: the leader before may have ended before it told of elections that are not long ago.
+    pub(super) fn report_recovering(&mut self) {
+        let states = self.ledger.image().topics().flat_map(|topic| {
+            topic
+                .partitions()
+                .filter(|(_, state)| state.is_recovering() && state.has_leader())
+                .map(move |state| (topic, state))
+        });
+        let recovering = states.map(|(topic, (partition, state))| {
+            format!(
+                "unclean election: broker {} leads {}-{partition} in leader epoch {}; it was elected before this \
+                 coordinator led, and records that only others have are lost",
+                state.leader, topic.name, state.leader_epoch
+            )
+        });
+        self.tell_unclean_elections(recovering.collect());
+    }
+
+    fn tell_unclean_elections(&mut self, unclean: Vec<String>) {
+        if unclean.is_empty() || self.config.rules.unclean_is_not_told {
             return;
         }
         let not_named = unclean.len().saturating_sub(MAX_NAMED_IN_LOG);
@@ -231,7 +252,10 @@ impl Controller {
 /// The line for the log, if this change is an unclean election.
 fn unclean_election(change: &delta::PartitionChange) -> Option<String> {
     let (old, new) = (change.old.as_deref()?, change.new.as_deref()?);
-    if !new.is_recovering() || new.leader_epoch == old.leader_epoch || !new.has_leader() {
+    // It led before, or was in sync: one that comes back before it has changed its ISR is still recovering.
+    let is_trusted =
+        old.isr_member(new.leader).is_some_and(|member| !member.is_lost()) || old.elr.contains(&new.leader);
+    if !new.is_recovering() || new.leader_epoch == old.leader_epoch || !new.has_leader() || is_trusted {
         return None;
     }
     let list = |brokers: Vec<BrokerId>| brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

@@ -98,6 +98,10 @@ impl Electorate for TopicElectorate<'_> {
         self.image.broker(broker).is_some_and(|registration| registration.awaits_clients)
     }
 
+    fn asks_last_known_first(&self) -> bool {
+        !self.rules.unclean_takes_anybody
+    }
+
     fn lives(&self, member: &IsrMember) -> bool {
         self.image.broker(member.broker).is_some_and(|broker| broker.ready && broker.epoch == member.epoch)
     }

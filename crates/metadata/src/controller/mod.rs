@@ -119,6 +119,7 @@ impl Controller {
         for broker in controller.ledger.image().brokers().cloned().collect::<Vec<_>>() {
             controller.liveness.start(broker.id, broker.epoch, broker.incarnation);
         }
+        controller.report_recovering();
         controller.resume_work();
         let effects = controller.finish();
         (controller, effects)

@@ -21,6 +21,11 @@ pub trait Electorate {
         false
     }
 
+    /// Whether unclean elections ask the last known leader first, then the last known ELR: nothing but a test says no.
+    fn asks_last_known_first(&self) -> bool {
+        true
+    }
+
     /// Whether this incarnation of an ISR member still runs: it may stay the leader while no other replica can lead,
     /// even if it is shutting down.
     fn lives(&self, member: &IsrMember) -> bool;

@@ -299,7 +299,27 @@ fn a_broker_that_leads_again_before_clients_find_it_is_noticed() {
 #[test]
 fn an_unclean_election_that_nobody_allowed_is_noticed() {
     let rules = ControllerRules { unclean_is_always_enabled: true, ..ControllerRules::default() };
-    hunt(controller(rules), &[Kind::KillBroker, Kind::CutLink, Kind::FenceBroker], (500, 5_000), 60, LOST);
+    let kinds = [Kind::KillBroker, Kind::CutLink, Kind::FenceBroker];
+    hunt(controller(rules), &kinds, (500, 5_000), 60, &["that nobody allowed"]);
+}
+
+/// Clusters whose partitions lose their last in-sync replicas often.
+fn hunt_unclean(rules: ControllerRules, named: &str) {
+    let fit = |config| WorldConfig { unclean_election: Some(true), min_isr: 2, hasty_producers: 1, ..config };
+    let kinds = [Kind::PowerLossOfBroker, Kind::KillBroker, Kind::CutLink, Kind::FenceBroker];
+    hunt_in(controller(rules), fit, &beyond_promise(&kinds, (500, 4_000)), 400, &[named]);
+}
+
+#[test]
+fn an_unclean_election_that_takes_anybody_is_noticed() {
+    let rules = ControllerRules { unclean_takes_anybody: true, ..ControllerRules::default() };
+    hunt_unclean(rules, "an unclean election takes");
+}
+
+#[test]
+fn an_unclean_election_that_is_not_told_is_noticed() {
+    let rules = ControllerRules { unclean_is_not_told: true, ..ControllerRules::default() };
+    hunt_unclean(rules, "no coordinator tells");
 }
 
 #[test]

@@ -50,6 +50,11 @@ impl World {
         let Some(image) = node.image().filter(|_| applied) else { return Ok(()) };
         self.ready.extend(image.brokers().filter(|broker| broker.ready).map(|broker| broker.incarnation));
         if image.revision() > self.image.revision() {
+            let (before, image) = (self.image.clone(), image.clone());
+            self.see_unclean_elections(&before, &image)?;
+        }
+        let Some(image) = self.coordinators.get(&id).and_then(CoordinatorNode::image) else { return Ok(()) };
+        if image.revision() > self.image.revision() {
             check_reassignments(&self.image, image)?;
             balancing::check_new_topics(&self.image, image)?;
             balancing::check_new_voters(&self.image, image, &self.coordinators)?;

@@ -105,8 +105,8 @@ impl World {
         None
     }
 
-    /// Partitions that nobody can lead without losing records (unclean election is not built), or whose leader's disk
-    /// holds other bytes than were written: its followers refuse them.
+    /// Partitions that nobody can lead without losing records, where that is neither enabled nor demanded, or whose
+    /// leader's disk holds other bytes than were written: its followers refuse them.
     pub fn for_people(&self) -> usize {
         let Some(image) = self.newest_image() else { return 0 };
         let partitions = self.partitions();
@@ -123,6 +123,14 @@ impl World {
         let replica = |broker: BrokerId| self.brokers.get(&broker.0)?.replica(partition);
         if state.has_leader() {
             return self.has_rot(state.leader, partition);
+        }
+        // Where it is enabled, whoever can read its log and did not lose it must be elected.
+        let may_lack = |broker: BrokerId| {
+            let is_lost = state.isr_member(broker).is_some_and(|member| member.is_lost());
+            !is_lost && replica(broker).is_some_and(|replica| !replica.is_offline())
+        };
+        if self.elects_uncleanly() && state.replicas.iter().copied().any(may_lack) {
+            return false;
         }
         // The tree counts on it, it can be read, and it has everything: it must be elected.
         let may_lead = |broker: BrokerId| {

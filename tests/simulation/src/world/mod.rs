@@ -11,6 +11,7 @@ mod members;
 mod processes;
 mod returns;
 mod topics;
+mod unclean;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::trace::Trace;
 use crate::transactor::Transactor;
 use balancing::Balancing;
 use returns::Returns;
+use unclean::UncleanElections;
 
 /// The client that scripts speak as.
 pub const SCRIPT: NodeId = NodeId::Client(999);
@@ -76,6 +78,8 @@ pub struct WorldConfig {
     pub leaders: LeaderSettings,
     /// How many partitions may be moved to a broker at once.
     pub reassignments_per_broker_max: usize,
+    /// `unclean.leader.election.enable` of the topics; none: it is not set.
+    pub unclean_election: Option<bool>,
     /// How long a leader waits for followers before it answers a produce.
     pub produce_timeout_ms: u64,
     pub idempotent_producers: u32,
@@ -108,6 +112,7 @@ impl WorldConfig {
             log_dirs: 1,
             leaders: LeaderSettings::default(),
             reassignments_per_broker_max: REASSIGNMENTS_PER_BROKER_MAX,
+            unclean_election: None,
             produce_timeout_ms: 2_000,
             idempotent_producers: 0,
             hasty_producers: 0,
@@ -144,15 +149,23 @@ impl WorldConfig {
         }
     }
 
-    /// With leaderships that return by themselves in three of ten seeds, and one reassignment of a broker at a time in
-    /// half of them. What this draws moves nothing that others draw.
-    pub fn drawn_aside(self, seed: u64) -> Self {
+    /// With leaderships that return by themselves in three of ten seeds, unclean elections in some, and one reassignment
+    /// of a broker at a time in half of them. What this draws moves nothing that others draw.
+    pub fn drawn_aside(self, seed: u64, may_be_unclean: bool) -> Self {
         let mut random = Random::new(seed ^ 0x1EAD_0BA1_A4CE_0000);
         let rebalance_interval_s =
             if random.percent(30) { u32::try_from(random.between(1, 5)).unwrap_or(1) } else { 0 };
-        let leaders = LeaderSettings { rebalance_interval_s, ..LeaderSettings::default() };
+        let unclean_election = match random.below(10) {
+            _ if !may_be_unclean => None,
+            0 | 1 => Some(true),
+            2 => Some(false),
+            _ => None,
+        };
+        let of_brokers = may_be_unclean && random.percent(10);
+        let leaders =
+            LeaderSettings { unclean_election: of_brokers, rebalance_interval_s, ..LeaderSettings::default() };
         let reassignments_per_broker_max = if random.percent(50) { 1 } else { self.reassignments_per_broker_max };
-        Self { leaders, reassignments_per_broker_max, ..self }
+        Self { leaders, unclean_election, reassignments_per_broker_max, ..self }
     }
 
     pub fn draw(random: &mut Random) -> Self {
@@ -169,6 +182,7 @@ impl WorldConfig {
             log_dirs: if random.percent(30) { 2 } else { 1 },
             leaders: LeaderSettings::default(),
             reassignments_per_broker_max: REASSIGNMENTS_PER_BROKER_MAX,
+            unclean_election: None,
             produce_timeout_ms: random.between(1_500, 12_000),
             idempotent_producers: u32::try_from(random.between(1, 2)).unwrap_or(1),
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
@@ -247,6 +261,7 @@ enum AdminTask {
         topics: Vec<(String, ReassignmentTargets)>,
     },
     ElectPreferred,
+    ElectUnclean,
     ChangeQuorum(ChangeQuorum),
     Cordon {
         broker: BrokerId,
@@ -299,6 +314,7 @@ pub struct World {
     /// Streams that strangers have opened.
     forged_streams: BTreeSet<u64>,
     returns: Returns,
+    unclean: UncleanElections,
     pub deliveries: BTreeMap<&'static str, u64>,
 }
 
@@ -383,6 +399,7 @@ impl World {
             late_bounds_until: SimTime(0),
             forged_streams: BTreeSet::new(),
             returns: Returns::default(),
+            unclean: UncleanElections::default(),
             deliveries: BTreeMap::new(),
         };
         world.begin();

@@ -36,6 +36,11 @@ impl World {
         self.admin.push(AdminTask::ElectPreferred);
     }
 
+    /// Partitions without a leader are to get one, whatever it lacks.
+    pub fn elect_unclean(&mut self) {
+        self.admin.push(AdminTask::ElectUnclean);
+    }
+
     pub fn is_admin_done(&self) -> bool {
         self.admin.is_empty()
     }
@@ -55,7 +60,7 @@ impl World {
                     replication_factor: self.config.replication_factor,
                     grows_to: 0,
                     assignments: Vec::new(),
-                    configs: vec![("min.insync.replicas".to_owned(), Some(self.config.min_isr.to_string()))],
+                    configs: self.topic_configs(),
                 }],
                 validate_only: false,
                 default_partitions: 1,
@@ -66,6 +71,9 @@ impl World {
             }
             AdminTask::ElectPreferred => {
                 Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics: None })
+            }
+            AdminTask::ElectUnclean => {
+                Request::ElectLeaders(ElectLeaders { election: ElectionType::Unclean, topics: None })
             }
             AdminTask::ChangeQuorum(change) => Request::ChangeQuorum(change.clone()),
             AdminTask::Cordon { broker, is_cordoned } => {
@@ -88,6 +96,13 @@ impl World {
         self.admin_target = next.map_or(1, |(id, _)| *id);
     }
 
+    fn topic_configs(&self) -> Vec<(String, Option<String>)> {
+        let unclean =
+            self.config.unclean_election.map(|enabled| ("unclean.leader.election.enable", enabled.to_string()));
+        let set = std::iter::once(("min.insync.replicas", self.config.min_isr.to_string())).chain(unclean);
+        set.map(|(name, value)| (name.to_owned(), Some(value))).collect()
+    }
+
     pub(super) fn admin_answered(&mut self, message: Message) {
         let Message::ClusterAnswer { call, answer, leader } = message else { return };
         if call.0 != self.next_call || self.admin.is_empty() {
@@ -106,7 +121,9 @@ impl World {
             {
                 self.trace.line(self.now, format_args!("admin: {refusal}"));
             }
-            self.admin.remove(0);
+            if matches!(self.admin.remove(0), AdminTask::ElectUnclean) {
+                self.unclean.demanded(self.now);
+            }
             self.admin_sent = SimTime(0);
             return;
         }

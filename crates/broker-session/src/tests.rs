@@ -86,6 +86,7 @@ fn image(revision: u64, incarnation: IncarnationId, ready: bool) -> Image {
         rack: None,
         ready,
         shutting_down: false,
+        awaits_clients: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
         levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,

@@ -80,6 +80,8 @@ pub struct BrokerConfig {
     pub unclean_leader_election: bool,
     /// `leader.imbalance.check.interval.seconds`; none if `auto.leader.rebalance.enable` is false.
     pub leader_rebalance_interval_s: Option<u32>,
+    /// `leader.imbalance.per.broker.percentage`.
+    pub leader_imbalance_percent: u8,
     pub message_max_bytes: usize,
 
     pub num_network_threads: usize,
@@ -273,6 +275,7 @@ impl BrokerConfig {
             min_insync_replicas: reader.number("min.insync.replicas", 1..=i32::MAX)?,
             unclean_leader_election: reader.boolean("unclean.leader.election.enable")?,
             leader_rebalance_interval_s: leader_rebalance_interval_s(&reader)?,
+            leader_imbalance_percent: reader.optional("leader.imbalance.per.broker.percentage", 0..=100)?.unwrap_or(0),
             message_max_bytes: bytes(&reader, "message.max.bytes", 0)?,
 
             num_network_threads: count(&reader, "num.network.threads")?,

@@ -86,6 +86,8 @@ pub struct CoordinatorConfig {
     pub broker_stream_grace: Duration,
     /// Ids that the quorum gives are above this.
     pub reserved_broker_max_id: i32,
+    /// `reassignment.max.partitions.per.broker`.
+    pub reassignments_per_broker_max: usize,
     /// The cluster's default for topics that set none, as elections need it.
     pub min_insync_replicas: i32,
     pub unclean_leader_election_enable: bool,
@@ -175,6 +177,7 @@ impl CoordinatorConfig {
             broker_heartbeat_interval: reader.duration_ms("broker.heartbeat.interval.ms", 1)?,
             broker_stream_grace: reader.duration_ms("broker.stream.grace.ms", 0)?,
             reserved_broker_max_id: reader.number("reserved.broker.max.id", 0..=i32::MAX)?,
+            reassignments_per_broker_max: reader.number("reassignment.max.partitions.per.broker", 1..=usize::MAX)?,
             min_insync_replicas: reader.number("min.insync.replicas", 1..=i32::MAX)?,
             unclean_leader_election_enable: reader.boolean("unclean.leader.election.enable")?,
             http: http(&reader)?,

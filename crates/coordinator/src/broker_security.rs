@@ -131,6 +131,7 @@ mod tests {
             rack: None,
             ready: true,
             shutting_down: false,
+            awaits_clients: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
             levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,

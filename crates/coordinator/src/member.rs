@@ -205,6 +205,7 @@ fn node_config(config: &CoordinatorConfig, identity: &Identity, heartbeat_ticks:
             reconnect_grace: config.broker_stream_grace,
             tick_interval: config.raft_tick * heartbeat_ticks,
             reserved_broker_max_id: config.reserved_broker_max_id,
+            reassignments_per_broker_max: config.reassignments_per_broker_max,
             ..ControllerConfig::new(cluster_id)
         },
         compact_bytes: config.snapshot_bytes,

@@ -69,7 +69,7 @@ impl Metrics {
             elections_won: registry.counter("elections_won_total", "Elections that this coordinator won"),
             unclean_elections: registry.counter(
                 "unclean_leader_elections_total",
-                "Partitions that got a leader that may lack acknowledged records, while this coordinator led",
+                "Partitions that got a leader that may lack acknowledged records, while this coordinator led, or had not recovered when it began",
             ),
             committed: registry.gauge("committed_revision", "Last revision that this coordinator knows as committed"),
             applied: registry.gauge("applied_revision", "Last revision applied to this coordinator's tree"),

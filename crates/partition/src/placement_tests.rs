@@ -236,6 +236,7 @@ fn registration(epoch: i64, host: &str, ready: bool) -> BrokerRegistration {
         rack: None,
         ready,
         shutting_down: false,
+        awaits_clients: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
         levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
@@ -285,7 +286,7 @@ fn image_of(replicas: &[i32]) -> Image {
 
     let brokers: Vec<_> = replicas.iter().copied().map(BrokerId).collect();
     let assignment = vec![(PartitionId(0), brokers.into())];
-    let topic = TopicNode { id: id(1).topic_id, assignment, grows_to: 0 };
+    let topic = TopicNode { id: id(1).topic_id, assignment, grows_to: 0, queued: Default::default() };
     let node = |payload| Node { payload, created: Revision(5), modified: Revision(5), version: 0 };
     let tree = [
         (nodes::topic::path(&name()), node(nodes::topic::encode(&topic))),

@@ -102,6 +102,7 @@ mod tests {
             rack: None,
             ready,
             shutting_down: false,
+            awaits_clients: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
             levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,

@@ -5,8 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::Cluster;
-use ottla_e2e::clients;
+use ottla_e2e::{Cluster, clients, wait};
 use serde_json::Value;
 
 /// A client script that reads lines and answers each with one line of JSON.
@@ -53,6 +52,25 @@ impl Drop for Script {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How many partitions are led by another replica than the first.
+pub fn led_by_others(bootstrap: &str) -> Result<usize> {
+    let out = clients::run(&mut clients::tool("kafka-topics", bootstrap, &["--describe"])?)?;
+    let word = |line: &str, name: &str| -> Option<String> {
+        let (_, rest) = line.split_once(name)?;
+        rest.split([',', '\t']).next().map(|word| word.trim().to_owned())
+    };
+    let led = out.lines().filter_map(|line| Some((word(line, "\tLeader: ")?, word(line, "\tReplicas: ")?)));
+    Ok(led.filter(|(leader, first)| leader != first).count())
+}
+
+pub fn wait_for_preferred_leaders(bootstrap: &str) -> Result<()> {
+    wait::until_ok("the preferred replicas lead", || {
+        let others = led_by_others(bootstrap)?;
+        ensure!(others == 0, "{others} partitions are led by another replica than the first");
+        Ok(())
+    })
 }
 
 fn count(of: &Value, key: &str) -> Result<u64> {

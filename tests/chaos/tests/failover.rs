@@ -1,10 +1,10 @@
 //! The six ways in which a cluster loses processes, each under a steady acks=all producer.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use ottla_chaos::SteadyProducer;
+use anyhow::{Result, ensure};
+use ottla_chaos::{SteadyGroup, SteadyProducer, led_by_others, wait_for_preferred_leaders};
 use ottla_e2e::{Cluster, ClusterOptions, Node};
 use rustix::process::Signal;
 
@@ -122,4 +122,44 @@ fn all_six_are_killed_at_once() -> Result<()> {
         }
         cluster.wait_ready()
     })
+}
+
+/// Members of a group, through librdkafka with its defaults, read while each broker is killed, stays away until they
+/// wait for seconds before they connect to it again, and comes back. Standard error shows how long a record took to
+/// the group at most, at each end and at each return until the broker leads again.
+#[test]
+fn readers_follow_a_broker_that_is_killed_and_comes_back() -> Result<()> {
+    /// A client's waits between two attempts to connect have doubled five times.
+    const AWAY: Duration = Duration::from_millis(3_500);
+    const TOPIC: &str = "read-on";
+    let mut cluster = Cluster::start()?;
+    let at = cluster.bootstrap();
+    let mut producer = SteadyProducer::start(&cluster, TOPIC, PARTITIONS)?;
+    let mut group = SteadyGroup::start(&at, "readers", 2, &[TOPIC])?;
+    sleep(CALM);
+    let mut end_period = || Ok::<_, anyhow::Error>((group.end_period()?.seconds, producer.end_period()?.seconds));
+    end_period()?;
+    for id in 1..=3 {
+        cluster.signal(Node::Broker(id), Signal::KILL)?;
+        cluster.wait(Node::Broker(id))?;
+        sleep(AWAY);
+        let away = end_period()?;
+        cluster.spawn(Node::Broker(id))?;
+        cluster.wait_ready()?;
+        let back = Instant::now();
+        wait_for_preferred_leaders(&at)?;
+        let led_after = back.elapsed();
+        sleep(CALM);
+        let returned = end_period()?;
+        eprintln!(
+            "broker {id}: (group, producer) in seconds: killed {away:?}, back {returned:?}; it led again {:.1} s after \
+             it was ready",
+            led_after.as_secs_f64()
+        );
+    }
+    ensure!(led_by_others(&at)? == 0, "leaders are balanced");
+    producer.finish()?.check()?;
+    let delivered = group.finish()?;
+    ensure!(delivered.records > 0 && delivered.missing == 0 && delivered.out_of_order == 0, "{delivered:?}");
+    Ok(())
 }

@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{Longest, Report, SteadyGroup, SteadyProducer, Wrong};
+use ottla_chaos::{Longest, Report, SteadyGroup, SteadyProducer, Wrong, led_by_others, wait_for_preferred_leaders};
 use ottla_e2e::quorum::{addresses, change_members, create_topics, leader, members, quorum};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use rustix::process::Signal;
@@ -189,25 +189,6 @@ fn wait_in_sync(bootstrap: &str) -> Result<()> {
     wait::until_ok("all replicas are in sync", || {
         let behind = tool(bootstrap, "kafka-topics", &["--describe", "--under-replicated-partitions"])?;
         ensure!(behind.is_empty(), "{behind}");
-        Ok(())
-    })
-}
-
-/// How many partitions are led by another replica than the first.
-fn led_by_others(bootstrap: &str) -> Result<usize> {
-    let out = tool(bootstrap, "kafka-topics", &["--describe"])?;
-    let word = |line: &str, name: &str| -> Option<String> {
-        let (_, rest) = line.split_once(name)?;
-        rest.split([',', '\t']).next().map(|word| word.trim().to_owned())
-    };
-    let led = out.lines().filter_map(|line| Some((word(line, "\tLeader: ")?, word(line, "\tReplicas: ")?)));
-    Ok(led.filter(|(leader, first)| leader != first).count())
-}
-
-fn wait_for_preferred_leaders(bootstrap: &str) -> Result<()> {
-    wait::until_ok("the preferred replicas lead", || {
-        let others = led_by_others(bootstrap)?;
-        ensure!(others == 0, "{others} partitions are led by another replica than the first");
         Ok(())
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::quorum::{addresses, leader};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use rustix::process::Signal;
 
@@ -283,4 +284,42 @@ fn kafkas_reassignment_tool_and_ours_agree() -> Result<()> {
     let [theirs, ours] = said;
     ensure!(theirs.get(3).is_some_and(|out| out.contains("Clearing broker-level throttles on brokers 1,2,3\n")));
     theirs.iter().zip(&ours).try_for_each(|(theirs, ours)| same(theirs, ours))
+}
+
+/// A broker gets two replicas at a time; one that is down holds up what it is to get, and the quorum's leader is killed.
+#[test]
+fn a_large_plan_goes_on_in_waves_under_another_quorum_leader() -> Result<()> {
+    const PARTITIONS: usize = 20;
+    let mut cluster = Cluster::prepare(&ClusterOptions::default())?;
+    for id in 1..=3 {
+        cluster.set_variable(Node::Coordinator(id), "COORDINATOR_REASSIGNMENT_MAX_PARTITIONS_PER_BROKER", "2")?;
+    }
+    cluster.spawn_all()?;
+    cluster.wait_ready()?;
+    let at = cluster.bootstrap();
+    let on_1 = ["1"; PARTITIONS].join(",");
+    tool(&at, "kafka-topics", &["--create", "--topic", "waves", "--replica-assignment", &on_1])?;
+    cluster.settle()?;
+    cluster.kill(Node::Broker(3))?;
+    let path = file(&cluster, "waves", &[&[2, 3][..]; PARTITIONS])?;
+    tool(&at, "kafka-reassign-partitions", &["--execute", "--reassignment-json-file", &path])?;
+    let listed = || -> Result<usize> {
+        let out = tool(&at, "kafka-reassign-partitions", &["--list"])?;
+        Ok(out.lines().filter(|line| line.contains(": replicas: 2,3,1. adding: 2,3. removing: 1.")).count())
+    };
+    wait::until("all are listed, also those that wait", || Ok(listed()? == PARTITIONS))?;
+    let logs = |broker: i32| -> Result<usize> {
+        let names = std::fs::read_dir(cluster.data_folder(Node::Broker(broker))?)?.flatten();
+        Ok(names.filter(|entry| entry.file_name().to_string_lossy().starts_with("waves-")).count())
+    };
+    wait::until("the first wave has begun", || Ok(logs(2)? > 0))?;
+    cluster.settle()?;
+    let begun = logs(2)?;
+    ensure!(begun <= 2, "{begun} logs at once");
+    let quorum_leader = leader(&addresses(&cluster, &[1, 2, 3]))?;
+    cluster.kill(Node::Coordinator(quorum_leader))?;
+    cluster.spawn(Node::Broker(3))?;
+    await_completion(&at, &path, "waves", PARTITIONS)?;
+    ensure!(listed()? == 0, "nothing is left");
+    cluster.spawn(Node::Coordinator(quorum_leader))
 }

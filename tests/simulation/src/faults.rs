@@ -53,8 +53,12 @@ pub enum Kind {
     /// A partition gets other replicas, more or fewer than before.
     Reassign,
     CancelReassignment,
+    /// All partitions get other replicas, by one request.
+    ReassignAll,
     /// Preferred replicas are to lead again.
     ElectPreferred,
+    /// Partitions without a leader are to get one that may lack records.
+    ElectUnclean,
     /// A broker is to hold no replica any more.
     DrainBroker,
     /// Every broker is to hold its share.
@@ -104,7 +108,9 @@ impl Kind {
         Self::RecreateTopic,
         Self::Reassign,
         Self::CancelReassignment,
+        Self::ReassignAll,
         Self::ElectPreferred,
+        Self::ElectUnclean,
         Self::DrainBroker,
         Self::Rebalance,
         Self::KillAll,
@@ -123,6 +129,7 @@ impl Kind {
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
             Self::FenceBroker | Self::CancelReassignment => 4,
+            Self::ReassignAll => 2,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds => 3,
             Self::DiskErrors | Self::ElectPreferred => 3,
             Self::DrainBroker | Self::Rebalance | Self::MoveReplica => 3,
@@ -131,7 +138,7 @@ impl Kind {
             Self::ForgeStream => 2,
             Self::CopyLog => 2,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
-            Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
+            Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll | Self::ElectUnclean => 1,
         }
     }
 }

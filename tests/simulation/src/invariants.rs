@@ -5,6 +5,8 @@
 //! - Every record below any HW that was ever published is in every later leader's log, and so is every record that was
 //!   acknowledged with acks=all and a min ISR of 2: as long as fewer than min ISR replicas lost their power, and with
 //!   it what was not synced, before they were back in the ISR.
+//! - After an unclean election nothing is promised of what its leader lacks, nor of what is committed in earlier leader
+//!   epochs from then on: the world checks that the election was allowed, of the right replica, and told.
 //! - Equal (epoch, offset) means equal records.
 //! - The tree applied at a revision is the same everywhere.
 //! - A log begins no later than records were deleted.
@@ -59,6 +61,12 @@ struct Partition {
     wiped: BTreeMap<BrokerId, BrokerEpoch>,
     /// As many replicas as min ISR have lost data: nothing is promised any more.
     is_exempt: bool,
+    /// No leader of an earlier epoch than this one commits anything that lasts: the election was unclean.
+    unclean_since: Option<LeaderEpoch>,
+    /// What the leader of that election lacks is not known yet.
+    is_giving_up: bool,
+    /// Committed records that were lost in unclean elections: they may have been read, and acknowledged.
+    given_up: BTreeSet<(Offset, RecordId)>,
     /// Records before are not kept for ever: DeleteRecords.
     deleted_up_to: Offset,
 }
@@ -76,6 +84,25 @@ impl Partition {
             );
         }
         Ok(())
+    }
+
+    /// A leader that was elected uncleanly, or that follows one, has this: the rest is lost.
+    fn give_up(&mut self, content: &Content) {
+        let Self { committed, acknowledged, given_up, .. } = self;
+        for records in [committed, acknowledged] {
+            records.retain(|offset, known| {
+                let is_kept = *offset < content.start() || content.get(*offset) == Some(&known.record);
+                if !is_kept {
+                    given_up.insert((*offset, known.record));
+                }
+                is_kept
+            });
+        }
+        self.is_giving_up = false;
+    }
+
+    fn is_superseded(&self, leader_epoch: LeaderEpoch) -> bool {
+        self.unclean_since.is_some_and(|since| leader_epoch < since)
     }
 }
 
@@ -162,6 +189,9 @@ impl Invariants {
                 id.partition
             );
         }
+        if partition.is_giving_up && !partition.is_superseded(leader_epoch) {
+            partition.give_up(replica.content);
+        }
         let lacks = partition.committed.range(replica.content.start().max(partition.deleted_up_to)..);
         let lacks = lacks.filter(|(offset, _)| replica.content.get(**offset).is_none()).count();
         if partition.wiped.contains_key(&replica.broker) && lacks > 0 {
@@ -212,7 +242,9 @@ impl Invariants {
             && life == replica.life
             && epoch == leader_epoch
         {
-            if offset < high_watermark {
+            // A follower of a leader that was elected uncleanly gives up what that leader lacks.
+            let is_given_up = || partition.given_up.iter().any(|(at, _)| (offset..high_watermark).contains(at));
+            if offset < high_watermark && !is_given_up() {
                 violated!(
                     "the HW of partition {} on b{} fell from {high_watermark} to {offset} in epoch {leader_epoch}",
                     id.partition,
@@ -221,9 +253,17 @@ impl Invariants {
             }
             from = from.max(high_watermark);
         }
+        let is_superseded = partition.is_superseded(leader_epoch);
         for (at, record) in replica.content.iter_from(from) {
             if at >= offset {
                 break;
+            }
+            // A follower may show an old HW until it has given up what its leader lacks.
+            if is_superseded || partition.given_up.contains(&(at, *record)) {
+                if partition.committed.get(&at).is_none_or(|known| known.record != *record) {
+                    partition.given_up.insert((at, *record));
+                }
+                continue;
             }
             let fresh = Committed { record: *record, epoch: leader_epoch };
             let known = partition.committed.entry(at).or_insert(fresh);
@@ -252,14 +292,14 @@ impl Invariants {
         replica: Replica<'_>,
     ) -> Result<(), Violation> {
         let partition = self.partition(id);
-        if partition.is_exempt || min_isr < 2 {
+        if partition.is_exempt || min_isr < 2 || partition.is_superseded(leader_epoch) {
             return Ok(());
         }
         for (at, record) in replica.content.iter_from(range.start) {
             if at >= range.end {
                 break;
             }
-            if !partition.committed.contains_key(&at) {
+            if !partition.committed.contains_key(&at) && !partition.given_up.contains(&(at, *record)) {
                 violated!("offset {at} of partition {} was acknowledged above every published HW", id.partition);
             }
             let fresh = Committed { record: *record, epoch: leader_epoch };
@@ -277,7 +317,8 @@ impl Invariants {
                 if partition.is_exempt || *offset < partition.deleted_up_to {
                     return Ok(());
                 }
-                if partition.committed.get(offset).is_none_or(|committed| committed.record != *record) {
+                let is_committed = partition.committed.get(offset).is_some_and(|committed| committed.record == *record);
+                if !is_committed && !partition.given_up.contains(&(*offset, *record)) {
                     violated!(
                         "a consumer read {record:?} at {offset} of partition {}, which is not committed",
                         id.partition
@@ -331,6 +372,22 @@ impl Invariants {
                 self.exempt_partitions += 1;
             }
         }
+    }
+
+    /// The tree has an unclean election; its leader's epoch is this one or a later one.
+    pub fn elected_uncleanly(&mut self, id: TopicIdPartition, epoch: LeaderEpoch) {
+        let partition = self.partition(id);
+        partition.unclean_since = partition.unclean_since.max(Some(epoch));
+        partition.is_giving_up = true;
+    }
+
+    /// How many of the committed records a log has, those that were deleted among them.
+    pub fn committed_in(&self, id: TopicIdPartition, content: &Content) -> usize {
+        let Some(partition) = self.partitions.get(&id) else { return 0 };
+        let is_there = |(offset, known): &(&Offset, &Committed)| {
+            **offset < content.start() || content.get(**offset) == Some(&known.record)
+        };
+        partition.committed.iter().filter(is_there).count()
     }
 
     /// A replica has a new, empty log.
@@ -465,7 +522,12 @@ impl Invariants {
                     && record.producer_epoch == promise.producer_epoch
                     && record.sequence == promise.base_sequence
             });
-            if !is_there {
+            let is_promised = |(offset, record): &(Offset, RecordId)| {
+                *offset == promise.first
+                    && record.producer == promise.producer
+                    && record.sequence == promise.base_sequence
+            };
+            if !is_there && !partition.given_up.iter().any(|one| is_promised(one)) {
                 violated!("partition {}: {promise:?} was acknowledged, and {found:?} is there", id.partition);
             }
         }

@@ -60,6 +60,7 @@ pub struct Report {
     pub acknowledged: usize,
     pub committed: usize,
     pub exempt_partitions: u64,
+    pub unclean_elections: usize,
     pub failure: Option<Failure>,
 }
 
@@ -102,7 +103,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         balance_rules: options.balance_rules,
         transactors: options.transactors,
         releases: options.releases,
-        ..WorldConfig::draw(&mut random)
+        ..WorldConfig::draw(&mut random).drawn_aside(seed, options.transactors == 0)
     };
     let mut plan = FaultPlan::draw(&mut random);
     if options.releases {
@@ -123,6 +124,7 @@ pub fn run_with(seed: u64, config: WorldConfig, plan: &FaultPlan, mut random: Ra
         acknowledged: world.invariants.acknowledged_batches(),
         committed: world.invariants.committed_records(),
         exempt_partitions: world.invariants.exempt_partitions,
+        unclean_elections: world.unclean_elections(),
         failure: result.err().map(|violation| Failure { what: violation.0, at: world.now, tail: world.trace.tail() }),
     }
 }
@@ -216,6 +218,7 @@ impl Run<'_> {
     }
 
     fn finish(&mut self) -> Result<(), Violation> {
+        self.world.check_told()?;
         for partition in self.world.partitions() {
             let Some(leader) = self.world.leader_of(partition) else { continue };
             let Some(replica) = self.world.brokers.get(&leader).and_then(|broker| broker.replica(partition)) else {
@@ -513,7 +516,14 @@ impl Run<'_> {
                     self.world.reassign(partition, None);
                 }
             }
+            Kind::ReassignAll => {
+                let target = self.some_replicas();
+                self.world.reassign_all(&target);
+            }
             Kind::ElectPreferred => self.world.elect_preferred(),
+            // Transactions are not promised to be whole then.
+            Kind::ElectUnclean if self.world.config.transactors > 0 => {}
+            Kind::ElectUnclean => self.world.elect_unclean(),
             Kind::DrainBroker => {
                 let broker = self.a_broker();
                 self.world.drain(broker);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
-use ottla_metadata::{Image, PartitionState};
+use ottla_metadata::{Image, TopicImage};
 use ottla_model::{ErrorCode, PartitionId, TopicName};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::list_partition_reassignments_response::{
@@ -38,9 +38,11 @@ fn answer(image: &Image, request: &ListPartitionReassignmentsRequest) -> ListPar
     let mut topics: BTreeMap<TopicName, Vec<OngoingPartitionReassignment>> = BTreeMap::new();
     match &request.topics {
         None => {
-            for id in image.reassigning() {
+            // One that is under way may be replaced by one that waits: it is listed once.
+            let all: BTreeSet<_> = image.reassigning().chain(image.queued()).collect();
+            for id in all {
                 let Some(topic) = image.topic_by_id(id.topic_id) else { continue };
-                let listed = topic.partition(id.partition).and_then(|state| ongoing(id.partition, state));
+                let listed = ongoing(topic, id.partition);
                 topics.entry(topic.name.clone()).or_default().extend(listed);
             }
         }
@@ -51,7 +53,7 @@ fn answer(image: &Image, request: &ListPartitionReassignmentsRequest) -> ListPar
             {
                 let Some(topic) = image.topic(topic.as_str()) else { continue };
                 let partition = PartitionId(partition);
-                let listed = topic.partition(partition).and_then(|state| ongoing(partition, state));
+                let listed = ongoing(topic, partition);
                 if let Some(listed) = listed.filter(|_| seen.insert((topic.id, partition))) {
                     topics.entry(topic.name.clone()).or_default().push(listed);
                 }
@@ -67,13 +69,14 @@ fn answer(image: &Image, request: &ListPartitionReassignmentsRequest) -> ListPar
         .with_topics(topics.into_iter().map(topic).collect())
 }
 
-fn ongoing(partition: PartitionId, state: &PartitionState) -> Option<OngoingPartitionReassignment> {
-    let reassignment = state.reassignment.as_ref()?;
+/// Also one that waits for its turn, as if it had begun.
+fn ongoing(topic: &TopicImage, partition: PartitionId) -> Option<OngoingPartitionReassignment> {
+    let assignment = topic.reassignment(partition)?;
     let listed = OngoingPartitionReassignment::default()
         .with_partition_index(partition.0)
-        .with_replicas(wire::broker_ids(state.replicas.iter().copied()))
-        .with_adding_replicas(wire::broker_ids(reassignment.adding.iter().copied()))
-        .with_removing_replicas(wire::broker_ids(reassignment.removing.iter().copied()));
+        .with_replicas(wire::broker_ids(assignment.replicas.iter().copied()))
+        .with_adding_replicas(wire::broker_ids(assignment.adding().iter().copied()))
+        .with_removing_replicas(wire::broker_ids(assignment.removing().iter().copied()));
     Some(listed)
 }
 
@@ -87,13 +90,18 @@ mod tests {
     use super::*;
     use crate::request::test_image;
 
-    /// The test's image, with partition 0 of `t` on its way from [1, 2, 3] to [4, 1].
-    fn image() -> Image {
+    /// The test's image, with partition 0 of `t` on its way from [1, 2, 3] to [4, 1]; `queued` wait for their turns.
+    fn image(queued: &[(i32, &[i32])]) -> Image {
         let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
         let reassignment = Reassignment { adding: ids(&[4]), removing: ids(&[2, 3]) };
         let moving = Assignment { replicas: ids(&[4, 1, 2, 3]), reassignment: Some(Box::new(reassignment)) };
         let assignment = vec![(PartitionId(0), moving), (PartitionId(1), ids(&[1, 2, 3]).into())];
-        let topic = TopicNode { id: TopicId(7u128.to_be_bytes()), assignment, grows_to: 0 };
+        let topic = TopicNode {
+            id: TopicId(7u128.to_be_bytes()),
+            assignment,
+            grows_to: 0,
+            queued: queued.iter().map(|(partition, target)| (PartitionId(*partition), ids(target))).collect(),
+        };
         let path = nodes::topic::path(&TopicName::new("t").expect("valid"));
         let revision = Revision(11);
         let node =
@@ -114,7 +122,7 @@ mod tests {
 
     #[test]
     fn all_or_those_that_are_named_and_under_way() {
-        let image = image();
+        let image = image(&[]);
         let moving = vec![("t".to_owned(), vec![0])];
         assert_eq!(listed(&image, None), moving);
         assert_eq!(listed(&image, Some(&[("t", &[1, 0, 0, 9]), ("nope", &[0])])), moving);
@@ -125,5 +133,20 @@ mod tests {
         let one = &response.topics[0].partitions[0];
         let told: [Vec<i32>; 3] = [ids(&one.replicas), ids(&one.adding_replicas), ids(&one.removing_replicas)];
         assert_eq!(told, [vec![4, 1, 2, 3], vec![4], vec![2, 3]]);
+    }
+    /// To clients a reassignment that waits is under way; the last target counts.
+    #[test]
+    fn one_that_waits_is_listed_as_one_that_has_begun() {
+        let image = image(&[(0, &[3, 5]), (1, &[2, 4])]);
+        assert_eq!(listed(&image, None), [("t".to_owned(), vec![0, 1])]);
+        let response = answer(&image, &ListPartitionReassignmentsRequest::default().with_topics(None));
+        let ids = |ids: &[_]| ids.iter().map(|id: &ottla_protocol::kafka_protocol::messages::BrokerId| id.0).collect();
+        let told: Vec<[Vec<i32>; 3]> = response.topics[0]
+            .partitions
+            .iter()
+            .map(|one| [ids(&one.replicas), ids(&one.adding_replicas), ids(&one.removing_replicas)])
+            .collect();
+        let first = [vec![3, 5, 1, 2], vec![5], vec![1, 2]];
+        assert_eq!(told, [first, [vec![2, 4, 1, 3], vec![4], vec![1, 3]]]);
     }
 }

@@ -427,6 +427,7 @@ fn applicant(
         leaders: LeaderSettings {
             unclean_election: config.unclean_leader_election,
             rebalance_interval_s: config.leader_rebalance_interval_s.unwrap_or(0),
+            imbalance_percent: config.leader_imbalance_percent,
         },
         levels: FeatureLevels::OF_THIS_RELEASE,
     })

@@ -34,6 +34,7 @@ fn broker(id: i32, ready: bool) -> BrokerRegistration {
         rack: None,
         ready,
         shutting_down: false,
+        awaits_clients: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
         levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
@@ -68,7 +69,12 @@ pub fn image() -> Image {
         ..led.clone()
     };
     let assignment = vec![(PartitionId(0), replicas.clone().into()), (PartitionId(1), replicas.into())];
-    let topic_node = nodes::topic::TopicNode { id: TopicId(7u128.to_be_bytes()), assignment, grows_to: 0 };
+    let topic_node = nodes::topic::TopicNode {
+        id: TopicId(7u128.to_be_bytes()),
+        assignment,
+        grows_to: 0,
+        queued: Default::default(),
+    };
     let controller = nodes::controller::ControllerNode { broker: BrokerId(1), since: TimestampMs(0) };
     let overrides = [("retention.ms".to_owned(), "60000".to_owned())].into_iter().collect();
     let tree: Vec<(Path, Node)> = vec![

@@ -280,7 +280,18 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
     known("java.security.auth.login.config", String, None, "A login file of Java's with a section KafkaServer."),
     known("kafka.metrics.polling.interval.secs", Int, Some("10"), ""),
     known("kafka.metrics.reporters", List, Some(""), ""),
-    known("leader.imbalance.check.interval.seconds", Long, Some("300"), ""),
+    known(
+        "leader.imbalance.check.interval.seconds",
+        Long,
+        Some("300"),
+        "How often leaderships that preferred replicas did not get back at once are given back to them.",
+    ),
+    known(
+        "leader.imbalance.per.broker.percentage",
+        Int,
+        None,
+        "How many of the partitions that a broker is preferred for others may lead, in percent, before it gets them back at the interval. Not set: 0, as in Kafka 4; Kafka before 4 had 10.",
+    ),
     known(
         "listener.security.protocol.map",
         String,

@@ -119,7 +119,12 @@ impl Controller {
         let added = (number(topic.partition_count())..).map(PartitionId).zip(added);
         let mut assignment = (*topic.assignment).clone();
         assignment.extend(added.clone().map(|(partition, replicas)| (partition, replicas.clone().into())));
-        let node = nodes::topic::encode(&TopicNode { id: topic.id, assignment, grows_to: topic.grows_to });
+        let node = nodes::topic::encode(&TopicNode {
+            id: topic.id,
+            assignment,
+            grows_to: topic.grows_to,
+            queued: (*topic.queued).clone(),
+        });
         draft.put(tree, nodes::topic::path(&topic.name), node);
         for (partition, replicas) in added {
             let state = nodes::partition::encode(&first_state(ahead, replicas));

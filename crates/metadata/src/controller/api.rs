@@ -717,8 +717,14 @@ pub struct ControllerConfig {
     pub reserved_broker_max_id: i32,
     /// The levels of `ottla.version` that this release works at. A new cluster begins at the highest.
     pub levels: FeatureLevels,
+    /// How many partitions may be moved to a broker at once. Further reassignments wait for their turn.
+    pub reassignments_per_broker_max: usize,
     pub rules: BrokenRules,
 }
+
+/// The default of [`ControllerConfig::reassignments_per_broker_max`]: enough to keep a broker's disk and network busy, few
+/// enough that the leaders that change when replicas have moved change in small groups.
+pub const REASSIGNMENTS_PER_BROKER_MAX: usize = 50;
 
 impl ControllerConfig {
     pub fn new(cluster_id: ClusterId) -> Self {
@@ -730,6 +736,7 @@ impl ControllerConfig {
             tick_interval: Duration::from_millis(50),
             reserved_broker_max_id: 1000,
             levels: FeatureLevels::OF_THIS_RELEASE,
+            reassignments_per_broker_max: REASSIGNMENTS_PER_BROKER_MAX,
             rules: BrokenRules::default(),
         }
     }
@@ -754,12 +761,20 @@ pub struct BrokenRules {
     pub fenced_broker_is_gone: bool,
     /// The preferred replica leads although it is not in the ISR.
     pub preferred_may_lag: bool,
+    /// A broker that ended without a controlled shutdown leads its partitions again as soon as it is in sync.
+    pub abrupt_end_has_no_pause: bool,
     /// A reassignment completes with the first of its target replicas in the ISR.
     pub reassignment_completes_early: bool,
+    /// Any number of partitions is moved to a broker at once.
+    pub reassignments_have_no_waves: bool,
     /// New topics are placed on brokers that are cordoned too.
     pub cordoned_gets_replicas: bool,
     /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.
     pub unclean_is_always_enabled: bool,
+    /// Unclean elections take the first replica, whoever led last or was in the ELR.
+    pub unclean_takes_anybody: bool,
+    /// The log and the metric do not tell of unclean elections.
+    pub unclean_is_not_told: bool,
     /// A configuration is written without the revision at which `min.insync.replicas` last changed.
     pub min_insync_replicas_revision_is_not_kept: bool,
     /// A level is finalized although a process of the cluster does not know it.

@@ -113,7 +113,7 @@ impl Draft {
             let path = nodes::topic::path(&topic.name);
             *bytes += tree.get(&path).map_or(0, |node| node.payload.len());
             let assignment = (*topic.assignment).clone();
-            (path, TopicNode { id: topic.id, assignment, grows_to: topic.grows_to })
+            (path, TopicNode { id: topic.id, assignment, grows_to: topic.grows_to, queued: (*topic.queued).clone() })
         });
         node
     }

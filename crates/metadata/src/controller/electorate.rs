@@ -94,6 +94,14 @@ impl Electorate for TopicElectorate<'_> {
         self.rules.unclean_is_always_enabled || set.unwrap_or_else(of_registration)
     }
 
+    fn is_awaited(&self, broker: BrokerId) -> bool {
+        self.image.broker(broker).is_some_and(|registration| registration.awaits_clients)
+    }
+
+    fn asks_last_known_first(&self) -> bool {
+        !self.rules.unclean_takes_anybody
+    }
+
     fn lives(&self, member: &IsrMember) -> bool {
         self.image.broker(member.broker).is_some_and(|broker| broker.ready && broker.epoch == member.epoch)
     }
@@ -160,12 +168,13 @@ mod tests {
             rack: None,
             ready,
             shutting_down: false,
+            awaits_clients: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
             levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
             registered_at: TimestampMs(0),
         };
-        let topic = TopicNode { id: TopicId([7; 16]), assignment: Vec::new(), grows_to: 0 };
+        let topic = TopicNode { id: TopicId([7; 16]), assignment: Vec::new(), grows_to: 0, queued: Default::default() };
         let name = TopicName::new(TOPIC).expect("a valid name");
         let changes = vec![
             Change::Create { path: nodes::broker::path(broker.id), payload: nodes::broker::encode(&broker) },

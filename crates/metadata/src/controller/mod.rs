@@ -47,6 +47,7 @@ use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, FeatureLevels
 pub use api::*;
 pub use bootstrap::first_transaction;
 use draft::Draft;
+pub use elections::RETURN_PAUSE;
 pub use electorate::TopicElectorate;
 pub use features::Gated;
 use ledger::Ledger;
@@ -55,7 +56,7 @@ use registration::Registrations;
 use shutdown::Shutdowns;
 pub use work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
 
-use crate::image::{Image, TopicImage};
+use crate::image::{Image, PartitionState, TopicImage};
 use crate::liveness::{Liveness, Reached, Session};
 use crate::quorum_progress::{Observer, Progress};
 use crate::tree::Tree;
@@ -85,8 +86,12 @@ pub struct Controller {
     quorum_levels: BTreeMap<CoordinatorId, Option<FeatureLevels>>,
     /// A topic may lack replicas that a broker could take.
     may_grow: bool,
+    /// A reassignment that waits may have its turn.
+    may_begin_queued: bool,
     /// When leaderships are checked for their return to preferred replicas.
     balance_at: Option<MonotonicMs>,
+    /// Until when leaderships do not return to brokers by themselves, each in the epoch in which it came back.
+    pauses: BTreeMap<(BrokerId, BrokerEpoch), MonotonicMs>,
     effects: Effects,
 }
 
@@ -105,7 +110,9 @@ impl Controller {
             work: WorkQueue::default(),
             quorum_levels: BTreeMap::new(),
             may_grow: true,
+            may_begin_queued: true,
             balance_at: None,
+            pauses: BTreeMap::new(),
             effects: Effects::default(),
             config,
         };
@@ -117,6 +124,7 @@ impl Controller {
         for broker in controller.ledger.image().brokers().cloned().collect::<Vec<_>>() {
             controller.liveness.start(broker.id, broker.epoch, broker.incarnation);
         }
+        controller.report_recovering();
         controller.resume_work();
         let effects = controller.finish();
         (controller, effects)
@@ -146,6 +154,7 @@ impl Controller {
     pub fn tick(&mut self, now: Now) -> Effects {
         self.observe(now);
         self.fence_expired();
+        self.end_pauses();
         self.balance_if_due();
         self.finish()
     }
@@ -259,6 +268,11 @@ impl Controller {
                 None => self.liveness.end(change.id),
             }
         }
+        self.may_begin_queued |= applied.delta.partitions.iter().any(|change| {
+            let adding =
+                |state: &Option<std::sync::Arc<PartitionState>>| state.as_ref().map(|state| state.adding().to_vec());
+            adding(&change.old).is_some_and(|old| !old.is_empty() && adding(&change.new) != Some(old))
+        });
         self.report_unclean_elections(&applied.delta);
         if applied.is_broken {
             self.give_up_waiting("a proposal was refused");

@@ -3,8 +3,11 @@
 //! A reassignment is a part of the topic's node: replicas to add and to remove. It completes by itself with the ISR
 //! change that brings its last target replica in (`election::PartitionChange`). Order of checks and texts are Kafka's
 //! (`ReplicationControlManager`); ADR 0036 says where it does otherwise.
+//!
+//! A broker takes a bounded number of replicas at once. A reassignment that would give it more is checked and queued in
+//! the topic's node; it begins when others have ended ([`Controller::next_wave`]), whichever controller sees that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicIdPartition};
 
@@ -21,6 +24,25 @@ use crate::limits;
 struct Batch {
     draft: Draft,
     partitions: BTreeSet<TopicIdPartition>,
+    /// How many of them add each broker.
+    adding: BTreeMap<BrokerId, usize>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.partitions.len() >= PARTITIONS_PER_TRANSACTION || self.draft.is_half_full()
+    }
+
+    fn begin(&mut self, state: &PartitionState, assignment: &Assignment) {
+        for broker in newly_added(state, assignment) {
+            *self.adding.entry(broker).or_default() += 1;
+        }
+    }
+}
+
+/// The brokers that get a replica by the assignment, and are not getting it already.
+fn newly_added<'a>(state: &'a PartitionState, assignment: &'a Assignment) -> impl Iterator<Item = BrokerId> + 'a {
+    assignment.adding().iter().copied().filter(|broker| !state.adding().contains(broker))
 }
 
 impl Controller {
@@ -56,7 +78,7 @@ impl Controller {
         let id = self.ledger.ahead().topic(topic).map(|topic| TopicIdPartition { topic_id: topic.id, partition });
         // Named twice: the second is decided on what the first has changed.
         let is_repeated = id.is_some_and(|id| batch.partitions.contains(&id));
-        if is_repeated || batch.partitions.len() >= PARTITIONS_PER_TRANSACTION || batch.draft.is_half_full() {
+        if is_repeated || batch.is_full() {
             self.propose(std::mem::take(batch).draft);
         }
         let unknown = |text: String| Refusal::new(ErrorCode::UnknownTopicOrPartition, text);
@@ -65,22 +87,105 @@ impl Controller {
         let state = image
             .partition(partition)
             .ok_or_else(|| unknown(format!("Unable to find partition {topic}:{partition}.")))?;
+        let tree = self.ledger.ahead_tree();
+        let is_queued = image.queued(partition).is_some();
+        let id = TopicIdPartition { topic_id: image.id, partition };
         let assignment = match target {
-            Some(target) => self.reassigned(image, partition, state, target, may_change_factor)?,
+            Some(target) => {
+                let assignment = self.reassigned(image, partition, state, target, may_change_factor)?;
+                if !self.has_room(batch, state, &assignment) {
+                    let node = batch.draft.topic_node(tree, image);
+                    node.queued.insert(partition, target.to_vec());
+                    // A person decides about its replicas from now on.
+                    node.grows_to = 0;
+                    batch.partitions.insert(id);
+                    return Ok(());
+                }
+                assignment
+            }
+            // It has not begun.
+            None if is_queued && !state.is_reassigning() => state.assignment(),
             None => self.reverted(image, partition, state)?,
         };
+        self.begin(batch, image, partition, state, assignment);
+        Ok(())
+    }
+
+    /// Whether each broker that gets a replica may get one more.
+    fn has_room(&self, batch: &Batch, state: &PartitionState, assignment: &Assignment) -> bool {
+        let index = &self.ledger.ahead().index;
+        let count = |broker: BrokerId| index.adding_count(broker) + batch.adding.get(&broker).copied().unwrap_or(0);
+        let most = self.config.reassignments_per_broker_max.max(1);
+        self.config.rules.reassignments_have_no_waves
+            || newly_added(state, assignment).all(|broker| count(broker) < most)
+    }
+
+    /// The partition gets this assignment now, and waits for no other.
+    fn begin(
+        &self,
+        batch: &mut Batch,
+        topic: &TopicImage,
+        partition: PartitionId,
+        state: &PartitionState,
+        assignment: Assignment,
+    ) {
+        let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
+        let id = TopicIdPartition { topic_id: topic.id, partition };
+        if topic.queued(partition).is_some() {
+            batch.draft.topic_node(tree, topic).queued.remove(&partition);
+            batch.partitions.insert(id);
+        }
+        batch.begin(state, &assignment);
         let change = PartitionChange::new(state)
             .assigned(assignment)
             .completing_early(self.config.rules.reassignment_completes_early);
-        let Some(next) = change.build(&self.electorate(image), ahead.controller_epoch()) else { return Ok(()) };
-        let id = TopicIdPartition { topic_id: image.id, partition };
-        batch.draft.partition(self.ledger.ahead_tree(), ahead, id, &next);
-        if image.grows_to != 0 {
+        let Some(next) = change.build(&self.electorate(topic), ahead.controller_epoch()) else { return };
+        batch.draft.partition(tree, ahead, id, &next);
+        if topic.grows_to != 0 {
             // A person decides about its replicas from now on.
-            batch.draft.topic_node(self.ledger.ahead_tree(), image).grows_to = 0;
+            batch.draft.topic_node(tree, topic).grows_to = 0;
         }
         batch.partitions.insert(id);
-        Ok(())
+    }
+
+    /// The reassignments whose turn it is; none if there are none.
+    pub(super) fn next_wave(&mut self) -> Option<Draft> {
+        if !self.may_begin_queued {
+            return None;
+        }
+        let ahead = self.ledger.ahead();
+        let mut batch = Batch::default();
+        let mut given_up = Vec::new();
+        for id in ahead.queued() {
+            if batch.is_full() {
+                break;
+            }
+            let Some(topic) = ahead.topic_by_id(id.topic_id) else { continue };
+            let target = topic.queued(id.partition);
+            let (Some(state), Some(target)) = (topic.partition(id.partition), target) else { continue };
+            match self.reassigned(topic, id.partition, state, target, true) {
+                Ok(assignment) if self.has_room(&batch, state, &assignment) => {
+                    self.begin(&mut batch, topic, id.partition, state, assignment);
+                }
+                Ok(_) => {}
+                // A broker of it was unregistered meanwhile.
+                Err(refusal) => {
+                    batch.draft.topic_node(self.ledger.ahead_tree(), topic).queued.remove(&id.partition);
+                    batch.partitions.insert(id);
+                    given_up.push(format!("{}-{}: {}", topic.name, id.partition, refusal.message));
+                }
+            }
+        }
+        let mut draft = batch.draft;
+        draft.seal(self.ledger.ahead_tree());
+        let is_possible = draft.is_within_limits();
+        if draft.is_empty() || !is_possible {
+            self.may_begin_queued = false;
+        }
+        for text in given_up {
+            self.warn(format!("a reassignment that waited for its turn is given up: {text}"));
+        }
+        (!draft.is_empty() && is_possible).then_some(draft)
     }
 
     /// The replicas of a partition on its way to the target. A reassignment under way is replaced: replicas that only

@@ -257,6 +257,7 @@ impl Controller {
             rack: register.rack,
             ready: false,
             shutting_down: false,
+            awaits_clients: self.awaits_clients(register.broker, register.leaders),
             min_insync_replicas: register.min_insync_replicas.max(1),
             leaders: register.leaders,
             registered_at: self.now.wall,

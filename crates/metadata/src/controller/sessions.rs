@@ -111,6 +111,7 @@ impl Controller {
             rack: registration.rack.clone(),
             levels: registration.levels,
             unregistered: false,
+            ended_abruptly: !registration.shutting_down || registration.awaits_clients,
         };
         draft.put(tree, nodes::broker_memory::path(broker), nodes::broker_memory::encode(&memory));
         let mut epoch = ahead.controller_epoch();

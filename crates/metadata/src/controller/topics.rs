@@ -169,7 +169,12 @@ impl Controller {
         let mut draft = Draft::default();
         let ahead = self.ledger.ahead();
         let assignment = (0..).map(PartitionId).zip(plan.replicas.iter().cloned().map(Into::into)).collect();
-        let node = nodes::topic::encode(&TopicNode { id: plan.id, assignment, grows_to: plan.grows_to });
+        let node = nodes::topic::encode(&TopicNode {
+            id: plan.id,
+            assignment,
+            grows_to: plan.grows_to,
+            queued: Default::default(),
+        });
         draft.create(nodes::topic::path(&plan.name), node);
         let tree = self.ledger.ahead_tree();
         // A configuration that an earlier topic of this name left is deleted with this one's.

@@ -18,6 +18,7 @@ impl Controller {
     pub(super) fn resume_work(&mut self) {
         self.work = WorkQueue::default();
         self.may_grow = true;
+        self.may_begin_queued = true;
         let ahead = self.ledger.ahead();
         let gone: Vec<_> = ahead.index.in_sync_brokers().filter(|broker| ahead.broker(*broker).is_none()).collect();
         let has_leaderless = ahead.leaderless().next().is_some();
@@ -29,6 +30,8 @@ impl Controller {
         if has_reassigning {
             self.work.push(Progress::new(Work::Reassign));
         }
+        // A pause may have ended, and what it held back not have returned.
+        self.balance_at = Some(self.now.monotonic);
         self.resume_shutdowns();
         self.ensure_controller();
     }
@@ -47,7 +50,7 @@ impl Controller {
                     }
                     draft
                 }
-                None => match self.next_deletion().or_else(|| self.next_growth()) {
+                None => match self.next_deletion().or_else(|| self.next_wave()).or_else(|| self.next_growth()) {
                     Some(draft) => draft,
                     None => break,
                 },
@@ -91,7 +94,10 @@ impl Controller {
             }
             // Beside members of the ISR and ELR, one that an unclean election may choose.
             (Work::Elect(broker), _) => Box::new(index.hosted_after(broker, after).filter(is_leaderless)),
-            (Work::Balance, _) => Box::new(index.imbalanced_after(after)),
+            (Work::Balance(broker), _) => {
+                let is_imbalanced = |partition: &TopicIdPartition| index.is_imbalanced(partition);
+                Box::new(index.hosted_after(broker, after).filter(is_imbalanced))
+            }
             (Work::Reassign, _) => Box::new(index.reassigning_after(after)),
             (Work::ElectAll, _) => Box::new(index.leaderless_after(after)),
             (Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker), Stage::InSync) => {
@@ -118,8 +124,8 @@ impl Controller {
                 .build(&electorate, epoch),
             Work::Lost(broker) => change.without_lost(broker).build(&electorate, epoch),
             Work::Elect(_) | Work::ElectAll => change.unclean(Unclean::WhereEnabled).build(&electorate, epoch),
-            Work::Balance if self.returns_leaderships(state.preferred_leader()) => self.balanced(topic, state),
-            Work::Balance => None,
+            Work::Balance(broker) if state.preferred_leader() != broker || !self.returns_leaderships(broker) => None,
+            Work::Balance(_) => self.balanced(topic, state),
             Work::Reassign => change.build(&electorate, epoch),
             // While the broker runs, no partition may lose its leader, or records that the leader has above the HW:
             // only an in-sync replica takes over. The ELR is used when the broker is gone.

@@ -26,8 +26,8 @@ pub(super) enum Work {
     Elect(BrokerId),
     /// The same for all partitions without a leader, at the beginning of a term.
     ElectAll,
-    /// Preferred replicas in the ISR lead again.
-    Balance,
+    /// The broker leads again where it is the preferred replica and in the ISR.
+    Balance(BrokerId),
     /// Reassignments whose target is in sync complete: one that can lead may be there only now.
     Reassign,
     /// The broker shuts down: as [`Work::Fence`], but no partition loses its leader.
@@ -59,7 +59,7 @@ impl Progress {
         let stage = match work {
             Work::ElectAll => Stage::Leaderless,
             Work::Elect(_) => Stage::Hosted,
-            Work::Balance => Stage::Imbalanced,
+            Work::Balance(_) => Stage::Imbalanced,
             Work::Reassign => Stage::Reassigning,
             Work::Fence(_) => Stage::Led,
             Work::Unclean(_) | Work::Lost(_) | Work::Shutdown(_) => Stage::InSync,

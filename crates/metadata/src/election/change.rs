@@ -243,7 +243,11 @@ impl<'a> PartitionChange<'a> {
             return Elected::clean(leader, vec![IsrMember { broker: leader, epoch }]);
         }
         let first = self.is_preferred.then(|| state.preferred_leader());
-        let preferred = first.into_iter().chain([state.leader]).chain(state.replicas.iter().copied());
+        let awaited_last = |mut brokers: Vec<BrokerId>| {
+            brokers.sort_by_key(|broker| electorate.is_awaited(*broker));
+            brokers
+        };
+        let preferred = first.into_iter().chain([state.leader]).chain(awaited_last(state.replicas.clone()));
         if let Some((leader, epoch)) =
             preferred.filter(in_isr).find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
         {
@@ -260,7 +264,10 @@ impl<'a> PartitionChange<'a> {
         if self.isr.iter().any(leads_on) {
             return Elected::clean(state.leader, self.isr.clone());
         }
-        let elr = || ordered(state, state.elr.iter().copied().filter(|broker| self.unclean != Some(*broker)));
+        let elr = || {
+            let eligible = state.elr.iter().copied().filter(|broker| self.unclean != Some(*broker));
+            awaited_last(ordered(state, eligible))
+        };
         if let Some((leader, epoch)) =
             elr().into_iter().find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
         {

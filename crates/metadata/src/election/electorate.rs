@@ -16,6 +16,16 @@ pub trait Electorate {
     /// Whether `unclean.leader.election.enable` holds where this broker leads.
     fn may_lead_unclean(&self, broker: BrokerId) -> bool;
 
+    /// Whether clients may still wait before they connect to this broker again: another replica leads sooner for them.
+    fn is_awaited(&self, _: BrokerId) -> bool {
+        false
+    }
+
+    /// Whether unclean elections ask the last known leader first, then the last known ELR: nothing but a test says no.
+    fn asks_last_known_first(&self) -> bool {
+        true
+    }
+
     /// Whether this incarnation of an ISR member still runs: it may stay the leader while no other replica can lead,
     /// even if it is shutting down.
     fn lives(&self, member: &IsrMember) -> bool;

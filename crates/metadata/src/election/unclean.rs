@@ -32,9 +32,10 @@ impl Unclean {
         };
         let mut candidates = state.replicas.clone();
         candidates.retain(|broker| leaving != Some(*broker) && may_lead(*broker));
+        let in_order = electorate.asks_last_known_first();
         candidates.sort_by_key(|broker| {
             let was_leader = *broker == state.last_known_leader || *broker == state.leader;
-            (is_lost(*broker), !was_leader, !state.last_known_elr.contains(broker))
+            (is_lost(*broker), in_order && !was_leader, in_order && !state.last_known_elr.contains(broker))
         });
         let member = |broker| electorate.readable(broker, state).map(|epoch| IsrMember { broker, epoch });
         candidates.into_iter().find_map(member)

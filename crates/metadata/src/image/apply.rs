@@ -199,6 +199,7 @@ fn apply_topic(
             next.index.change(id, Some(state), None);
         }
         next.topics.remove(&old.id);
+        next.queued_topics.remove(&old.id);
         next.topic_ids.remove(&name);
         if let Some(metric) = metric_name(&name).filter(|metric| next.metric_names.get(metric) == Some(&name)) {
             next.metric_names.remove(&metric);
@@ -206,10 +207,14 @@ fn apply_topic(
         delta.topics_deleted.push(old.clone());
     }
     let (Some(topic), Some(node)) = (decoded?, node) else { return Ok(()) };
-    let (grows_to, assignment) = (topic.grows_to, Arc::new(topic.assignment));
+    let (grows_to, assignment, queued) = (topic.grows_to, Arc::new(topic.assignment), Arc::new(topic.queued));
+    match queued.is_empty() {
+        true => next.queued_topics.remove(&topic.id),
+        false => next.queued_topics.insert(topic.id),
+    };
     match old.filter(|old| old.id == topic.id) {
         Some(old) => {
-            let mut changed = TopicImage { assignment, grows_to, created: node.created, ..(*old).clone() };
+            let mut changed = TopicImage { assignment, queued, grows_to, created: node.created, ..(*old).clone() };
             // A reassignment: the states show the replicas that the topic's node has now.
             for (partition, state) in old.partitions() {
                 let assigned = changed.assigned(partition).cloned().unwrap_or_default();
@@ -232,6 +237,7 @@ fn apply_topic(
                 grows_to,
                 partitions: Default::default(),
                 assignment,
+                queued,
             });
             if let Some(metric) = metric_name(&name) {
                 next.metric_names.insert(metric, name.clone());
@@ -352,7 +358,12 @@ mod tests {
             let node = payload.map(|payload| Node { payload, created: revision, modified: revision, version: 0 });
             [NodeChange { path: Path::built("/brokers/topics/t".to_owned()), node }]
         };
-        let readable = nodes::topic::encode(&TopicNode { id: TopicId([1; 16]), assignment: vec![], grows_to: 0 });
+        let readable = nodes::topic::encode(&TopicNode {
+            id: TopicId([1; 16]),
+            assignment: vec![],
+            grows_to: 0,
+            queued: Default::default(),
+        });
         let unreadable = Some(Bytes::from_static(&[0xFF]));
         let (image, delta) = Image::empty().apply(Revision(1), &change(1, unreadable.clone()));
         assert_eq!((image.is_unreadable_topic("t"), delta.undecodable.len()), (true, 1));

@@ -20,6 +20,9 @@ pub struct LeaderSettings {
     /// `leader.imbalance.check.interval.seconds`; 0 if `auto.leader.rebalance.enable` is false. Then leaderships that
     /// this broker is preferred for return to it only on demand.
     pub rebalance_interval_s: u32,
+    /// `leader.imbalance.per.broker.percentage`: so many of the partitions that this broker is preferred for may be led
+    /// by others before they return at the interval.
+    pub imbalance_percent: u8,
 }
 
 /// A live broker: `/brokers/ids/N`.
@@ -36,6 +39,9 @@ pub struct BrokerRegistration {
     pub ready: bool,
     /// It has requested a controlled shutdown: it gets no leadership and joins no ISR any more.
     pub shutting_down: bool,
+    /// Its last session ended without a controlled shutdown, and clients that found its address refused may still wait
+    /// before they connect there again: leaderships that it is preferred for do not return to it by themselves.
+    pub awaits_clients: bool,
     /// Its own `min.insync.replicas`, at least 1; bounds the ELR of the partitions that it leads.
     pub min_insync_replicas: i32,
     pub leaders: LeaderSettings,
@@ -77,6 +83,8 @@ pub struct BrokerMemory {
     /// The broker was unregistered (UnregisterBroker). The record stays only because an ISR or ELR still refers to it:
     /// if the broker returns, its log is checked against this record.
     pub unregistered: bool,
+    /// Its session ended without a controlled shutdown: clients may have found its address refused.
+    pub ended_abruptly: bool,
 }
 
 impl BrokerMemory {

@@ -21,6 +21,7 @@ pub(crate) struct PartitionIndex {
     leaderless: OrdSet<TopicIdPartition>,
     imbalanced: OrdSet<TopicIdPartition>,
     reassigning: OrdSet<TopicIdPartition>,
+    adding: ByBroker,
 }
 
 impl PartitionIndex {
@@ -90,11 +91,6 @@ impl PartitionIndex {
         self.hosted.get(&broker).into_iter().flat_map(move |set| beyond(set, after))
     }
 
-    /// Likewise, for the partitions that another replica than the preferred one leads.
-    pub fn imbalanced_after(&self, after: Option<TopicIdPartition>) -> impl Iterator<Item = TopicIdPartition> + '_ {
-        beyond(&self.imbalanced, after)
-    }
-
     pub fn imbalanced(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.imbalanced.iter().copied()
     }
@@ -108,6 +104,11 @@ impl PartitionIndex {
         self.reassigning.iter().copied()
     }
 
+    /// How many partitions are being moved to the broker.
+    pub fn adding_count(&self, broker: BrokerId) -> usize {
+        self.adding.get(&broker).map_or(0, OrdSet::len)
+    }
+
     /// Every broker that is in some ISR, live or not.
     pub fn in_sync_brokers(&self) -> impl Iterator<Item = BrokerId> + '_ {
         self.in_sync.keys().copied()
@@ -115,6 +116,10 @@ impl PartitionIndex {
 
     pub fn is_leaderless(&self, partition: &TopicIdPartition) -> bool {
         self.leaderless.contains(partition)
+    }
+
+    pub fn is_imbalanced(&self, partition: &TopicIdPartition) -> bool {
+        self.imbalanced.contains(partition)
     }
 
     pub fn is_led(&self, broker: BrokerId, partition: &TopicIdPartition) -> bool {
@@ -134,6 +139,7 @@ impl PartitionIndex {
         reindex(&mut self.led, partition, leader(old), leader(new));
         reindex(&mut self.in_sync, partition, isr(old), isr(new));
         reindex(&mut self.eligible, partition, elr(old), elr(new));
+        reindex(&mut self.adding, partition, adding(old), adding(new));
         let mark = |set: &mut OrdSet<TopicIdPartition>, is_member: fn(&PartitionState) -> bool| {
             let (was, is) = (old.is_some_and(is_member), new.is_some_and(is_member));
             if is && !was {
@@ -150,6 +156,10 @@ impl PartitionIndex {
 
 fn replicas(state: Option<&PartitionState>) -> impl Iterator<Item = BrokerId> + Clone + '_ {
     state.into_iter().flat_map(|state| state.replicas.iter().copied())
+}
+
+fn adding(state: Option<&PartitionState>) -> impl Iterator<Item = BrokerId> + Clone + '_ {
+    state.into_iter().flat_map(|state| state.adding().iter().copied())
 }
 
 fn leader(state: Option<&PartitionState>) -> impl Iterator<Item = BrokerId> + Clone + '_ {

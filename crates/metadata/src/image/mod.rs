@@ -99,6 +99,8 @@ pub struct Image {
     pub(crate) deleting: OrdMap<TopicName, TopicId>,
     /// Topics whose nodes this release cannot decode: nothing is known of them, and they are not gone.
     pub(crate) unreadable_topics: OrdSet<TopicName>,
+    /// Topics with reassignments that wait for their turn.
+    pub(crate) queued_topics: OrdSet<TopicId>,
     pub(crate) coordinators: OrdMap<CoordinatorId, Arc<CoordinatorImage>>,
     pub(crate) producer_ids: Option<ProducerIdBlock>,
     pub(crate) index: PartitionIndex,
@@ -341,6 +343,14 @@ impl Image {
     /// The partitions that are being reassigned, in order.
     pub fn reassigning(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.index.reassigning()
+    }
+
+    /// The partitions whose reassignment waits for its turn, in order. One that it is to replace may be under way.
+    pub fn queued(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        let topics = self.queued_topics.iter().filter_map(|topic_id| self.topics.get(topic_id));
+        topics.flat_map(|topic| {
+            topic.queued.keys().map(move |partition| TopicIdPartition { topic_id: topic.id, partition: *partition })
+        })
     }
 
     /// Another topic whose metric name would equal that of `name`.

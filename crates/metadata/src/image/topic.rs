@@ -1,11 +1,12 @@
 //! One topic of the image.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use ottla_model::{PartitionId, Revision, TopicId, TopicName};
+use ottla_model::{BrokerId, PartitionId, Revision, TopicId, TopicName};
 
-use super::{Assignment, PartitionState};
+use super::{Assignment, PartitionState, Reassignment};
 
 /// A topic with the states of its partitions.
 #[derive(Clone, PartialEq, Debug)]
@@ -19,6 +20,8 @@ pub struct TopicImage {
     pub(crate) partitions: OrdMap<PartitionId, Arc<PartitionState>>,
     /// From the topic's node: all states of the topic share it.
     pub(crate) assignment: Arc<Vec<(PartitionId, Assignment)>>,
+    /// The replicas of partitions whose reassignment waits for its turn.
+    pub(crate) queued: Arc<BTreeMap<PartitionId, Vec<BrokerId>>>,
 }
 
 impl Eq for TopicImage {}
@@ -40,6 +43,26 @@ impl TopicImage {
     /// The replication factor of the first partition, when its reassignment has completed; 0 if there is none.
     pub fn replication_factor(&self) -> usize {
         self.partitions.get_min().map_or(0, |(_, state)| state.replicas.len().saturating_sub(state.removing().len()))
+    }
+
+    /// The replicas that a partition is to get when it is its turn.
+    pub fn queued(&self, partition: PartitionId) -> Option<&Vec<BrokerId>> {
+        self.queued.get(&partition)
+    }
+
+    /// The reassignment of a partition, whether it is under way or waits for its turn.
+    pub fn reassignment(&self, partition: PartitionId) -> Option<Assignment> {
+        let state = self.partition(partition)?;
+        let Some(target) = self.queued(partition) else {
+            return state.is_reassigning().then(|| state.assignment());
+        };
+        let original = state.assignment().original();
+        let without = |all: &[BrokerId], some: &[BrokerId]| -> Vec<BrokerId> {
+            all.iter().copied().filter(|broker| !some.contains(broker)).collect()
+        };
+        let (adding, removing) = (without(target, &original), without(&original, target));
+        let replicas = target.iter().chain(&removing).copied().collect();
+        Some(Assignment { replicas, reassignment: Some(Box::new(Reassignment { adding, removing })) })
     }
 
     pub(crate) fn assigned(&self, partition: PartitionId) -> Option<&Assignment> {

@@ -49,6 +49,10 @@ struct BrokerPayload {
     min_level: i32,
     #[prost(int32, tag = "13")]
     max_level: i32,
+    #[prost(bool, tag = "14")]
+    awaits_clients: bool,
+    #[prost(uint32, tag = "15")]
+    leader_imbalance_percent: u32,
 }
 
 pub(super) fn encode_endpoints(endpoints: &[Endpoint]) -> Vec<EndpointPayload> {
@@ -97,6 +101,8 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
         leader_rebalance_interval_s: broker.leaders.rebalance_interval_s,
         min_level: broker.levels.min.0.into(),
         max_level: broker.levels.max.0.into(),
+        awaits_clients: broker.awaits_clients,
+        leader_imbalance_percent: broker.leaders.imbalance_percent.into(),
     }
     .encode_to_vec()
     .into()
@@ -115,10 +121,12 @@ pub fn decode(id: BrokerId, node: &Node) -> Result<BrokerRegistration, NodeError
         rack: payload.rack,
         ready: payload.ready,
         shutting_down: payload.shutting_down,
+        awaits_clients: payload.awaits_clients,
         min_insync_replicas: payload.min_insync_replicas.max(1),
         leaders: LeaderSettings {
             unclean_election: payload.unclean_leader_election,
             rebalance_interval_s: payload.leader_rebalance_interval_s,
+            imbalance_percent: u8::try_from(payload.leader_imbalance_percent).unwrap_or(100),
         },
         registered_at: TimestampMs(payload.registered_at_ms),
         levels: decode_levels(payload.min_level, payload.max_level)?,
@@ -184,8 +192,9 @@ mod tests {
             ready: true,
             shutting_down: false,
             levels: FeatureLevels::told(1, 2),
+            awaits_clients: true,
             min_insync_replicas: 2,
-            leaders: LeaderSettings { unclean_election: true, rebalance_interval_s: 300 },
+            leaders: LeaderSettings { unclean_election: true, rebalance_interval_s: 300, imbalance_percent: 10 },
             registered_at: TimestampMs(1795250319983),
         };
         let node = Node { payload: encode(&broker), created: Revision(57), modified: Revision(58), version: 1 };

@@ -31,6 +31,8 @@ struct MemoryPayload {
     min_level: i32,
     #[prost(int32, tag = "9")]
     max_level: i32,
+    #[prost(bool, tag = "10")]
+    ended_abruptly: bool,
 }
 
 pub fn path(id: BrokerId) -> Path {
@@ -48,6 +50,7 @@ pub fn encode(memory: &BrokerMemory) -> Bytes {
         unregistered: memory.unregistered,
         min_level: memory.levels.min.0.into(),
         max_level: memory.levels.max.0.into(),
+        ended_abruptly: memory.ended_abruptly,
     }
     .encode_to_vec()
     .into()
@@ -66,6 +69,7 @@ pub fn decode(id: BrokerId, payload: &Bytes) -> Result<BrokerMemory, NodeError> 
         rack: payload.rack,
         levels: decode_levels(payload.min_level, payload.max_level)?,
         unregistered: payload.unregistered,
+        ended_abruptly: payload.ended_abruptly,
     })
 }
 
@@ -116,6 +120,7 @@ mod tests {
             rack: Some("a".to_owned()),
             levels: ottla_model::FeatureLevels::told(2, 3),
             unregistered: true,
+            ended_abruptly: true,
         };
         assert_eq!(decode(BrokerId(3), &encode(&memory)), Ok(memory.clone()));
         let shown = json(BrokerId(3), &encode(&memory)).expect("shows");

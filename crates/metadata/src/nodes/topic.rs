@@ -1,5 +1,7 @@
 //! `/brokers/topics/T`: a topic's id and which brokers hold its partitions.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use ottla_model::{BrokerId, PartitionId, TopicId};
 use prost::Message;
@@ -17,6 +19,8 @@ pub struct TopicNode {
     pub assignment: Vec<(PartitionId, Assignment)>,
     /// Target number of replicas as brokers join; 0: the current number.
     pub grows_to: i32,
+    /// The replicas of partitions whose reassignment waits for its turn.
+    pub queued: BTreeMap<PartitionId, Vec<BrokerId>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -39,6 +43,8 @@ struct TopicPayload {
     partitions: Vec<AssignmentPayload>,
     #[prost(int32, tag = "3")]
     grows_to: i32,
+    #[prost(message, repeated, tag = "4")]
+    queued: Vec<AssignmentPayload>,
 }
 
 pub fn path(name: &ottla_model::TopicName) -> Path {
@@ -56,8 +62,15 @@ pub fn encode(topic: &TopicNode) -> Bytes {
         adding: numbers(assignment.adding()),
         removing: numbers(assignment.removing()),
     });
+    let queued = topic.queued.iter().map(|(partition, target)| AssignmentPayload {
+        partition: partition.0,
+        replicas: numbers(target),
+        adding: Vec::new(),
+        removing: Vec::new(),
+    });
     let topic_id = Bytes::copy_from_slice(topic.id.as_bytes());
-    TopicPayload { topic_id, partitions: partitions.collect(), grows_to: topic.grows_to }.encode_to_vec().into()
+    let (partitions, queued) = (partitions.collect(), queued.collect());
+    TopicPayload { topic_id, partitions, grows_to: topic.grows_to, queued }.encode_to_vec().into()
 }
 
 pub fn decode(payload: &Bytes) -> Result<TopicNode, NodeError> {
@@ -67,7 +80,9 @@ pub fn decode(payload: &Bytes) -> Result<TopicNode, NodeError> {
     let mut assignment: Vec<_> =
         payload.partitions.into_iter().map(|one| (PartitionId(one.partition), assignment_of(one))).collect();
     assignment.sort_by_key(|(partition, _): &(PartitionId, Assignment)| *partition);
-    Ok(TopicNode { id, assignment, grows_to })
+    let ids = |brokers: Vec<i32>| brokers.into_iter().map(BrokerId).collect();
+    let queued = payload.queued.into_iter().map(|one| (PartitionId(one.partition), ids(one.replicas))).collect();
+    Ok(TopicNode { id, assignment, grows_to, queued })
 }
 
 fn assignment_of(payload: AssignmentPayload) -> Assignment {
@@ -116,6 +131,7 @@ mod tests {
             id: "od_-eKm-R_uinTKrbP9GCw".parse().expect("an id"),
             assignment: vec![(PartitionId(0), vec![BrokerId(3), BrokerId(2), BrokerId(1)].into())],
             grows_to: 3,
+            queued: Default::default(),
         };
         assert_eq!(decode(&encode(&topic)), Ok(topic.clone()));
         // goldens: zookeeper-shell get /brokers/topics/a.b_c
@@ -130,6 +146,7 @@ mod tests {
             id: "od_-eKm-R_uinTKrbP9GCw".parse().expect("an id"),
             assignment: vec![(PartitionId(0), vec![BrokerId(2)].into()), (PartitionId(1), moving)],
             grows_to: 0,
+            queued: BTreeMap::from([(PartitionId(0), vec![BrokerId(3), BrokerId(2)])]),
         };
         assert_eq!(decode(&encode(&topic)), Ok(topic.clone()));
         let shown = json(&encode(&topic)).expect("shows");

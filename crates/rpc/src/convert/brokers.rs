@@ -80,6 +80,7 @@ impl Wire for Register {
             leader_rebalance_interval_s: self.leaders.rebalance_interval_s,
             min_level: self.levels.min.0.into(),
             max_level: self.levels.max.0.into(),
+            leader_imbalance_percent: self.leaders.imbalance_percent.into(),
         }
     }
 
@@ -96,6 +97,7 @@ impl Wire for Register {
             leaders: LeaderSettings {
                 unclean_election: message.unclean_leader_election,
                 rebalance_interval_s: message.leader_rebalance_interval_s,
+                imbalance_percent: u8::try_from(message.leader_imbalance_percent).unwrap_or(100).min(100),
             },
             levels: levels_from_proto(message.min_level, message.max_level)?,
         })

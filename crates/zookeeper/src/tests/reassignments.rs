@@ -21,7 +21,12 @@ fn put(world: &mut World, name: &str, target: Option<i32>) {
         },
     };
     let id = TopicId::from_slice(&[7; 16]).expect("an id");
-    let payload = topic::encode(&TopicNode { id, assignment: vec![(PartitionId(0), assignment)], grows_to: 0 });
+    let payload = topic::encode(&TopicNode {
+        id,
+        assignment: vec![(PartitionId(0), assignment)],
+        grows_to: 0,
+        queued: Default::default(),
+    });
     let path = path(&format!("/brokers/topics/{name}"));
     let change = match world.tree.get(&path) {
         None => Change::Create { path, payload },

@@ -169,7 +169,7 @@ impl Quorum {
 
 /// The tree of the topic, which is created after every broker has registered.
 fn topic_of(name: &TopicName, brokers: &[i32]) -> Tree {
-    let node = TopicNode { id: TOPIC_ID, assignment: Vec::new(), grows_to: 0 };
+    let node = TopicNode { id: TOPIC_ID, assignment: Vec::new(), grows_to: 0, queued: Default::default() };
     let entries = BTreeMap::from([(MIN_INSYNC_REPLICAS.to_owned(), MIN_ISR.to_string())]);
     let topic = (topic::path(name), topic::encode(&node));
     let config = (ConfigEntity::topic(name.as_str()).path(), config::encode(&entries));
@@ -195,6 +195,7 @@ fn registration_of(id: i32) -> Tree {
         rack: None,
         ready: true,
         shutting_down: false,
+        awaits_clients: false,
         min_insync_replicas: 1,
         leaders: LeaderSettings::default(),
         levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,

@@ -70,6 +70,7 @@ pub struct CoordinatorSettings {
     /// The levels of `ottla.version` that its release works at.
     pub levels: FeatureLevels,
     pub rules: ControllerRules,
+    pub reassignments_per_broker_max: usize,
     pub node_rules: BrokenRules,
 }
 
@@ -225,10 +226,15 @@ impl CoordinatorNode {
         // It was told to join, and has not received the quorum's state yet.
         member_config.joins = store.conf_state().voters.is_empty();
         member_config.applied = store.applied()?.revision;
-        let (rules, levels) = (self.settings.rules, self.settings.levels);
+        let CoordinatorSettings { rules, levels, reassignments_per_broker_max, .. } = self.settings;
         let config = NodeConfig {
             voters: label.voters.clone(),
-            controller: ControllerConfig { rules, levels, ..ControllerConfig::new(ClusterId::new(CLUSTER)) },
+            controller: ControllerConfig {
+                rules,
+                levels,
+                reassignments_per_broker_max,
+                ..ControllerConfig::new(ClusterId::new(CLUSTER))
+            },
             compact_bytes: COMPACT_BYTES,
             history: HISTORY_LIMITS,
             nonce: self.random.next_u64(),

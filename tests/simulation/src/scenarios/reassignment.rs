@@ -31,3 +31,21 @@ fn scenario_49_logs_of_replicas_that_were_moved_away_are_not_believed() {
         [Kind::Reassign, Kind::CancelReassignment, Kind::KillBroker, Kind::ShutDownBroker, Kind::StallDirectory];
     moves_lose_nothing(&kinds, (2_000, 6_000));
 }
+
+/// Scenario 72: every broker takes one replica at a time, whatever is asked for, and the quorum's leaders change.
+#[test]
+fn scenario_72_large_plans_go_on_in_waves_whoever_leads_the_quorum() {
+    let kinds = [Kind::ReassignAll, Kind::CancelReassignment, Kind::KillBroker, Kind::KillCoordinator, Kind::CutLink];
+    let plan = FaultPlan::of(&kinds, (30, 800), (100, 2_000));
+    for seed in 0..30 {
+        let mut random = Random::new(seed);
+        let config = WorldConfig {
+            brokers: 5,
+            partitions: 3,
+            reassignments_per_broker_max: 1,
+            ..WorldConfig::draw(&mut random)
+        };
+        let report = run_with(seed, config, &plan, random, false);
+        assert_eq!(report.failure, None, "seed {seed}");
+    }
+}

@@ -323,20 +323,57 @@ fn a_leader_that_cannot_read_its_log_is_noticed() {
 fn a_preferred_leader_that_lags_is_noticed() {
     let rules = ControllerRules { preferred_may_lag: true, ..ControllerRules::default() };
     let leaders = LeaderSettings { rebalance_interval_s: 1, ..LeaderSettings::default() };
-    let plan = FaultPlan::of(&[Kind::KillBroker, Kind::CutLink, Kind::FenceBroker], GAP_MS, (500, 5_000));
-    hunt_in(controller(rules), |config| WorldConfig { leaders, ..config }, &plan, 60, LOST);
+    // After any other end the broker leads again when it has been ready for longer than it takes to catch up.
+    let plan = FaultPlan::of(&[Kind::ShutDownBroker, Kind::CutLink], GAP_MS, (500, 5_000));
+    hunt_in(controller(rules), |config| WorldConfig { leaders, ..config }, &plan, 200, LOST);
+}
+
+#[test]
+fn a_broker_that_leads_again_before_clients_find_it_is_noticed() {
+    let rules = ControllerRules { abrupt_end_has_no_pause: true, ..ControllerRules::default() };
+    let leaders = LeaderSettings { rebalance_interval_s: 1, ..LeaderSettings::default() };
+    let plan = FaultPlan::of(&[Kind::KillBroker], GAP_MS, (500, 3_000));
+    hunt_in(controller(rules), |config| WorldConfig { leaders, ..config }, &plan, 20, &["again by itself"]);
 }
 
 #[test]
 fn an_unclean_election_that_nobody_allowed_is_noticed() {
     let rules = ControllerRules { unclean_is_always_enabled: true, ..ControllerRules::default() };
-    hunt(controller(rules), &[Kind::KillBroker, Kind::CutLink, Kind::FenceBroker], (500, 5_000), 60, LOST);
+    let kinds = [Kind::KillBroker, Kind::CutLink, Kind::FenceBroker];
+    hunt(controller(rules), &kinds, (500, 5_000), 60, &["that nobody allowed"]);
+}
+
+/// Clusters whose partitions lose their last in-sync replicas often.
+fn hunt_unclean(rules: ControllerRules, named: &str) {
+    let fit = |config| WorldConfig { unclean_election: Some(true), min_isr: 2, hasty_producers: 1, ..config };
+    let kinds = [Kind::PowerLossOfBroker, Kind::KillBroker, Kind::CutLink, Kind::FenceBroker];
+    hunt_in(controller(rules), fit, &beyond_promise(&kinds, (500, 4_000)), 400, &[named]);
+}
+
+#[test]
+fn an_unclean_election_that_takes_anybody_is_noticed() {
+    let rules = ControllerRules { unclean_takes_anybody: true, ..ControllerRules::default() };
+    hunt_unclean(rules, "an unclean election takes");
+}
+
+#[test]
+fn an_unclean_election_that_is_not_told_is_noticed() {
+    let rules = ControllerRules { unclean_is_not_told: true, ..ControllerRules::default() };
+    hunt_unclean(rules, "no coordinator tells");
 }
 
 #[test]
 fn a_reassignment_that_completes_before_its_target_is_in_sync_is_noticed() {
     let rules = ControllerRules { reassignment_completes_early: true, ..ControllerRules::default() };
     hunt(controller(rules), &[Kind::Reassign, Kind::KillBroker], (100, 1_000), 20, &["ended half-way"]);
+}
+
+#[test]
+fn a_plan_without_waves_is_noticed() {
+    let rules = ControllerRules { reassignments_have_no_waves: true, ..ControllerRules::default() };
+    let fit = |config| WorldConfig { brokers: 5, partitions: 3, reassignments_per_broker_max: 1, ..config };
+    let plan = FaultPlan::of(&[Kind::ReassignAll, Kind::KillBroker], GAP_MS, (100, 1_000));
+    hunt_in(controller(rules), fit, &plan, 20, &["at once, more than"]);
 }
 
 #[test]

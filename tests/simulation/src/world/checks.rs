@@ -51,11 +51,21 @@ impl World {
         self.ready.extend(image.brokers().filter(|broker| broker.ready).map(|broker| broker.incarnation));
         if image.revision() > self.image.revision() {
             releases::check_levels(image)?;
+            let (before, image) = (self.image.clone(), image.clone());
+            self.see_unclean_elections(&before, &image)?;
+        }
+        let Some(image) = self.coordinators.get(&id).and_then(CoordinatorNode::image) else { return Ok(()) };
+        if image.revision() > self.image.revision() {
             check_reassignments(&self.image, image)?;
             balancing::check_new_topics(&self.image, image)?;
             balancing::check_new_voters(&self.image, image, &self.coordinators)?;
             self.check_waves(image)?;
-            self.invariants.checks += 5;
+            check_moves(&self.image, image, self.config.reassignments_per_broker_max)?;
+            self.returns.see(&self.image, image, self.now);
+            if self.config.leaders.rebalance_interval_s > 0 {
+                self.returns.check(&self.image, image, self.now)?;
+            }
+            self.invariants.checks += 7;
             self.image = image.clone();
             if self.invariants.has_lossy() {
                 for (topic, (partition, state)) in
@@ -243,6 +253,25 @@ fn check_reassignments(before: &Image, now: &Image) -> Result<(), Violation> {
         let is_back = new.replicas.iter().all(|broker| original.contains(broker));
         if !is_whole && !is_back {
             return Err(Violation(format!("the reassignment of {id:?} ended half-way: {old:?} became {new:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// No broker gets more replicas at once than it may, whatever plans there are.
+fn check_moves(before: &Image, now: &Image, most: usize) -> Result<(), Violation> {
+    let moved = |image: &Image| {
+        let mut counts: BTreeMap<BrokerId, usize> = BTreeMap::new();
+        let states = image.reassigning().filter_map(|id| image.partition(id));
+        for broker in states.flat_map(|state| state.adding().iter().copied()) {
+            *counts.entry(broker).or_default() += 1;
+        }
+        counts
+    };
+    let known = moved(before);
+    for (broker, count) in moved(now) {
+        if count > most.max(known.get(&broker).copied().unwrap_or(0)) {
+            return Err(Violation(format!("{count} partitions are moved to b{broker} at once, more than {most}")));
         }
     }
     Ok(())

@@ -127,6 +127,9 @@ impl World {
         let Outbox { sends, probes, facts, notes, dies } = out;
         for note in &notes {
             self.trace.line(self.now, format_args!("{node} {note}"));
+            if matches!(node, NodeId::Coordinator(_)) {
+                self.unclean.heard(note);
+            }
         }
         for fact in &facts {
             self.check_fact(node, fact)?;

@@ -25,9 +25,9 @@ impl World {
             .collect()
     }
 
-    /// Those of which the newest image has a reassignment under way.
+    /// Those of which the newest image has a reassignment, under way or waiting.
     pub fn reassigning(&self) -> Vec<TopicIdPartition> {
-        self.newest_image().into_iter().flat_map(Image::reassigning).collect()
+        self.newest_image().into_iter().flat_map(|image| image.reassigning().chain(image.queued())).collect()
     }
 
     /// The broker that leads by the newest image.
@@ -84,8 +84,15 @@ impl World {
                 if let Some(reassignment) = &state.reassignment {
                     return Some(format!("{name} is still reassigned: {reassignment:?} of {:?}", state.replicas));
                 }
+                // One that people have to mend keeps its turn.
+                if let Some(target) = topic.queued(number).filter(|_| self.for_people() == 0) {
+                    return Some(format!("{name} still waits to become {target:?} of {:?}", state.replicas));
+                }
                 if state.isr.len() != state.replicas.len() {
                     return Some(format!("{name} has ISR {:?} of {:?}", state.isr, state.replicas));
+                }
+                if self.config.leaders.rebalance_interval_s > 0 && state.is_imbalanced() {
+                    return Some(format!("{name} is led by b{}, not by b{}", state.leader, state.preferred_leader()));
                 }
                 if let Some(what) = self.replica_differs(partition, &state.replicas, state.leader) {
                     return Some(format!("{name}: {what}"));
@@ -98,8 +105,8 @@ impl World {
         None
     }
 
-    /// Partitions that nobody can lead without losing records (unclean election is not built), or whose leader's disk
-    /// holds other bytes than were written: its followers refuse them.
+    /// Partitions that nobody can lead without losing records, where that is neither enabled nor demanded, or whose
+    /// leader's disk holds other bytes than were written: its followers refuse them.
     pub fn for_people(&self) -> usize {
         let Some(image) = self.newest_image() else { return 0 };
         let partitions = self.partitions();
@@ -116,6 +123,14 @@ impl World {
         let replica = |broker: BrokerId| self.brokers.get(&broker.0)?.replica(partition);
         if state.has_leader() {
             return self.has_rot(state.leader, partition);
+        }
+        // Where it is enabled, whoever can read its log and did not lose it must be elected.
+        let may_lack = |broker: BrokerId| {
+            let is_lost = state.isr_member(broker).is_some_and(|member| member.is_lost());
+            !is_lost && replica(broker).is_some_and(|replica| !replica.is_offline())
+        };
+        if self.elects_uncleanly() && state.replicas.iter().copied().any(may_lack) {
+            return false;
         }
         // The tree counts on it, it can be read, and it has everything: it must be elected.
         let may_lead = |broker: BrokerId| {

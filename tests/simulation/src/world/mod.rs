@@ -10,7 +10,9 @@ mod looks;
 mod members;
 mod processes;
 mod releases;
+mod returns;
 mod topics;
+mod unclean;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::balance::BrokenRules as BalanceRules;
 use ottla_metadata::controller::{
     AlterReassignments, BrokenRules as ControllerRules, ChangeQuorum, CreateTopics, DeleteTopics, ElectLeaders,
-    ElectionType, NewTopic, Probe, ProbeResult, TopicRef,
+    ElectionType, NewTopic, Probe, ProbeResult, REASSIGNMENTS_PER_BROKER_MAX, ReassignmentTargets, TopicRef,
 };
 use ottla_metadata::image::{LeaderSettings, Standing};
 use ottla_metadata::{Answer, Image, Request};
@@ -48,6 +50,8 @@ use crate::trace::Trace;
 use crate::transactor::Transactor;
 use balancing::Balancing;
 pub use releases::{NEWER, OLDER};
+use returns::Returns;
+use unclean::UncleanElections;
 
 /// The client that scripts speak as.
 pub const SCRIPT: NodeId = NodeId::Client(999);
@@ -77,6 +81,10 @@ pub struct WorldConfig {
     pub log_dirs: usize,
     /// How the brokers' partitions get leaders.
     pub leaders: LeaderSettings,
+    /// How many partitions may be moved to a broker at once.
+    pub reassignments_per_broker_max: usize,
+    /// `unclean.leader.election.enable` of the topics; none: it is not set.
+    pub unclean_election: Option<bool>,
     /// How long a leader waits for followers before it answers a produce.
     pub produce_timeout_ms: u64,
     pub idempotent_producers: u32,
@@ -110,6 +118,8 @@ impl WorldConfig {
             segment_bytes: 1 << 20,
             log_dirs: 1,
             leaders: LeaderSettings::default(),
+            reassignments_per_broker_max: REASSIGNMENTS_PER_BROKER_MAX,
+            unclean_election: None,
             produce_timeout_ms: 2_000,
             idempotent_producers: 0,
             hasty_producers: 0,
@@ -143,8 +153,28 @@ impl WorldConfig {
             connect: (1..=self.coordinators).map(|id| coordinator_node::address_of(CoordinatorId(id))).collect(),
             levels: if self.releases { OLDER } else { NEWER },
             rules: self.controller_rules,
+            reassignments_per_broker_max: self.reassignments_per_broker_max,
             node_rules: self.node_rules,
         }
+    }
+
+    /// With leaderships that return by themselves in three of ten seeds, unclean elections in some, and one reassignment
+    /// of a broker at a time in half of them. What this draws moves nothing that others draw.
+    pub fn drawn_aside(self, seed: u64, may_be_unclean: bool) -> Self {
+        let mut random = Random::new(seed ^ 0x1EAD_0BA1_A4CE_0000);
+        let rebalance_interval_s =
+            if random.percent(30) { u32::try_from(random.between(1, 5)).unwrap_or(1) } else { 0 };
+        let unclean_election = match random.below(10) {
+            _ if !may_be_unclean => None,
+            0 | 1 => Some(true),
+            2 => Some(false),
+            _ => None,
+        };
+        let of_brokers = may_be_unclean && random.percent(10);
+        let leaders =
+            LeaderSettings { unclean_election: of_brokers, rebalance_interval_s, ..LeaderSettings::default() };
+        let reassignments_per_broker_max = if random.percent(50) { 1 } else { self.reassignments_per_broker_max };
+        Self { leaders, unclean_election, reassignments_per_broker_max, ..self }
     }
 
     pub fn draw(random: &mut Random) -> Self {
@@ -160,6 +190,8 @@ impl WorldConfig {
             segment_bytes: u32::try_from(random.between(600, 20_000)).unwrap_or(20_000),
             log_dirs: if random.percent(30) { 2 } else { 1 },
             leaders: LeaderSettings::default(),
+            reassignments_per_broker_max: REASSIGNMENTS_PER_BROKER_MAX,
+            unclean_election: None,
             produce_timeout_ms: random.between(1_500, 12_000),
             idempotent_producers: u32::try_from(random.between(1, 2)).unwrap_or(1),
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
@@ -235,7 +267,11 @@ enum AdminTask {
         partition: PartitionId,
         target: Option<Vec<BrokerId>>,
     },
+    ReassignAll {
+        topics: Vec<(String, ReassignmentTargets)>,
+    },
     ElectPreferred,
+    ElectUnclean,
     ChangeQuorum(ChangeQuorum),
     Cordon {
         broker: BrokerId,
@@ -292,6 +328,8 @@ pub struct World {
     pub late_bounds_until: SimTime,
     /// Streams that strangers have opened.
     forged_streams: BTreeSet<u64>,
+    returns: Returns,
+    unclean: UncleanElections,
     pub deliveries: BTreeMap<&'static str, u64>,
 }
 
@@ -379,6 +417,8 @@ impl World {
             held_leaders: BTreeMap::new(),
             late_bounds_until: SimTime(0),
             forged_streams: BTreeSet::new(),
+            returns: Returns::default(),
+            unclean: UncleanElections::default(),
             deliveries: BTreeMap::new(),
         };
         world.begin();

@@ -20,8 +20,25 @@ impl World {
         self.admin.push(AdminTask::Reassign { topic, partition: partition.partition, target });
     }
 
+    /// All partitions of the topics are to have these replicas, at once.
+    pub fn reassign_all(&mut self, target: &[BrokerId]) {
+        let topics = self.image.topics().map(|topic| {
+            let name = topic.name.as_str().to_owned();
+            (name, topic.partitions().map(|(number, _)| (number, Some(target.to_vec()))).collect())
+        });
+        let topics = topics.collect();
+        self.trace.line(self.now, format_args!("admin: every partition is to have {target:?}"));
+        self.admin.push(AdminTask::ReassignAll { topics });
+    }
+
     pub fn elect_preferred(&mut self) {
+        self.returns.may_be_demanded = true;
         self.admin.push(AdminTask::ElectPreferred);
+    }
+
+    /// Partitions without a leader are to get one, whatever it lacks.
+    pub fn elect_unclean(&mut self) {
+        self.admin.push(AdminTask::ElectUnclean);
     }
 
     pub fn is_admin_done(&self) -> bool {
@@ -43,7 +60,7 @@ impl World {
                     replication_factor: self.config.replication_factor,
                     grows_to: 0,
                     assignments: Vec::new(),
-                    configs: vec![("min.insync.replicas".to_owned(), Some(self.config.min_isr.to_string()))],
+                    configs: self.topic_configs(),
                 }],
                 validate_only: false,
                 default_partitions: 1,
@@ -55,12 +72,19 @@ impl World {
             AdminTask::ElectPreferred => {
                 Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics: None })
             }
+            AdminTask::ElectUnclean => {
+                Request::ElectLeaders(ElectLeaders { election: ElectionType::Unclean, topics: None })
+            }
             AdminTask::ChangeQuorum(change) => Request::ChangeQuorum(change.clone()),
             AdminTask::Cordon { broker, is_cordoned } => {
                 Request::AlterConfigs(Self::cordon_request(*broker, *is_cordoned))
             }
             AdminTask::ChangeLevel(level) => self.level_request(*level),
             AdminTask::ChangeToken { is_made } => releases::token_request(*is_made),
+            AdminTask::ReassignAll { topics } => Request::AlterReassignments(AlterReassignments {
+                topics: topics.clone(),
+                allow_replication_factor_change: true,
+            }),
             AdminTask::Reassign { topic, partition, target } => Request::AlterReassignments(AlterReassignments {
                 topics: vec![(topic.clone(), vec![(*partition, target.clone())])],
                 allow_replication_factor_change: true,
@@ -72,6 +96,13 @@ impl World {
         // The answer, if it comes, knows better.
         let next = self.coordinators.range(self.admin_target + 1..).next().or(self.coordinators.first_key_value());
         self.admin_target = next.map_or(1, |(id, _)| *id);
+    }
+
+    fn topic_configs(&self) -> Vec<(String, Option<String>)> {
+        let unclean =
+            self.config.unclean_election.map(|enabled| ("unclean.leader.election.enable", enabled.to_string()));
+        let set = std::iter::once(("min.insync.replicas", self.config.min_isr.to_string())).chain(unclean);
+        set.map(|(name, value)| (name.to_owned(), Some(value))).collect()
     }
 
     pub(super) fn admin_answered(&mut self, message: Message) {
@@ -92,7 +123,9 @@ impl World {
             {
                 self.trace.line(self.now, format_args!("admin: {refusal}"));
             }
-            self.admin.remove(0);
+            if matches!(self.admin.remove(0), AdminTask::ElectUnclean) {
+                self.unclean.demanded(self.now);
+            }
             self.admin_sent = SimTime(0);
             return;
         }

@@ -179,6 +179,7 @@ impl Cluster {
             rack: Some(format!("rack-{id}")),
             ready: true,
             shutting_down: false,
+            awaits_clients: false,
             min_insync_replicas: 1,
             leaders: LeaderSettings::default(),
             levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,

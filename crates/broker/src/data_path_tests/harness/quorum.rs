@@ -130,7 +130,7 @@ impl Quorum {
         let assignment = (0..partitions).map(|p| (PartitionId(p), brokers.clone().into())).collect();
         let mut changes = vec![(
             nodes::topic::path(&name(topic)),
-            Some(nodes::topic::encode(&TopicNode { id, assignment, grows_to: 0 })),
+            Some(nodes::topic::encode(&TopicNode { id, assignment, grows_to: 0, queued: Default::default() })),
         )];
         if !config.is_empty() {
             let entries = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

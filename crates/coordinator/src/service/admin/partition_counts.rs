@@ -26,12 +26,12 @@ impl PartitionCounts {
     pub fn of(image: &Image) -> Self {
         let mut counts = Self::default();
         for topic in image.topics() {
-            for (_, state) in topic.partitions() {
+            for (number, state) in topic.partitions() {
                 counts.all += 1;
                 counts.leaderless += u32::from(!state.has_leader());
                 counts.under_replicated += u32::from(is_under_replicated(state));
                 counts.under_min_isr += u32::from(is_under_min_isr(image, topic, state));
-                counts.reassigning += u32::from(state.is_reassigning());
+                counts.reassigning += u32::from(state.is_reassigning() || topic.queued(number).is_some());
             }
         }
         counts

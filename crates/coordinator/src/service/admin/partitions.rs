@@ -47,14 +47,20 @@ pub fn shown(topic: &str, partition: PartitionId, state: &PartitionState) -> Par
     }
 }
 
-fn meets(condition: PartitionCondition, image: &Image, topic: &TopicImage, state: &PartitionState) -> bool {
+fn meets(
+    condition: PartitionCondition,
+    image: &Image,
+    topic: &TopicImage,
+    number: PartitionId,
+    state: &PartitionState,
+) -> bool {
     match condition {
         PartitionCondition::Unspecified => true,
         PartitionCondition::Leaderless => !state.has_leader(),
         PartitionCondition::UnderReplicated => is_under_replicated(state),
         PartitionCondition::UnderMinIsr => is_under_min_isr(image, topic, state),
         PartitionCondition::NotPreferredLeader => state.is_imbalanced(),
-        PartitionCondition::Reassigning => state.is_reassigning(),
+        PartitionCondition::Reassigning => state.is_reassigning() || topic.queued(number).is_some(),
     }
 }
 
@@ -86,7 +92,7 @@ impl AdminService {
         for _ in 0..SCANNED_MAX {
             let Some((topic, id, state)) = rest.next_if(|_| partitions.len() < asked.size) else { break };
             last = Some((topic, id));
-            if meets(condition, image, topic, state) {
+            if meets(condition, image, topic, id, state) {
                 let mut partition = shown(topic.name.as_str(), id, state);
                 partition.keep(&mask);
                 partitions.push(partition);

@@ -4,7 +4,7 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId};
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::{BrokerRegistration, ConfigEntity, LeaderSettings};
+use crate::image::{BrokerRegistration, ConfigEntity, LeaderSettings, PartitionState};
 use crate::nodes;
 use crate::transaction::{Change, Transaction};
 
@@ -69,11 +69,112 @@ fn a_repeated_partition_needs_no_second_election() {
     assert_eq!(errors, [None, Some(ErrorCode::ElectionNotNeeded)]);
 }
 
+/// Broker 1 asks for its shutdown, as a process that is told to end, and ends.
+fn shut_down(cluster: &mut Cluster, id: i32) {
+    let broker = cluster.brokers.get(&id).expect("is there").clone();
+    let (epoch, incarnation) = (broker.epoch, broker.incarnation);
+    cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(id), epoch, incarnation }));
+    cluster.commit_all();
+    cluster.kill(id);
+}
+
 #[test]
 fn a_broker_leads_again_with_the_change_that_takes_it_into_the_isr() {
-    let cluster = returned(Cluster::balancing(3, 300));
+    let mut cluster = Cluster::balancing(3, 300);
+    cluster.create("t", &[&[1, 2]], &[]);
+    shut_down(&mut cluster, 1);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    cluster.start(1);
+    let members = vec![cluster.member(2), cluster.member(1)];
+    let _ = cluster.alter_isr("t", members);
     let state = cluster.state("t", 0);
     assert_eq!((state.leader, isr(&state)), (BrokerId(1), vec![2, 1]));
+}
+
+const PAUSE_MS: u64 = RETURN_PAUSE.as_millis() as u64;
+
+/// Clients that found its address refused wait before they connect there again (librdkafka up to 10 s).
+#[test]
+fn scenario_70_a_broker_that_was_killed_leads_again_after_a_pause() {
+    let mut cluster = returned(Cluster::balancing(3, 300));
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    cluster.run(PAUSE_MS - 500);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2), "in sync, and still awaited");
+    cluster.run(1_000);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+    assert!(cluster.image.brokers().all(|broker| !broker.awaits_clients));
+    // From now on nothing is awaited: another ISR change, or another controller, finds it as any other broker.
+    cluster.change_leader();
+    cluster.run(1_000);
+    shut_down(&mut cluster, 1);
+    cluster.start(1);
+    let members = vec![cluster.member(2), cluster.member(1)];
+    let _ = cluster.alter_isr("t", members);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1), "its last end was a clean one");
+}
+
+/// The pause is for leaderships that have a leader: where the broker is needed, or an operator wants it, it leads.
+#[test]
+fn a_broker_that_was_killed_leads_where_it_is_needed() {
+    let mut cluster = returned(Cluster::balancing(3, 300));
+    cluster.create("alone", &[&[1]], &[]);
+    cluster.kill(2);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1), "nobody else is in sync");
+    cluster.kill(1);
+    assert_eq!(cluster.state("alone", 0).leader, BrokerId::NONE);
+    cluster.start(1);
+    assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+    let mut asked = returned(Cluster::balancing(3, 300));
+    assert_eq!(elect(&mut asked, ElectionType::Preferred, false), [ErrorCode::None]);
+    assert_eq!(asked.state("t", 0).leader, BrokerId(1));
+}
+
+/// Broker 2 is killed while clients still wait for broker 1: broker 3 leads, although it comes last.
+#[test]
+fn a_broker_that_clients_wait_for_leads_after_the_others() {
+    let mut cluster = Cluster::balancing(3, 300);
+    cluster.create("t", &[&[1, 2, 3]], &[]);
+    cluster.kill(1);
+    cluster.start(1);
+    let members = vec![cluster.member(2), cluster.member(1), cluster.member(3)];
+    let _ = cluster.alter_isr("t", members);
+    cluster.kill(2);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state)), (BrokerId(3), vec![1, 3]));
+    cluster.run(PAUSE_MS + 500);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+}
+
+/// A controller that begins in the middle of the pause counts it again; one that ends in it is not the end of it.
+#[test]
+fn a_pause_outlives_the_controller_and_a_second_end() {
+    let mut cluster = returned(Cluster::balancing(3, 300));
+    cluster.run(PAUSE_MS - 500);
+    cluster.change_leader();
+    cluster.run(PAUSE_MS - 500);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    cluster.run(1_000);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+    // One that begins when the pause is over, and nothing has returned yet, gives it back.
+    let mut late = returned(Cluster::balancing(3, 300));
+    late.run(PAUSE_MS - 500);
+    while late.image.brokers().any(|broker| broker.awaits_clients) {
+        late.tick();
+        late.commit_one();
+    }
+    assert_eq!(late.state("t", 0).leader, BrokerId(2), "its return is not committed");
+    late.change_leader();
+    late.run(1_000);
+    assert_eq!(late.state("t", 0).leader, BrokerId(1));
+    let mut twice = returned(Cluster::balancing(3, 300));
+    twice.run(1_000);
+    shut_down(&mut twice, 1);
+    twice.start(1);
+    let members = vec![twice.member(2), twice.member(1)];
+    let _ = twice.alter_isr("t", members);
+    assert_eq!(twice.state("t", 0).leader, BrokerId(2), "clients still wait because of the first end");
+    twice.run(PAUSE_MS + 500);
+    assert_eq!(twice.state("t", 0).leader, BrokerId(1));
 }
 
 /// The tree says this of the broker's settings from now on, in the same incarnation.
@@ -100,6 +201,39 @@ fn leaderships_return_at_the_interval() {
     set_interval(&mut cluster, 3, 0);
     cluster.run(1_000);
     assert_eq!(cluster.controller.in_flight(), 0);
+}
+
+/// The tree says that broker 2 leads this partition of "t"; broker 1 is in sync all the time.
+fn lead_by_2(cluster: &mut Cluster, number: PartitionId) {
+    let topic = cluster.image.topic("t").expect("is there").clone();
+    let old = topic.partition(number).expect("is there");
+    let (leader_epoch, partition_epoch) = (old.leader_epoch.next(), old.partition_epoch.next());
+    let new = PartitionState { leader: BrokerId(2), leader_epoch, partition_epoch, ..(**old).clone() };
+    let path = nodes::partition::path(&topic.name, number);
+    let expected = cluster.tree.get(&path).expect("is there").version;
+    let payload = nodes::partition::encode(&new);
+    cluster.apply(None, &Transaction { changes: vec![Change::Set { path, payload, expected }] });
+}
+
+/// One of three partitions, then two of three, that broker 1 is preferred for are led by another broker.
+#[test]
+fn leaderships_return_at_the_interval_when_too_many_are_led_by_others() {
+    for (percent, returns_after) in [(0, 1), (33, 1), (34, 2), (67, 3), (100, 4)] {
+        let mut cluster = Cluster::new();
+        cluster.leader_settings.rebalance_interval_s = 5;
+        cluster.leader_settings.imbalance_percent = percent;
+        (1..=2).for_each(|id| {
+            cluster.start(id);
+        });
+        cluster.create("t", &[&[1, 2], &[1, 2], &[1, 2]], &[]);
+        for others in 1..=3 {
+            (0..others).for_each(|number| lead_by_2(&mut cluster, PartitionId(number)));
+            cluster.run(6_000);
+            let leader = cluster.state("t", 0).leader;
+            let expected = if others >= returns_after { BrokerId(1) } else { BrokerId(2) };
+            assert_eq!(leader, expected, "{others} of 3 at {percent} %");
+        }
+    }
 }
 
 /// The story of seed 004: B and C fall behind and out of the ISR, A leads alone and dies.

@@ -174,6 +174,11 @@ impl Cluster {
             None => assert_eq!(image.broker_count(), 0, "nobody is controller"),
         }
         assert!(image.controller_epoch() >= before.controller_epoch());
+        for broker in before.brokers().chain(image.brokers()) {
+            let moved = |image: &Image| image.index.adding_count(broker.id);
+            let most = self.config.reassignments_per_broker_max.max(moved(before));
+            assert!(moved(&image) <= most, "{} partitions are moved to broker {} at once", moved(&image), broker.id);
+        }
         for change in &delta.partitions {
             let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
             let Some(new) = &change.new else { continue };

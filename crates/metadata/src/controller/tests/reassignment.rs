@@ -186,3 +186,137 @@ fn a_topic_that_was_reassigned_grows_no_more() {
     cluster.start(3);
     assert_eq!(numbers(&cluster.state("__consumer_offsets", 0).replicas), [1]);
 }
+
+/// Nothing is under way, and nothing waits.
+const NONE: [Vec<i32>; 2] = [Vec::new(), Vec::new()];
+
+/// Five brokers, each of which takes two replicas at a time, and a topic with six partitions on brokers 1 and 2.
+fn in_waves() -> Cluster {
+    let mut cluster = Cluster::with(|config| config.reassignments_per_broker_max = 2);
+    (1..=5).for_each(|id| {
+        cluster.start(id);
+    });
+    cluster.create("t", &[&[1, 2][..]; 6], &[]);
+    cluster
+}
+
+/// The errors of a request that gives these partitions of "t" a target, or takes it back.
+fn ask_for(cluster: &mut Cluster, partitions: &[i32], target: Option<&[i32]>) -> Vec<ErrorCode> {
+    let targets = partitions.iter().map(|number| (PartitionId(*number), target.map(ids))).collect();
+    let topics = vec![("t".to_owned(), targets)];
+    let request = AlterReassignments { topics, allow_replication_factor_change: true };
+    let answer = cluster.ask(Request::AlterReassignments(request));
+    let Answer::AlterReassignments(outcomes) = answer else { panic!("not the answer: {answer:?}") };
+    let outcomes = outcomes.topics.into_iter().flat_map(|(_, outcomes)| outcomes);
+    outcomes.map(|outcome| outcome.refusal.map_or(ErrorCode::None, |refusal| refusal.error)).collect()
+}
+
+fn partitions(ids: impl Iterator<Item = ottla_model::TopicIdPartition>) -> Vec<i32> {
+    ids.map(|id| id.partition.0).collect()
+}
+
+/// Which partitions are under way, and which wait.
+fn waves(cluster: &Cluster) -> [Vec<i32>; 2] {
+    [partitions(cluster.image.reassigning()), partitions(cluster.image.queued())]
+}
+
+/// All replicas of the partition are in sync.
+fn catch_up(cluster: &mut Cluster, number: i32) {
+    let state = cluster.state("t", number);
+    let isr = state.replicas.iter().map(|broker| cluster.member(broker.0)).collect();
+    let partition = cluster.id_of("t", number);
+    let (leader_epoch, partition_epoch) = (state.leader_epoch, state.partition_epoch);
+    let leader = cluster.member(state.leader.0);
+    let partitions = vec![AlterPartition { partition, leader_epoch, partition_epoch, isr }];
+    cluster.ask(Request::AlterPartitions(AlterPartitions { broker: leader.broker, epoch: leader.epoch, partitions }));
+}
+
+#[test]
+fn scenario_72_a_large_plan_is_carried_out_in_waves() {
+    let mut cluster = in_waves();
+    assert_eq!(ask_for(&mut cluster, &[0, 1, 2, 3], Some(&[3, 4])), [ErrorCode::None; 4]);
+    assert_eq!(waves(&cluster), [vec![0, 1], vec![2, 3]]);
+    // Another broker has room: what waits for others does not hold it up.
+    assert_eq!(ask_for(&mut cluster, &[4], Some(&[5, 1])), [ErrorCode::None]);
+    assert_eq!(waves(&cluster), [vec![0, 1, 4], vec![2, 3]]);
+    // What waits shows as begun, and its replicas are what they were.
+    let topic = cluster.image.topic("t").expect("is there").clone();
+    let waiting = topic.reassignment(PartitionId(2)).expect("it waits");
+    assert_eq!([numbers(&waiting.replicas), numbers(waiting.adding())], [vec![3, 4, 1, 2], vec![3, 4]]);
+    assert_eq!(replicas(&cluster.state("t", 2)), [vec![1, 2], vec![], vec![]]);
+    catch_up(&mut cluster, 1);
+    assert_eq!(waves(&cluster), [vec![0, 2, 4], vec![3]]);
+    assert_eq!(replicas(&cluster.state("t", 2)), [vec![3, 4, 1, 2], vec![3, 4], vec![1, 2]]);
+    // The next controller goes on.
+    cluster.change_leader_to_a_new_one();
+    cluster.run(1_000);
+    assert_eq!(waves(&cluster), [vec![0, 2, 4], vec![3]]);
+    for number in [0, 2, 3, 4] {
+        catch_up(&mut cluster, number);
+    }
+    assert_eq!(waves(&cluster), NONE);
+    let found: Vec<_> = (0..6).map(|number| numbers(&cluster.state("t", number).replicas)).collect();
+    assert_eq!(found, [vec![3, 4], vec![3, 4], vec![3, 4], vec![3, 4], vec![5, 1], vec![1, 2]]);
+}
+
+#[test]
+fn what_waits_is_replaced_and_cancelled_as_what_has_begun() {
+    let mut cluster = in_waves();
+    ask_for(&mut cluster, &[0, 1, 2, 3], Some(&[3, 4]));
+    assert_eq!(ask_for(&mut cluster, &[2, 5], None), [ErrorCode::None, ErrorCode::NoReassignmentInProgress]);
+    assert_eq!(waves(&cluster), [vec![0, 1], vec![3]]);
+    // A target without the brokers that are busy needs no turn.
+    ask_for(&mut cluster, &[3], Some(&[5, 2]));
+    assert_eq!(waves(&cluster), [vec![0, 1, 3], vec![]]);
+    // One that is under way goes on while another target of the partition waits.
+    ask_for(&mut cluster, &[3], Some(&[3, 2]));
+    assert_eq!(waves(&cluster), [vec![0, 1, 3], vec![3]]);
+    assert_eq!(replicas(&cluster.state("t", 3))[1], [5]);
+    catch_up(&mut cluster, 0);
+    assert_eq!(waves(&cluster), [vec![1, 3], vec![]]);
+    assert_eq!(replicas(&cluster.state("t", 3)), [vec![3, 2, 1], vec![3], vec![1]]);
+    // Both end with a cancellation.
+    ask_for(&mut cluster, &[2], Some(&[4, 3]));
+    ask_for(&mut cluster, &[4], Some(&[4, 3]));
+    assert_eq!(waves(&cluster), [vec![1, 3], vec![2, 4]]);
+    ask_for(&mut cluster, &[1, 2, 3, 4], None);
+    assert_eq!(waves(&cluster), NONE);
+    assert_eq!(replicas(&cluster.state("t", 4)), [vec![1, 2], vec![], vec![]]);
+}
+
+/// What cannot be done any more is given up when its turn comes, and does not hold up the rest.
+#[test]
+fn a_broker_that_is_unregistered_is_waited_for_no_more() {
+    let mut cluster = in_waves();
+    ask_for(&mut cluster, &[0, 1], Some(&[3, 4]));
+    ask_for(&mut cluster, &[2, 3], Some(&[4, 5]));
+    cluster.kill(5);
+    cluster.ask(Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(5) }));
+    assert_eq!(waves(&cluster), [vec![0, 1], vec![2, 3]]);
+    catch_up(&mut cluster, 0);
+    assert_eq!(waves(&cluster), [vec![1], vec![]]);
+    assert_eq!(replicas(&cluster.state("t", 2)), [vec![1, 2], vec![], vec![]]);
+    assert!(cluster.notes.iter().any(|note| note.is_warning && note.text.contains("is given up: t-2")));
+}
+
+/// Seven waves: each begins when the one before is done, and nobody asks for it.
+#[test]
+fn a_plan_of_many_partitions_goes_on_by_itself() {
+    const MANY: i32 = 200;
+    let mut cluster = Cluster::with(|config| config.reassignments_per_broker_max = 30);
+    (1..=4).for_each(|id| {
+        cluster.start(id);
+    });
+    let assignment: &[i32] = &[1, 2];
+    cluster.create("t", &vec![assignment; usize::try_from(MANY).expect("small")], &[]);
+    let all: Vec<i32> = (0..MANY).collect();
+    assert!(ask_for(&mut cluster, &all, Some(&[3, 4])).iter().all(|error| *error == ErrorCode::None));
+    let mut rounds = 0;
+    while cluster.image.reassigning().next().is_some() {
+        let [under_way, queued] = waves(&cluster);
+        assert!(under_way.len() <= 30 && (under_way.len() == 30 || queued.is_empty()), "{}", under_way.len());
+        under_way.into_iter().for_each(|number| catch_up(&mut cluster, number));
+        rounds += 1;
+    }
+    assert!(all.iter().all(|number| numbers(&cluster.state("t", *number).replicas) == [3, 4]), "{rounds} rounds");
+}

@@ -158,6 +158,7 @@ soak: build
 	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
 	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
 	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
+	. "$(OTTLA_CACHE)/test.env"; SEEDS=10 cargo test --locked -p ottla-chaos random_faults -- --nocapture
 	. "$(OTTLA_CACHE)/test.env"; OTTLA_OPERATIONS_MIB=$(OPERATIONS_MIB) \
 	  cargo test --locked -p ottla-chaos --test operations -- --nocapture
 	. "$(OTTLA_CACHE)/test.env"; SEEDS=3 OTTLA_ATTACK_SECS=600 OTTLA_ATTACK_PARTITIONS=30000 \

@@ -160,6 +160,9 @@ soak: build
 	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
 	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
 	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
+	. "$(OTTLA_CACHE)/test.env"; cargo test --locked -p ottla-chaos --test failing_disks --test bad_links --test clocks \
+	  -- --ignored
+	. "$(OTTLA_CACHE)/test.env"; SEEDS=10 cargo test --locked -p ottla-chaos random_faults -- --nocapture
 	. "$(OTTLA_CACHE)/test.env"; OTTLA_OPERATIONS_MIB=$(OPERATIONS_MIB) \
 	  cargo test --locked -p ottla-chaos --test operations -- --nocapture
 	$(MAKE) upgrade

@@ -189,6 +189,7 @@ case "${1:-}" in
     ;;
   test)
     command -v kcat >/dev/null || install kcat
+    command -v faketime >/dev/null || install faketime || true
     containers
     python_clients | { grep '^export' || true; } > "$OTTLA_CACHE/test.env.new"
     {

@@ -1,12 +1,20 @@
 //! Faults and an operator's work against a cluster of processes while a real producer writes with acks=all to every
 //! partition. Checks: no acknowledged record is missing, duplicated or out of order, and the client gets no error.
 
+mod disk;
+mod load;
+mod network;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::{Cluster, clients, wait};
 use serde_json::Value;
+
+pub use disk::{DiskState, FaultyDisk};
+pub use load::{Load, OpenTransaction, Shown, SteadyTransactions, describe, partitions, report, wait_in_sync};
+pub use network::{Link, Network, Place, networked_cluster};
 
 /// A client script that reads lines and answers each with one line of JSON.
 struct Script {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -41,6 +41,14 @@ impl std::fmt::Display for Node {
     }
 }
 
+/// Where a process runs that is not on this machine's loopback.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub address: Ipv4Addr,
+    /// The file of its network namespace.
+    pub namespace: PathBuf,
+}
+
 /// The processes to start, and their properties beside a test's defaults.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
@@ -55,6 +63,8 @@ pub struct ClusterOptions {
     pub inter_broker_protocol: String,
     /// The limit of open files (RLIMIT_NOFILE) of every process; none: this process's.
     pub open_files_max: Option<u64>,
+    /// Where processes run; the others are on 127.0.0.1.
+    pub hosts: BTreeMap<Node, Host>,
 }
 
 impl Default for ClusterOptions {
@@ -66,11 +76,20 @@ impl Default for ClusterOptions {
             listeners: Vec::new(),
             inter_broker_protocol: "PLAINTEXT".to_owned(),
             open_files_max: None,
+            hosts: BTreeMap::new(),
         }
     }
 }
 
 impl ClusterOptions {
+    fn address_of(&self, node: Node) -> Ipv4Addr {
+        self.hosts.get(&node).map_or(Ipv4Addr::LOCALHOST, |host| host.address)
+    }
+
+    fn namespace_of(&self, node: Node) -> Option<PathBuf> {
+        self.hosts.get(&node).map(|host| host.namespace.clone())
+    }
+
     #[must_use]
     pub fn listening(mut self, name: &str, protocol: &str) -> Self {
         self.listeners.push((name.to_owned(), protocol.to_owned()));
@@ -102,6 +121,9 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 
 struct Member {
     command: PathBuf,
+    /// Where it runs, and the file of its network namespace if it is not this machine's.
+    address: Ipv4Addr,
+    namespace: Option<PathBuf>,
     environment: BTreeMap<String, String>,
     folder: PathBuf,
     open_files_max: Option<u64>,
@@ -111,7 +133,15 @@ struct Member {
 impl Member {
     fn command(&self) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.folder.join("log"))?;
-        let mut command = Command::new(&self.command);
+        let mut command = match &self.namespace {
+            None => Command::new(&self.command),
+            Some(namespace) => {
+                // It becomes the process: the id is the same.
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", namespace.display())).arg("--").arg(&self.command);
+                command
+            }
+        };
         command.env_clear().envs(&self.environment).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let open_files = self.open_files_max.map(|max| Rlimit { current: Some(max), maximum: Some(max) });
         // SAFETY: prctl and setrlimit are async-signal-safe and touch nothing of the parent's.
@@ -175,9 +205,9 @@ impl Cluster {
         }
         let servers: Vec<String> = (1..=options.coordinators)
             .zip(coordinator_ports)
-            .map(|(id, port)| format!("{id}@127.0.0.1:{port}"))
+            .map(|(id, port)| format!("{id}@{}:{port}", options.address_of(Node::Coordinator(id))))
             .collect();
-        let connect: Vec<String> = coordinator_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let connect: Vec<&str> = servers.iter().filter_map(|server| Some(server.split_once('@')?.1)).collect();
 
         let open_files_max = options.open_files_max;
         let mut members = BTreeMap::new();
@@ -193,6 +223,8 @@ impl Cluster {
                 Node::Coordinator(id),
                 Member {
                     command: binary("ottla-coordinator")?,
+                    address: options.address_of(Node::Coordinator(id)),
+                    namespace: options.namespace_of(Node::Coordinator(id)),
                     environment,
                     folder: home,
                     open_files_max,
@@ -203,11 +235,12 @@ impl Cluster {
         let broker_ports = client_ports.iter().zip(inter_broker_ports).zip(http_ports);
         for (id, ((client_port, inter_port), http_port)) in (1..=options.brokers).zip(broker_ports) {
             let home = member_folder(folder.path(), Node::Broker(id))?;
-            let mut listeners = format!("INTERNAL://127.0.0.1:{inter_port},HOST://127.0.0.1:{client_port}");
+            let address = options.address_of(Node::Broker(id));
+            let mut listeners = format!("INTERNAL://{address}:{inter_port},HOST://{address}:{client_port}");
             for (name, _) in &options.listeners {
                 let (port, rest) = other_ports.split_first().context("a port for each listener")?;
                 other_ports = rest;
-                listeners += &format!(",{name}://127.0.0.1:{port}");
+                listeners += &format!(",{name}://{address}:{port}");
                 listener_ports.insert((id, name.clone()), *port);
             }
             let mut environment = base_environment([
@@ -222,7 +255,7 @@ impl Cluster {
             ]);
             if options.brokers > 1 {
                 // For `settle`.
-                environment.insert("KAFKA_HTTP_HOST".to_owned(), "127.0.0.1".to_owned());
+                environment.insert("KAFKA_HTTP_HOST".to_owned(), address.to_string());
                 environment.insert(HTTP_PORT.to_owned(), http_port.to_string());
             }
             for (property, value) in &options.broker_properties {
@@ -230,7 +263,15 @@ impl Cluster {
             }
             members.insert(
                 Node::Broker(id),
-                Member { command: binary("ottla-broker")?, environment, folder: home, open_files_max, child: None },
+                Member {
+                    command: binary("ottla-broker")?,
+                    address,
+                    namespace: options.namespace_of(Node::Broker(id)),
+                    environment,
+                    folder: home,
+                    open_files_max,
+                    child: None,
+                },
             );
         }
         Ok(Self {
@@ -291,7 +332,15 @@ impl Cluster {
             ("COORDINATOR_DATA_DIR", home.join("data").display().to_string()),
         ]);
         let command = binary("ottla-coordinator")?;
-        let member = Member { command, environment, folder: home, open_files_max: None, child: None };
+        let member = Member {
+            command,
+            address: Ipv4Addr::LOCALHOST,
+            namespace: None,
+            environment,
+            folder: home,
+            open_files_max: None,
+            child: None,
+        };
         self.members.insert(Node::Coordinator(id), member);
         Ok(())
     }
@@ -302,21 +351,28 @@ impl Cluster {
 
     /// The bootstrap list of clients: the client listeners of all brokers.
     pub fn bootstrap(&self) -> String {
-        self.client_ports.values().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+        self.client_ports.keys().map(|id| self.broker_address(*id).to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// The bootstrap list of one of the listeners that a test added.
     pub fn bootstrap_of(&self, listener: &str) -> String {
         let own = self.listener_ports.iter().filter(|((_, name), _)| name == listener);
-        own.map(|(_, port)| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+        let address = |id: i32, port: &u16| format!("{}:{port}", self.address_of(Node::Broker(id)));
+        own.map(|((id, _), port)| address(*id, port)).collect::<Vec<_>>().join(",")
     }
 
     pub fn broker_address(&self, id: i32) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.client_ports.get(&id).copied().unwrap_or_default()))
+        let port = self.client_ports.get(&id).copied().unwrap_or_default();
+        SocketAddr::from((self.address_of(Node::Broker(id)), port))
+    }
+
+    fn address_of(&self, node: Node) -> Ipv4Addr {
+        self.members.get(&node).map_or(Ipv4Addr::LOCALHOST, |member| member.address)
     }
 
     pub fn coordinator_address(&self, id: u64) -> String {
-        format!("127.0.0.1:{}", self.coordinator_ports.get(&id).copied().unwrap_or_default())
+        let port = self.coordinator_ports.get(&id).copied().unwrap_or_default();
+        format!("{}:{port}", self.address_of(Node::Coordinator(id)))
     }
 
     pub fn environment(&self, node: Node) -> Result<BTreeMap<String, String>> {
@@ -458,7 +514,7 @@ impl Cluster {
     pub fn settle(&self) -> Result<()> {
         let revision = |id: i32| -> Result<u64> {
             let port = self.member(Node::Broker(id))?.environment.get(HTTP_PORT).context("a port for metrics")?;
-            let address = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
+            let address = SocketAddr::from((self.address_of(Node::Broker(id)), port.parse()?));
             let page = crate::clients::http_get(address, "/metrics")?;
             let line = page.lines().find_map(|line| line.strip_prefix("ottla_broker_image_revision "));
             Ok(line.context("the revision of its image")?.trim().parse()?)

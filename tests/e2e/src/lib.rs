@@ -11,4 +11,4 @@ pub mod kafka;
 pub mod quorum;
 pub mod wait;
 
-pub use cluster::{Cluster, ClusterOptions, Node};
+pub use cluster::{Cluster, ClusterOptions, Host, Node};

@@ -88,4 +88,6 @@ pub(super) struct Report {
     pub(super) full_since_told: u8,
     /// When these became `FULL_IN_A_ROW`.
     pub(super) always_full_since: Option<MonotonicMs>,
+    /// When it was last told what it shall own, unless it has said since that it owns just that.
+    pub(super) unconfirmed_since: Option<MonotonicMs>,
 }

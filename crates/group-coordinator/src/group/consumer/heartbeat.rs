@@ -95,6 +95,7 @@ impl ConsumerGroup {
         cx.schedule(Timer::Session(id.clone()), cx.config.consumer_session_timeout_of(cx.group));
 
         let interval = self.heartbeat_interval_ms(cx);
+        let is_told_again = self.is_told_again(cx, &id);
         let member = self.members.get(&id);
         let answer = ConsumerHeartbeatAnswer {
             error: ErrorCode::None,
@@ -103,7 +104,10 @@ impl ConsumerGroup {
             heartbeat_interval_ms: interval,
             assignment: member
                 .filter(|member| {
-                    is_full || is_new || (may_move && !same_partitions(owned_before.as_ref(), &member.assigned))
+                    is_full
+                        || is_new
+                        || is_told_again
+                        || (may_move && !same_partitions(owned_before.as_ref(), &member.assigned))
                 })
                 .map(|member| named(&member.assigned)),
             member: Some(id),

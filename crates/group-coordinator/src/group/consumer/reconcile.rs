@@ -155,6 +155,11 @@ impl ConsumerGroup {
             report.owned = claimed.iter().flat_map(|(topic, of)| of.iter().map(|of| (*topic, *of))).collect();
             report.is_fresh = true;
             report.is_behind &= !given.is_subset(&report.owned);
+            let shall_own: BTreeSet<_> = partitions_of(&member.assigned).collect();
+            report.unconfirmed_since = report.unconfirmed_since.filter(|_| report.owned != shall_own);
+        }
+        if answered.is_given || answered.must_give_up_more {
+            report.unconfirmed_since = Some(cx.now.monotonic);
         }
         report.is_behind |= answered.is_given && !report.is_fresh;
         report.is_fresh &= !answered.is_given;
@@ -171,6 +176,18 @@ impl ConsumerGroup {
         // revocation than before: the time of the earlier revocation does not count for the new one.
         let told = report.told.filter(|_| !is_full && !answered.must_give_up_more).unwrap_or(cx.now.monotonic);
         report.told = must_give_up.then_some(told);
+    }
+
+    /// Whether a member that has not confirmed what it was told for [`QUIET`] is told again, for its client may not have
+    /// received it and not know that it should. librdkafka waits for an answer as long as the heartbeat interval that it
+    /// was told, drops one that comes later, and sends the same heartbeat again, in which it says nothing.
+    pub(super) fn is_told_again(&mut self, cx: &Context<'_>, id: &MemberId) -> bool {
+        let Some(report) = self.soft.reports.get_mut(id) else { return false };
+        let Some(since) = report.unconfirmed_since.filter(|since| cx.now.monotonic >= *since + QUIET) else {
+            return false;
+        };
+        report.unconfirmed_since = Some(cx.now.monotonic.max(since));
+        true
     }
 
     fn next_step(&self, id: &MemberId, member: &Member, from_epoch: i32, claimed: Claimed<'_>, voice: Voice) -> Member {

@@ -33,6 +33,30 @@ fn committed(world: &mut World, member: &str, epoch: i32, partition: i32) -> Err
     }
 }
 
+/// Scenario 54: a client drops an answer that comes late, does not know what it said, and says nothing.
+#[test]
+fn scenario_54_a_member_that_lost_an_answer_is_told_again() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    world.beat(owns("a", 1, &[(t, &[0, 1])]));
+    world.beat(join("b", &["t"]));
+    assert_eq!(world.beat(beat("a", 1)).assignment, Some(partitions(&[(t, &[0])])));
+    assert_eq!(world.beat(beat("a", 1)).assignment, None, "it may be about to give up");
+    world.host.pass(1_000);
+    assert_eq!(world.beat(beat("a", 1)).assignment, Some(partitions(&[(t, &[0])])));
+    assert_eq!(world.beat(beat("a", 1)).assignment, None);
+    world.beat(owns("a", 1, &[(t, &[0])]));
+    assert_eq!(world.beat(beat("b", 2)).assignment, Some(partitions(&[(t, &[1])])));
+    world.host.pass(1_000);
+    assert_eq!(world.beat(beat("b", 2)).assignment, Some(partitions(&[(t, &[1])])));
+    world.beat(owns("b", 2, &[(t, &[1])]));
+    world.host.pass(1_000);
+    assert_eq!(world.beat(beat("a", 2)).assignment, None, "both have said so");
+    assert_eq!(world.beat(beat("b", 2)).assignment, None);
+    world.check_replay();
+}
+
 /// Scenario 29 (KIP-848): a partition goes to its next owner only after the former confirmed or was fenced.
 #[test]
 fn scenario_29_handing_over_before_letting_go() {

@@ -576,8 +576,8 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
         "replica.selector.class",
         String,
         None,
-        "`org.apache.kafka.common.replica.RackAwareReplicaSelector`: consumers with `client.rack` read from a replica in \
-         their rack. Unset, or `org.apache.kafka.common.replica.LeaderSelector`: from the leader. No other class.",
+        "org.apache.kafka.common.replica.RackAwareReplicaSelector: consumers read from a replica in their client.rack. \
+         Unset, or LeaderSelector of the same package: from the leader.",
     ),
     known(
         "replica.socket.receive.buffer.bytes",

@@ -50,7 +50,7 @@ fn alone(unclean_election: Option<bool>) -> WorldConfig {
 
 /// The story of seed 004: the others go on without the records; the former leader gives them up, and it is told.
 #[test]
-fn scenario_71_an_unclean_election_loses_what_it_tells_of() -> Step {
+fn scenario_63_an_unclean_election_loses_what_it_tells_of() -> Step {
     let mut script = Script::new(71, alone(Some(true)))?;
     let former = last_member_dies(&mut script)?;
     let next = script.wait_other_leader(former)?;
@@ -82,7 +82,7 @@ fn a_partition_waits_until_an_unclean_election_is_demanded() -> Step {
     script.world.check_told()
 }
 
-/// Scenario 71 with everything that can happen meanwhile: what is lost was allowed to be, and was told.
+/// Scenario 63 with everything that can happen meanwhile: what is lost was allowed to be, and was told.
 #[test]
 fn unclean_elections_under_faults_are_allowed_and_told() {
     let kinds = [Kind::KillBroker, Kind::FenceBroker, Kind::CutLink, Kind::PowerLossOfBroker, Kind::ElectUnclean];

@@ -32,9 +32,9 @@ fn scenario_49_logs_of_replicas_that_were_moved_away_are_not_believed() {
     moves_lose_nothing(&kinds, (2_000, 6_000));
 }
 
-/// Scenario 72: every broker takes one replica at a time, whatever is asked for, and the quorum's leaders change.
+/// Scenario 64: every broker takes one replica at a time, whatever is asked for, and the quorum's leaders change.
 #[test]
-fn scenario_72_large_plans_go_on_in_waves_whoever_leads_the_quorum() {
+fn scenario_64_large_plans_go_on_in_waves_whoever_leads_the_quorum() {
     let kinds = [Kind::ReassignAll, Kind::CancelReassignment, Kind::KillBroker, Kind::KillCoordinator, Kind::CutLink];
     let plan = FaultPlan::of(&kinds, (30, 800), (100, 2_000));
     for seed in 0..30 {

@@ -95,7 +95,7 @@ const PAUSE_MS: u64 = RETURN_PAUSE.as_millis() as u64;
 
 /// Clients that found its address refused wait before they connect there again (librdkafka up to 10 s).
 #[test]
-fn scenario_70_a_broker_that_was_killed_leads_again_after_a_pause() {
+fn scenario_62_a_broker_that_was_killed_leads_again_after_a_pause() {
     let mut cluster = returned(Cluster::balancing(3, 300));
     assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
     cluster.run(PAUSE_MS - 500);

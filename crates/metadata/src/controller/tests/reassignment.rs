@@ -232,7 +232,7 @@ fn catch_up(cluster: &mut Cluster, number: i32) {
 }
 
 #[test]
-fn scenario_72_a_large_plan_is_carried_out_in_waves() {
+fn scenario_64_a_large_plan_is_carried_out_in_waves() {
     let mut cluster = in_waves();
     assert_eq!(ask_for(&mut cluster, &[0, 1, 2, 3], Some(&[3, 4])), [ErrorCode::None; 4]);
     assert_eq!(waves(&cluster), [vec![0, 1], vec![2, 3]]);

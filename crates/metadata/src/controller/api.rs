@@ -712,4 +712,6 @@ pub struct BrokenRules {
     pub unclean_is_always_enabled: bool,
     /// A configuration is written without the revision at which `min.insync.replicas` last changed.
     pub min_insync_replicas_revision_is_not_kept: bool,
+    /// A repeated request about rules, configurations or tokens is decided again.
+    pub changes_of_security_are_forgotten: bool,
 }

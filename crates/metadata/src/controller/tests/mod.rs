@@ -10,6 +10,7 @@ mod elections;
 mod fenced;
 pub(in crate::controller) mod harness;
 mod hostile;
+mod once;
 mod random;
 mod reassignment;
 mod registration;

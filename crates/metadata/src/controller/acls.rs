@@ -33,7 +33,8 @@ impl Controller {
             return Err(Refusal::new(ErrorCode::PolicyViolation, text));
         }
         let plan = planned.by_pattern.entry(binding.pattern.clone()).or_insert_with(|| {
-            let rules = acls.rules(&binding.pattern).map(|rules| (**rules).clone()).unwrap_or_default();
+            let known = acls.rules(&binding.pattern).filter(|_| !self.config.rules.added_acls_replace);
+            let rules = known.map(|rules| (**rules).clone()).unwrap_or_default();
             Plan { bytes: rules.entries().map(|entry| bytes_of(&entry)).sum(), rules, is_changed: false }
         });
         let bytes = plan.bytes + bytes_of(&binding.entry);

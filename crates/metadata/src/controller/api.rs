@@ -712,6 +712,10 @@ pub struct BrokenRules {
     pub unclean_is_always_enabled: bool,
     /// A configuration is written without the revision at which `min.insync.replicas` last changed.
     pub min_insync_replicas_revision_is_not_kept: bool,
+    /// A request in a broker's name needs no proof (ADR 0033 is switched off).
+    pub unproved_is_decided: bool,
+    /// Rules that are added take the place of those that their resource pattern had.
+    pub added_acls_replace: bool,
     /// A repeated request about rules, configurations or tokens is decided again.
     pub changes_of_security_are_forgotten: bool,
 }

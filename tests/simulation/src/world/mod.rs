@@ -9,6 +9,7 @@ mod delivery;
 mod looks;
 mod members;
 mod processes;
+mod securing;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,9 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::image::{LeaderSettings, Standing};
 use ottla_metadata::{Answer, Image, Request};
-use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, PartitionId, Revision, TopicIdPartition};
+use ottla_model::{
+    BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Offset, PartitionId, Revision, TopicIdPartition,
+};
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -40,6 +43,7 @@ use crate::message::{CallId, FetchBytes, Message};
 use crate::network::{Network, NodeId};
 use crate::outbox::Outbox;
 use crate::random::Random;
+use crate::security::{Security, SecurityConfig};
 use crate::trace::Trace;
 use crate::transactor::Transactor;
 use balancing::Balancing;
@@ -87,6 +91,8 @@ pub struct WorldConfig {
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
     pub balance_rules: BalanceRules,
+    /// None: everybody may do everything.
+    pub security: Option<SecurityConfig>,
 }
 
 impl WorldConfig {
@@ -115,6 +121,7 @@ impl WorldConfig {
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
             balance_rules: BalanceRules::default(),
+            security: None,
         }
     }
 
@@ -163,6 +170,7 @@ impl WorldConfig {
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
             balance_rules: BalanceRules::default(),
+            security: None,
         }
     }
 }
@@ -252,6 +260,7 @@ pub struct World {
     dark: BTreeSet<NodeId>,
     admin: Vec<AdminTask>,
     balancing: Option<Balancing>,
+    pub security: Option<Box<Security>>,
     admin_sent: SimTime,
     admin_target: u64,
     next_call: u64,
@@ -290,6 +299,7 @@ impl World {
             rules: config.rules,
             fetcher_rules: config.fetcher_rules,
             session_rules: config.session_rules,
+            watch_rules: config.security.as_ref().map(|security| security.rules.watch).unwrap_or_default(),
             fetch_bytes: config.fetch_bytes,
             log_config: Arc::new(LogConfig {
                 segment_bytes: config.segment_bytes,
@@ -345,6 +355,7 @@ impl World {
             dark: BTreeSet::new(),
             admin: Vec::new(),
             balancing: None,
+            security: None,
             admin_sent: SimTime(0),
             admin_target: 1,
             next_call: 0,
@@ -362,6 +373,7 @@ impl World {
             forged_streams: BTreeSet::new(),
             deliveries: BTreeMap::new(),
         };
+        world.begin_security(seed);
         world.begin();
         world
     }
@@ -492,6 +504,11 @@ impl World {
             }
             NodeId::Client(0) => {
                 self.tick_admin(&mut out);
+                client::TICK_MS
+            }
+            NodeId::Client(id) if self.security_clients().contains(&node) => {
+                self.continue_restoring();
+                self.tick_security(id, &mut out);
                 client::TICK_MS
             }
             NodeId::Client(id) => {

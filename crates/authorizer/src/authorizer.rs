@@ -24,6 +24,16 @@ pub struct Authorizer {
     pub super_users: BTreeSet<KafkaPrincipal>,
     /// `allow.everyone.if.no.acl.found`: a resource that no rule is about is open.
     pub allow_everyone_if_no_acl_found: bool,
+    pub broken: BrokenRules,
+}
+
+/// Rules that a simulation takes out to see that its checks notice. All hold by default; nothing but tests sets them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BrokenRules {
+    /// What denies by a prefix is overlooked.
+    pub prefixes_do_not_deny: bool,
+    /// One rule that allows wins over those that deny.
+    pub allowing_wins: bool,
 }
 
 /// A name that no resource has: a rule about every resource is about it.
@@ -47,14 +57,15 @@ impl Authorizer {
             return true;
         }
         let (mut has_rules, mut allowed, mut denied) = (false, false, false);
-        rules.visit(resource_type, name, |rules| {
+        rules.visit(resource_type, name, |pattern_type, rules| {
             let said = rules.said(&requester.principal, requester.address, operation);
             has_rules = true;
             allowed |= said.allowed;
-            denied |= said.denied;
+            denied |= said.denied && !(self.broken.prefixes_do_not_deny && pattern_type == PatternType::Prefixed);
             !denied
         });
-        !denied && (allowed || (!has_rules && self.allow_everyone_if_no_acl_found))
+        (!denied || allowed && self.broken.allowing_wins)
+            && (allowed || (!has_rules && self.allow_everyone_if_no_acl_found))
     }
 
     /// The operations that the requester may execute on a resource, as bits by their codes (KIP-430).

@@ -94,11 +94,16 @@ impl AclIndex {
     }
 
     /// Calls `visit` with the rules about a resource, until it returns false.
-    pub(crate) fn visit(&self, resource_type: ResourceType, name: &str, mut visit: impl FnMut(&Rules) -> bool) {
+    pub(crate) fn visit(
+        &self,
+        resource_type: ResourceType,
+        name: &str,
+        mut visit: impl FnMut(PatternType, &Rules) -> bool,
+    ) {
         let patterns = &self.by_type[at(resource_type)];
         let exact = [patterns.literal.get(name), patterns.wildcard.as_ref()];
-        if exact.into_iter().flatten().all(|rules| visit(rules)) {
-            prefixes_of(&patterns.prefixed, name, visit);
+        if exact.into_iter().flatten().all(|rules| visit(PatternType::Literal, rules)) {
+            prefixes_of(&patterns.prefixed, name, |rules| visit(PatternType::Prefixed, rules));
         }
     }
 

@@ -11,7 +11,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-pub use authorizer::{Authorizer, Requester};
+pub use authorizer::{Authorizer, BrokenRules, Requester};
 pub use filter::{AclFilter, PatternFilter, ResourceFilter};
 pub use index::AclIndex;
 pub use rule::{

@@ -108,6 +108,7 @@ proptest! {
         let authorizer = Authorizer {
             super_users: BTreeSet::from([KafkaPrincipal::user("root")]),
             allow_everyone_if_no_acl_found: open,
+            ..Authorizer::default()
         };
         let (index, requester) = (index(&bindings), requester(user));
         prop_assert_eq!(

@@ -80,7 +80,9 @@ impl Credentials for ListenerUsers {
     }
 
     fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential> {
-        let of_cluster = of_user(&self.metadata.peek(), user).remove(&hash);
+        let image = self.metadata.peek();
+        let of_cluster = image.scram_credential(user, hash.mechanism_name());
+        let of_cluster = of_cluster.and_then(|text| ScramCredential::from_text(hash, text));
         of_cluster.or_else(|| self.configured.get(&(hash, user.to_owned())).cloned())
     }
 

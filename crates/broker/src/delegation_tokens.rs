@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ottla_config::DelegationTokenConfig;
 use ottla_metadata::controller::{AlterDelegationToken, TokenChange};
+use ottla_metadata::logins::BrokenRules;
 use ottla_metadata::{DelegationToken, Image};
 use ottla_model::{BrokerId, TimestampMs};
 use ottla_replica_manager::metadata_cache::MetadataCache;
@@ -48,7 +49,7 @@ impl Tokens {
         id: &str,
         salt_secret: &[u8; 32],
     ) -> Option<TokenCredential> {
-        let token = image.delegation_token(id).filter(|token| !token.is_expired(now()))?;
+        let token = image.valid_token(id, now(), BrokenRules::default())?;
         let key = (hash, id.to_owned());
         let known = self.derived.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let credential = known.unwrap_or_else(|| {

@@ -152,7 +152,8 @@ fn step(image: &Image, update: WatchUpdate) -> Option<(Image, Delta)> {
     match update {
         WatchUpdate::Changes { revision, changes } => watch::follow_changes(image, revision, &changes),
         WatchUpdate::Snapshot { revision, nodes } => {
-            watch::follow_snapshot(image, revision, nodes.iter().map(|(path, node)| (path, node)))
+            let nodes = nodes.iter().map(|(path, node)| (path, node));
+            watch::follow_snapshot(image, revision, nodes, watch::BrokenRules::default())
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod isr_change;
 pub mod leader_search;
 pub mod limits;
 pub mod liveness;
+pub mod logins;
 pub mod nodes;
 pub mod placement;
 pub mod quorum_progress;

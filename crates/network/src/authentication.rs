@@ -14,7 +14,7 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{Api, RequestHeader, decode_request, frame};
-use ottla_sasl::{Mechanism, SaslError, ServerSession, Step, TokenLogin};
+use ottla_sasl::{Mechanism, SaslError, ServerSession, Step};
 
 use crate::context::RequestContext;
 use crate::response::{Answer, Response};
@@ -237,8 +237,7 @@ impl Authentication {
             }
         }
         *principal = user.clone();
-        let of_token = by_token.map(lifetime_of);
-        let lifetime = [self.listener.reauth_max, of_token].into_iter().flatten().min();
+        let lifetime = ottla_sasl::login_lifetime(self.listener.reauth_max, by_token, wall_ms());
         // A time that no clock of this machine has never comes.
         let expires = lifetime.and_then(|lifetime| now.checked_add(lifetime));
         let is_by_token = by_token.is_some_and(|token| token.is_delegation);
@@ -257,11 +256,6 @@ impl Authentication {
             Answer::Ready(response)
         }))
     }
-}
-
-/// What remains of a token.
-fn lifetime_of(token: TokenLogin) -> Duration {
-    Duration::from_millis(token.expires_ms.saturating_sub(wall_ms()).max(0).unsigned_abs())
 }
 
 fn wall_ms() -> i64 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_metadata::controller::{Answer, Beat, ChangeQuorum, Decision, IdempotencyKey, Request};
+use ottla_metadata::controller::{Answer, Beat, Decision, IdempotencyKey, Request};
 use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_model::{BrokerId, IncarnationKey, Revision};
 
@@ -28,40 +28,14 @@ pub(crate) fn generated(channel: ClusterChannel) -> Generated<ClusterChannel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Gives the request a key if executing it twice differs from executing it once. Then every request but AlterConfigs,
-/// CreateAcls, DeleteAcls, AlterReassignments, AlterDelegationToken and the removal of a member by its id alone may be
-/// repeated while an earlier try may still take effect.
+/// Gives the request a key if the quorum remembers requests of its kind: then it may be repeated freely.
 fn prepare(request: Request) -> (Request, Repeat) {
-    match request {
-        Request::CreateTopics(_)
-        | Request::DeleteTopics(_)
-        | Request::CreatePartitions(_)
-        | Request::UnregisterBroker(_) => {
-            let key = IdempotencyKey(*uuid::Uuid::new_v4().as_bytes());
-            (Request::Once(key, Box::new(request)), Repeat::Freely)
-        }
-        // A late second try could undo what another client has set meanwhile; so could it remove a coordinator that was
-        // added again, with another disk, under the same id.
-        Request::AlterConfigs(_)
-        | Request::CreateAcls(_)
-        | Request::DeleteAcls(_)
-        | Request::AlterReassignments(_)
-        | Request::AlterDelegationToken(_)
-        | Request::UpdateFeatures(_)
-        | Request::ChangeQuorum(ChangeQuorum::Remove { disk: None, .. }) => (request, Repeat::WhenAnswered),
-        // Compare-and-set, or idempotent; a repeated allocation wastes a block of ids, nothing else.
-        Request::Register(_)
-        | Request::AlterPartitions(_)
-        | Request::ResignLeadership(_)
-        | Request::ControlledShutdown(_)
-        | Request::AllocateProducerIds(_)
-        | Request::ElectLeaders(_)
-        | Request::AdmitCoordinator(_)
-        | Request::SetMember(_)
-        | Request::ChangeQuorum(_)
-        | Request::Once(..)
-        | Request::Proved(..) => (request, Repeat::Freely),
+    if request.is_remembered() {
+        let key = IdempotencyKey(*uuid::Uuid::new_v4().as_bytes());
+        return (Request::Once(key, Box::new(request)), Repeat::Freely);
     }
+    let repeat = request.repeat();
+    (request, repeat)
 }
 
 impl ClusterClient {
@@ -151,6 +125,7 @@ impl ClusterClient {
 
 #[cfg(test)]
 mod tests {
+    use ottla_metadata::controller::ChangeQuorum;
     use ottla_model::{CoordinatorId, IncarnationId};
 
     use super::*;

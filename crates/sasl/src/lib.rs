@@ -16,7 +16,9 @@ pub use client::{ClientCredentials, ClientLogin, ClientSession};
 pub use jaas::{JaasEntry, JaasError};
 pub use mechanism::Mechanism;
 pub use scram::{ScramCredential, ScramHash};
-pub use server::{Credentials, ServerSession, Step, TokenCredential, TokenLogin, TokenSecret, nobody_secret};
+pub use server::{
+    Credentials, ServerSession, Step, TokenCredential, TokenLogin, TokenSecret, login_lifetime, nobody_secret,
+};
 
 /// Why an authentication failed. The text goes to the log; [`SaslError::told`] is what a client may know.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! The server's side of one conversation.
 
+use std::time::Duration;
+
 use ring::hmac;
 
 use crate::SaslError;
@@ -84,6 +86,14 @@ pub struct TokenLogin {
     pub is_delegation: bool,
     /// Milliseconds since 1970: the login ends with the token.
     pub expires_ms: i64,
+}
+
+/// How long a login lasts: until its token ends, and no longer than the listener allows. None: it does not end.
+/// `wall_ms`: now, in milliseconds since 1970.
+pub fn login_lifetime(most: Option<Duration>, token: Option<TokenLogin>, wall_ms: i64) -> Option<Duration> {
+    let remaining =
+        |token: TokenLogin| Duration::from_millis(token.expires_ms.saturating_sub(wall_ms).max(0).unsigned_abs());
+    [most, token.map(remaining)].into_iter().flatten().min()
 }
 
 enum State {

@@ -28,9 +28,11 @@ pub fn run(rounds: usize) -> Result<()> {
         .listening("LOGIN", "SASL_PLAINTEXT")
         .with("sasl.enabled.mechanisms", "SCRAM-SHA-256,SCRAM-SHA-512");
     let cluster = Cluster::start_with(options)?;
-    let password = format!("SCRAM-SHA-256=[password={PASSWORD}],SCRAM-SHA-512=[password={PASSWORD}]");
-    let user = ["--alter", "--entity-type", "users", "--entity-name", USER, "--add-config", &password];
-    clients::run(&mut clients::tool("kafka-configs", &cluster.bootstrap(), &user)?)?;
+    for hash in ScramHash::ALL {
+        let password = format!("{}=[password={PASSWORD}]", hash.mechanism_name());
+        let user = ["--alter", "--entity-type", "users", "--entity-name", USER, "--add-config", &password];
+        clients::run(&mut clients::tool("kafka-configs", &cluster.bootstrap(), &user)?)?;
+    }
     let address = cluster.bootstrap_of("LOGIN").parse()?;
     for hash in ScramHash::ALL {
         let mut figures = Vec::new();

@@ -59,19 +59,12 @@ impl Secure {
         }
         let cluster = Cluster::start_with(options)?;
         let secure = Self { cluster, files, client };
-        secure.tool(
-            "kafka-configs",
-            &secure.cluster.bootstrap(),
-            &[
-                "--alter",
-                "--entity-type",
-                "users",
-                "--entity-name",
-                "scram-user",
-                "--add-config",
-                "SCRAM-SHA-256=[iterations=8192,password=scram-secret],SCRAM-SHA-512=[password=scram-secret]",
-            ],
-        )?;
+        for credential in
+            ["SCRAM-SHA-256=[iterations=8192,password=scram-secret]", "SCRAM-SHA-512=[password=scram-secret]"]
+        {
+            let user = ["--alter", "--entity-type", "users", "--entity-name", "scram-user", "--add-config", credential];
+            secure.tool("kafka-configs", &secure.cluster.bootstrap(), &user)?;
+        }
         secure.cluster.settle()?;
         Ok(secure)
     }

@@ -1,8 +1,33 @@
 //! What a broker's turn led to, as far as the invariants care.
 
-use ottla_model::{IncarnationId, LeaderEpoch, Offset, TopicIdPartition};
+use ottla_authorizer::{Operation, Requester, ResourceType};
+use ottla_model::{IncarnationId, LeaderEpoch, Offset, Revision, TimestampMs, TopicIdPartition};
+use ottla_sasl::ClientCredentials;
 
 use crate::content::{Content, RecordId};
+
+/// A login that was tried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoggedIn {
+    pub credentials: ClientCredentials,
+    /// Whom the broker takes the client for; none: it was refused.
+    pub user: Option<String>,
+    /// The broker's time.
+    pub wall: TimestampMs,
+    /// Of the image that the broker had.
+    pub revision: Revision,
+}
+
+/// What a broker decided by its image of this revision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checked {
+    pub requester: Requester,
+    pub operation: Operation,
+    pub resource_type: ResourceType,
+    pub name: String,
+    pub is_allowed: bool,
+    pub revision: Revision,
+}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fact {
@@ -30,6 +55,10 @@ pub enum Fact {
     Began { partition: TopicIdPartition },
     /// Clients are answered from now on.
     Serves { incarnation: IncarnationId },
+    /// A client came with these.
+    LoggedIn(Box<LoggedIn>),
+    /// A request was allowed, or not.
+    Checked(Box<Checked>),
     /// Something is wrong that no fault explains.
     Broken { what: String },
 }

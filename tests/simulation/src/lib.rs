@@ -6,6 +6,7 @@
 //! - [`faults`]: what goes wrong. [`invariants`]: what must hold at every step. [`runner`]: faults, then healing, then
 //!   the demand that everything comes together. [`script`]: the same cluster, step by step, for the scenarios with
 //!   names.
+//! - [`security`]: who may do what, and who changes it, for the seeds with security.
 //! - [`transactor`]: transactions over the same partitions, for the seeds that have them.
 //! - [`groups`], [`transactions`]: the group and the transaction coordinator, over replicas of their own partitions
 //!   ([`coordinator_log`]), without the rest of the cluster.
@@ -32,6 +33,7 @@ pub mod runner;
 #[cfg(test)]
 mod scenarios;
 pub mod script;
+pub mod security;
 pub mod trace;
 pub mod transactions;
 pub mod transactor;

@@ -13,6 +13,7 @@ use ottla_replica_fetcher::BoundsQuestion;
 use ottla_replication::{EndMarker, EpochEnd, FetchPosition};
 
 use crate::network::{Delivery, NodeId};
+use crate::security;
 
 /// Numbers a request of one process, for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -214,11 +215,30 @@ pub struct FetchedPartition {
     pub aborted: Vec<(ProducerId, Offset)>,
 }
 
+fn is_admin(node: NodeId) -> bool {
+    matches!(node, NodeId::Client(id) if security::ADMINS.contains(&id))
+}
+
+impl FetchedPartition {
+    pub fn refused(error: ErrorCode) -> Self {
+        Self {
+            error,
+            diverging: None,
+            high_watermark: Offset::UNKNOWN,
+            log_start: Offset::UNKNOWN,
+            records: Bytes::new(),
+            aborted: Vec::new(),
+        }
+    }
+}
+
 impl Message {
     pub fn delivery(&self, from: NodeId, to: NodeId) -> Delivery {
         match self {
             // On one connection for each follower and leader.
             _ if matches!((from, to), (NodeId::Broker(_), NodeId::Broker(_))) => Delivery::Ordered,
+            // A request over TCP arrives once, if it does.
+            _ if is_admin(from) || is_admin(to) => Delivery::Ordered,
             Self::Raft { .. }
             | Self::Identify { .. }
             | Self::IdentifyAnswer { .. }

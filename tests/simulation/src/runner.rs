@@ -18,6 +18,7 @@ use crate::faults::{FaultPlan, Kind};
 use crate::invariants::Violation;
 use crate::network::NodeId;
 use crate::random::Random;
+use crate::security::{Counts, SecurityConfig};
 use crate::world::{self, World, WorldConfig};
 
 /// How long faults last, in simulated seconds.
@@ -61,6 +62,8 @@ pub struct Report {
     pub committed: usize,
     pub exempt_partitions: u64,
     pub unclean_elections: usize,
+    /// Of the seeds with security.
+    pub security: Option<Counts>,
     pub failure: Option<Failure>,
 }
 
@@ -79,7 +82,11 @@ impl fmt::Display for Report {
                 f,
                 "seed {}: {} events, {} records committed, {} batches acknowledged, trace {:016x}",
                 self.seed, self.events, self.committed, self.acknowledged, self.trace_hash
-            ),
+            )
+            .and_then(|()| match &self.security {
+                Some(counts) => write!(f, "; security: {counts}"),
+                None => Ok(()),
+            }),
             Some(failure) => {
                 for line in &failure.tail {
                     writeln!(f, "{line}")?;
@@ -102,6 +109,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         node_rules: options.node_rules,
         balance_rules: options.balance_rules,
         transactors: options.transactors,
+        security: SecurityConfig::of_seed(seed),
         releases: options.releases,
         ..WorldConfig::draw(&mut random).drawn_aside(seed, options.transactors == 0)
     };
@@ -125,6 +133,7 @@ pub fn run_with(seed: u64, config: WorldConfig, plan: &FaultPlan, mut random: Ra
         committed: world.invariants.committed_records(),
         exempt_partitions: world.invariants.exempt_partitions,
         unclean_elections: world.unclean_elections(),
+        security: world.security.as_ref().map(|security| security.counts),
         failure: result.err().map(|violation| Failure { what: violation.0, at: world.now, tail: world.trace.tail() }),
     }
 }

@@ -39,6 +39,9 @@ impl Script {
     /// A whole cluster with the topic `t`, every ISR full.
     pub fn new(seed: u64, config: WorldConfig) -> Step<Self> {
         let mut script = Self { world: World::new(seed, config, false), next_call: 0, next_value: 0, next_sequence: 0 };
+        if let Some(security) = script.world.security.as_deref_mut() {
+            security.is_led = true;
+        }
         script.world.create_topic("t");
         script.converge()?;
         Ok(script)

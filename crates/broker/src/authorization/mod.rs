@@ -7,7 +7,7 @@ mod requirements;
 use std::fmt;
 use std::sync::Arc;
 
-use ottla_authorizer::{AclIndex, Authorizer, CLUSTER, Operation, Requester, ResourceType};
+use ottla_authorizer::{AclIndex, Authorizer, BrokenRules, CLUSTER, Operation, Requester, ResourceType};
 use ottla_config::AuthorizerConfig;
 use ottla_metadata::Image;
 use ottla_metrics::RateLimit;
@@ -24,14 +24,23 @@ pub use requirements::{Checked, requirements};
 pub struct Authorization {
     authorizer: Authorizer,
     denials: RateLimit,
+    /// Checks so far, for the test that says how many a fetch costs.
+    #[cfg(test)]
+    pub checks: std::sync::atomic::AtomicU64,
 }
 
 impl Authorization {
     /// None: everybody may do everything.
     pub fn new(config: Option<&AuthorizerConfig>) -> Option<Arc<Self>> {
         let AuthorizerConfig { super_users, allow_everyone_if_no_acl_found } = config?.clone();
-        let authorizer = Authorizer { super_users, allow_everyone_if_no_acl_found };
-        Some(Arc::new(Self { authorizer, denials: RateLimit::per_second() }))
+        let broken = BrokenRules::default();
+        let authorizer = Authorizer { super_users, allow_everyone_if_no_acl_found, broken };
+        Some(Arc::new(Self {
+            authorizer,
+            denials: RateLimit::per_second(),
+            #[cfg(test)]
+            checks: std::sync::atomic::AtomicU64::new(0),
+        }))
     }
 }
 
@@ -119,6 +128,8 @@ impl Access {
     /// As [`Access::allows`], for what is left out of an answer: nobody asked for it by name.
     pub fn shows(&self, operation: Operation, resource_type: ResourceType, name: &str) -> bool {
         self.checks.as_ref().is_none_or(|checks| {
+            #[cfg(test)]
+            checks.authorization.checks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let authorizer = &checks.authorization.authorizer;
             authorizer.is_allowed(checks.image.acls(), &checks.requester, operation, resource_type, name)
         })

@@ -184,6 +184,35 @@ fn a_fetch_session_follows_the_rules() {
     assert!(next().iter().all(|error| error.is_ok()));
 }
 
+/// The partitions of a session are checked when it opens and when a rule changes, not with each fetch.
+#[test]
+fn an_open_fetch_session_costs_no_checks() {
+    const PARTITIONS: i32 = 300;
+    let cluster = Cluster::new(&[AUTHORIZER]);
+    let broker = cluster.start(1);
+    let topic = topic_id(1);
+    cluster.quorum.create_topic("t", topic, PARTITIONS, &[1], &[]);
+    allow(&cluster, ResourceType::Topic, "t", &[Operation::Read]);
+    let checks = || {
+        let authorization = broker.broker.authorization.as_ref().expect("the authorizer is on");
+        authorization.checks.swap(0, std::sync::atomic::Ordering::Relaxed)
+    };
+    let partitions = (0..PARTITIONS).map(|partition| wanted(partition, 0)).collect();
+    let opened = broker.fetch(&Fetch { session_epoch: 0, ..fetch_of(topic, partitions) });
+    assert!(checks() >= PARTITIONS.unsigned_abs().into());
+    for epoch in 1..=5 {
+        let request = Fetch { session_id: opened.session_id, session_epoch: epoch, ..fetch_of(topic, vec![]) };
+        assert_eq!(broker.fetch(&request).error, ErrorCode::None);
+        assert_eq!(checks(), 0, "fetch {epoch}");
+    }
+    allow(&cluster, ResourceType::Group, "g", &[Operation::Read]);
+    for (epoch, expected) in [(6, PARTITIONS.unsigned_abs().into()), (7, 0)] {
+        let request = Fetch { session_id: opened.session_id, session_epoch: epoch, ..fetch_of(topic, vec![]) };
+        assert_eq!(broker.fetch(&request).error, ErrorCode::None);
+        assert_eq!(checks(), expected, "fetch {epoch}");
+    }
+}
+
 /// People's compose files: brokers talk without authentication, and are super users by that name.
 #[test]
 fn brokers_replicate_as_super_users() {

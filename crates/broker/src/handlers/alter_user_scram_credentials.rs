@@ -2,6 +2,7 @@
 //! of the user. Salted passwords go no further than here.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -21,8 +22,8 @@ use crate::credentials;
 use crate::request::admin::{self, Patience};
 use crate::request::{RequestContext, wire};
 
-/// What is to become of one user: the changes, or why there are none.
-type Planned = Result<Vec<(String, ConfigOp)>, Refusal>;
+/// What is to become of one user: the change of the credential of a mechanism, or why there is none.
+type Planned = Result<(&'static str, ConfigOp), Refusal>;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AlterUserScramCredentialsRequest>(header.api_version, body.freeze()) {
@@ -38,7 +39,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         .iter()
         .filter_map(|(user, planned)| {
             let entity = ConfigEntity { kind: ConfigKind::Users, name: user.clone() };
-            Some(AlterConfig { entity, changes: planned.as_ref().ok()?.clone(), replace_all: false })
+            let (mechanism, op) = planned.as_ref().ok()?.clone();
+            Some(AlterConfig { entity, changes: vec![(mechanism.to_owned(), op)], replace_all: false })
         })
         .collect();
     let patience = Patience::of(broker.config.request_timeout);
@@ -71,19 +73,19 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     })
 }
 
+/// As Kafka's controller has it: one change of each user, deletions first. A second one refuses the user, also one of
+/// another mechanism; what a refused user asks for besides says no more.
 fn plan(image: &Image, request: &AlterUserScramCredentialsRequest) -> BTreeMap<String, Planned> {
     let mut planned: BTreeMap<String, Planned> = BTreeMap::new();
-    let mut add = |user: &str, change: Result<(ScramHash, ConfigOp), Refusal>| {
-        let entry = planned.entry(user.to_owned()).or_insert_with(|| Ok(Vec::new()));
-        let Ok(changes) = entry else { return };
-        match change {
-            Ok((hash, _)) if changes.iter().any(|(name, _)| name == hash.mechanism_name()) => {
-                let text = "A user credential cannot be altered twice in the same request";
-                *entry = Err(Refusal::new(ErrorCode::DuplicateResource, text));
-            }
-            Ok((hash, op)) => changes.push((hash.mechanism_name().to_owned(), op)),
-            Err(refusal) => *entry = Err(refusal),
+    let mut add = |user: &str, change: Planned| match planned.entry(user.to_owned()) {
+        Entry::Vacant(first) => {
+            first.insert(change);
         }
+        Entry::Occupied(mut first) if first.get().is_ok() => {
+            let text = "A user credential cannot be altered twice in the same request";
+            *first.get_mut() = Err(Refusal::new(ErrorCode::DuplicateResource, text));
+        }
+        Entry::Occupied(_) => {}
     };
     for deletion in &request.deletions {
         add(&deletion.name, plan_deletion(image, &deletion.name, deletion.mechanism));
@@ -98,20 +100,20 @@ fn plan(image: &Image, request: &AlterUserScramCredentialsRequest) -> BTreeMap<S
             }
             let salt = upsertion.salt.to_vec();
             let credential = ScramCredential::of_salted_password(hash, &upsertion.salted_password, salt, iterations);
-            Ok((hash, ConfigOp::Set(credential.to_text())))
+            Ok((hash.mechanism_name(), ConfigOp::Set(credential.to_text())))
         });
         add(&upsertion.name, change);
     }
     planned
 }
 
-fn plan_deletion(image: &Image, user: &str, mechanism: i8) -> Result<(ScramHash, ConfigOp), Refusal> {
+fn plan_deletion(image: &Image, user: &str, mechanism: i8) -> Planned {
     let hash = hash_for(user, mechanism)?;
     if !credentials::of_user(image, user).contains_key(&hash) {
         let text = "Attempt to delete a user credential that does not exist";
         return Err(Refusal::new(ErrorCode::ResourceNotFound, text));
     }
-    Ok((hash, ConfigOp::Delete))
+    Ok((hash.mechanism_name(), ConfigOp::Delete))
 }
 
 fn hash_for(user: &str, mechanism: i8) -> Result<ScramHash, Refusal> {
@@ -134,6 +136,8 @@ fn checked_iterations(iterations: i32) -> Result<u32, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use ottla_metadata::{Node, nodes};
+    use ottla_model::Revision;
     use ottla_protocol::kafka_protocol::messages::alter_user_scram_credentials_request::{
         ScramCredentialDeletion, ScramCredentialUpsertion,
     };
@@ -157,7 +161,6 @@ mod tests {
     #[test]
     fn what_is_no_credential_is_refused_by_its_user() {
         let upsertions = vec![
-            upsertion("a", 1, 4096),
             upsertion("a", 2, 16_384),
             upsertion("b", 1, 4095),
             upsertion("c", 2, 16_385),
@@ -166,9 +169,8 @@ mod tests {
             upsertion("e", 1, 4096),
             upsertion("f", 1, 4096).with_salted_password(vec![7; 31].into()),
         ];
-        let deletion = ScramCredentialDeletion::default().with_name(wire::text("g")).with_mechanism(1);
-        let request =
-            AlterUserScramCredentialsRequest::default().with_upsertions(upsertions).with_deletions(vec![deletion]);
+        let deletions = vec![deletion("g", 1)];
+        let request = AlterUserScramCredentialsRequest::default().with_upsertions(upsertions).with_deletions(deletions);
         let expected = [
             ("a", ErrorCode::None),
             ("b", ErrorCode::UnacceptableCredential),
@@ -181,13 +183,46 @@ mod tests {
         assert_eq!(codes(&request), expected.map(|(user, code)| (user.to_owned(), code)));
     }
 
+    fn deletion(user: &str, mechanism: i8) -> ScramCredentialDeletion {
+        ScramCredentialDeletion::default().with_name(wire::text(user)).with_mechanism(mechanism)
+    }
+
+    /// Kafka 4.3 counts the changes of a user, whatever their mechanisms, before it looks at the second one.
+    #[test]
+    fn a_user_is_changed_once_in_a_request() {
+        let credential =
+            |hash: ScramHash| ScramCredential::of_password(hash, "secret", b"salt".to_vec(), 4096).to_text();
+        let entity = ConfigEntity { kind: ConfigKind::Users, name: "known".to_owned() };
+        let entries = ScramHash::ALL.map(|hash| (hash.mechanism_name().to_owned(), credential(hash))).into();
+        let revision = Revision(1);
+        let payload = nodes::config::encode(&entries);
+        let node = Node { payload, created: revision, modified: revision, version: 0 };
+        let (image, _) = Image::from_nodes(revision, [(&entity.path(), &node)]);
+        let planned = |deletions: &[ScramCredentialDeletion], upsertions: &[ScramCredentialUpsertion]| {
+            let request = AlterUserScramCredentialsRequest::default()
+                .with_deletions(deletions.to_vec())
+                .with_upsertions(upsertions.to_vec());
+            let planned = plan(&image, &request);
+            planned["known"].as_ref().err().map_or(ErrorCode::None, |refusal| refusal.error)
+        };
+        let good = upsertion("known", 1, 4096);
+        assert_eq!(planned(&[deletion("known", 1)], &[]), ErrorCode::None);
+        assert_eq!(planned(&[], &[good.clone()]), ErrorCode::None);
+        let twice = ErrorCode::DuplicateResource;
+        assert_eq!(planned(&[], &[good.clone(), upsertion("known", 2, 4096)]), twice);
+        assert_eq!(planned(&[deletion("known", 1), deletion("known", 2)], &[]), twice);
+        assert_eq!(planned(&[deletion("known", 2)], &[good.clone()]), twice);
+        assert_eq!(planned(&[], &[good.clone(), upsertion("known", 3, 4096)]), twice, "the second is not looked at");
+        assert_eq!(planned(&[], &[good.clone(), good.clone(), good.clone()]), twice);
+        assert_eq!(planned(&[], &[upsertion("known", 3, 4096), good]), ErrorCode::UnsupportedSaslMechanism);
+    }
+
     #[test]
     fn the_quorum_gets_keys_and_no_password() {
         let request = AlterUserScramCredentialsRequest::default().with_upsertions(vec![upsertion("a", 1, 4096)]);
         let planned = plan(&Image::empty(), &request);
-        let Ok(changes) = &planned["a"] else { panic!("refused") };
-        let [(name, ConfigOp::Set(text))] = changes.as_slice() else { panic!("{changes:?}") };
+        let Ok((name, ConfigOp::Set(text))) = &planned["a"] else { panic!("{:?}", planned["a"]) };
         let credential = ScramCredential::from_text(ScramHash::Sha256, text).expect("Kafka's text");
-        assert_eq!((name.as_str(), credential.iterations), ("SCRAM-SHA-256", 4096));
+        assert_eq!((*name, credential.iterations), ("SCRAM-SHA-256", 4096));
     }
 }

@@ -2,6 +2,8 @@
 //! [`CoordinatorPartition`](ottla_coordinator_partition::CoordinatorPartition).
 
 #[cfg(test)]
+mod backlog_tests;
+#[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;

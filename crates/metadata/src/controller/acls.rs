@@ -6,13 +6,13 @@ use ottla_authorizer::{AclBinding, AclEntry, AclFilter, CLUSTER, ResourcePattern
 use ottla_model::{ErrorCode, Revision};
 
 use super::draft::Draft;
-use super::{Answer, Controller, CreateAcls, CreatedAcls, DeleteAcls, DeletedAcls, Refusal, RequestId};
+use super::{Answer, Controller, CreateAcls, CreatedAcls, DeleteAcls, DeletedAcls, IdempotencyKey, Refusal, RequestId};
 use crate::limits;
 use crate::nodes;
 use crate::tree::Tree;
 
 impl Controller {
-    pub(super) fn create_acls(&mut self, id: RequestId, request: CreateAcls) {
+    pub(super) fn create_acls(&mut self, id: RequestId, request: CreateAcls, key: Option<IdempotencyKey>) {
         let asked = request.bindings.len();
         if asked > limits::MAX_ITEMS_PER_REQUEST {
             let refusals = (0..asked).map(|_| Some(too_many_items())).collect();
@@ -20,8 +20,9 @@ impl Controller {
         }
         let mut planned = PlannedAcls::default();
         let refusals = request.bindings.iter().map(|binding| self.plan_acl(&mut planned, binding).err()).collect();
-        self.write_acls(planned);
-        self.answer(id, Answer::CreateAcls(CreatedAcls { refusals, revision: Revision(0) }));
+        let answer = Answer::CreateAcls(CreatedAcls { refusals, revision: Revision(0) });
+        self.write_acls(planned, key, &answer);
+        self.answer(id, answer);
     }
 
     fn plan_acl(&self, planned: &mut PlannedAcls, binding: &AclBinding) -> Result<(), Refusal> {
@@ -32,7 +33,8 @@ impl Controller {
             return Err(Refusal::new(ErrorCode::PolicyViolation, text));
         }
         let plan = planned.by_pattern.entry(binding.pattern.clone()).or_insert_with(|| {
-            let rules = acls.rules(&binding.pattern).map(|rules| (**rules).clone()).unwrap_or_default();
+            let known = acls.rules(&binding.pattern).filter(|_| !self.config.rules.added_acls_replace);
+            let rules = known.map(|rules| (**rules).clone()).unwrap_or_default();
             Plan { bytes: rules.entries().map(|entry| bytes_of(&entry)).sum(), rules, is_changed: false }
         });
         let bytes = plan.bytes + bytes_of(&binding.entry);
@@ -51,7 +53,7 @@ impl Controller {
         Ok(())
     }
 
-    pub(super) fn delete_acls(&mut self, id: RequestId, request: DeleteAcls) {
+    pub(super) fn delete_acls(&mut self, id: RequestId, request: DeleteAcls, key: Option<IdempotencyKey>) {
         if request.filters.len() > limits::MAX_FILTERS_PER_REQUEST {
             let filters = request.filters.iter().map(|_| Err(too_many_items())).collect();
             return self.answer(id, Answer::DeleteAcls(DeletedAcls { filters, revision: Revision(0) }));
@@ -78,12 +80,13 @@ impl Controller {
             let rules = rules.entries().filter(|entry| !entries.contains(entry)).collect();
             planned.by_pattern.insert(pattern.clone(), Plan { rules, bytes: 0, is_changed: true });
         }
-        self.write_acls(planned);
-        self.answer(id, Answer::DeleteAcls(DeletedAcls { filters, revision: Revision(0) }));
+        let answer = Answer::DeleteAcls(DeletedAcls { filters, revision: Revision(0) });
+        self.write_acls(planned, key, &answer);
+        self.answer(id, answer);
     }
 
-    /// Writes the nodes, in as few entries as hold them.
-    fn write_acls(&mut self, planned: PlannedAcls) {
+    /// Writes the nodes, in as few entries as hold them; the last one has the answer, for a retry of the request.
+    fn write_acls(&mut self, planned: PlannedAcls, key: Option<IdempotencyKey>, answer: &Answer) {
         let mut draft = Draft::default();
         for (pattern, plan) in planned.by_pattern.into_iter().filter(|(_, plan)| plan.is_changed) {
             let one = change_of(self.ledger.ahead_tree(), &pattern, &plan.rules);
@@ -94,6 +97,7 @@ impl Controller {
                 let _ = draft.append(one);
             }
         }
+        self.remember(&mut draft, key, answer);
         self.propose(draft);
     }
 }

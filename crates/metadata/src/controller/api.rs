@@ -783,4 +783,10 @@ pub struct BrokenRules {
     pub unknown_levels_register: bool,
     /// What belongs to a level is written before the level is finalized.
     pub levels_gate_nothing: bool,
+    /// A request in a broker's name needs no proof (ADR 0033 is switched off).
+    pub unproved_is_decided: bool,
+    /// Rules that are added take the place of those that their resource pattern had.
+    pub added_acls_replace: bool,
+    /// A repeated request about rules, configurations or tokens is decided again.
+    pub changes_of_security_are_forgotten: bool,
 }

@@ -15,7 +15,9 @@ use super::features::Gated;
 use super::ledger;
 use super::topics::Repeated;
 use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
-use super::{AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, Refusal, RequestId};
+use super::{
+    AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, IdempotencyKey, Refusal, RequestId,
+};
 use crate::broker_config::{self, BrokerConfigError};
 use crate::client_metrics_config::Subscription;
 use crate::config_value;
@@ -30,7 +32,7 @@ use crate::topic_config;
 use crate::tree::Path;
 
 impl Controller {
-    pub(super) fn alter_configs(&mut self, id: RequestId, request: AlterConfigs) {
+    pub(super) fn alter_configs(&mut self, id: RequestId, request: AlterConfigs, key: Option<IdempotencyKey>) {
         let repeated = Repeated::of(request.entities.iter().map(|alter| alter.entity.clone()));
         let mut entities = Vec::with_capacity(request.entities.len());
         if request.entities.len() > limits::MAX_ITEMS_PER_REQUEST {
@@ -38,17 +40,30 @@ impl Controller {
             let entities = request.entities.into_iter().map(|alter| (alter.entity, refused())).collect();
             return self.answer(id, Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(0) }));
         }
-        for alter in &request.entities {
+        let last = request.entities.len().saturating_sub(1);
+        let mut is_to_be_remembered = false;
+        for (number, alter) in request.entities.iter().enumerate() {
             let planned = match repeated.contains(&alter.entity) {
                 true => Err(Refusal::new(ErrorCode::InvalidRequest, "Duplicate resource.")),
                 false => self.plan_config(alter),
             };
             entities.push((alter.entity.clone(), planned.as_ref().err().cloned()));
             if let (Ok((entity, entries)), false) = (planned, request.validate_only) {
-                self.write_config(&entity, &entries);
+                // With the last change the answer is known.
+                let answer = (number == last).then(|| {
+                    Answer::AlterConfigs(ConfigOutcomes { entities: entities.clone(), revision: Revision(0) })
+                });
+                if self.write_config(&entity, &entries, key.zip(answer)) {
+                    is_to_be_remembered = number != last;
+                }
             }
         }
-        self.answer(id, Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(0) }));
+        let answer = Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(0) });
+        // The last entity was refused, or is as it was, and others were written.
+        if let Some(memory) = key.filter(|_| is_to_be_remembered).and_then(|key| self.memory_of(key, &answer)) {
+            self.propose(memory);
+        }
+        self.answer(id, answer);
     }
 
     /// The new entries, if the change is valid.
@@ -172,12 +187,18 @@ impl Controller {
         }
     }
 
-    fn write_config(&mut self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) {
+    /// Whether anything was to be written. `answer`: of the request, for a retry of it.
+    fn write_config(
+        &mut self,
+        entity: &ConfigEntity,
+        entries: &BTreeMap<String, String>,
+        answer: Option<(IdempotencyKey, Answer)>,
+    ) -> bool {
         let current = self.ledger.ahead().config(entity);
         // A broker's configuration is written even if it is unchanged, so that brokers read the files again to which
         // its entries point (KAFKA-14136).
         if current.is_some_and(|config| config.entries == *entries) && entity.kind != ConfigKind::Brokers {
-            return;
+            return false;
         }
         let before = current.and_then(|config| min_insync_replicas_of(&config.entries));
         let mut draft = Draft::default();
@@ -189,11 +210,15 @@ impl Controller {
             min_insync_replicas_modified: self.min_insync_replicas_modified(entity, entries),
         };
         draft.put(self.ledger.ahead_tree(), entity.path(), node.encode());
+        if let Some((key, answer)) = answer {
+            self.remember(&mut draft, Some(key), &answer);
+        }
         self.propose(draft);
         // Partitions that wait for a leader need not wait any longer.
         if unclean_election_of(entries) == Some(true) && !self.work.contains(Work::ElectAll) {
             self.work.push(Progress::new(Work::ElectAll));
         }
+        true
     }
 
     /// When `min.insync.replicas` got the value that `entries` leave unchanged, for every coordinator that leads later:

@@ -4,23 +4,33 @@ use ottla_model::{ErrorCode, KafkaPrincipal, Revision, TimestampMs};
 
 use super::draft::Draft;
 use super::features::Gated;
-use super::{AlterDelegationToken, AlteredDelegationToken, Answer, Controller, Refusal, RequestId, TokenChange};
+use super::{
+    AlterDelegationToken, AlteredDelegationToken, Answer, Controller, IdempotencyKey, Refusal, RequestId, TokenChange,
+};
 use crate::limits;
 use crate::nodes::delegation_token::{self, DelegationToken};
 
 impl Controller {
-    pub(super) fn alter_delegation_token(&mut self, id: RequestId, request: AlterDelegationToken) {
+    pub(super) fn alter_delegation_token(
+        &mut self,
+        id: RequestId,
+        request: AlterDelegationToken,
+        key: Option<IdempotencyKey>,
+    ) {
+        let mut draft = Draft::default();
         let answer = self.plan_token(&request).map(|(token, written)| {
-            let (mut draft, path) = (Draft::default(), delegation_token::path(&request.token_id));
+            let path = delegation_token::path(&request.token_id);
             match written {
                 Written::Unchanged => {}
                 Written::Put => draft.put(self.ledger.ahead_tree(), path, delegation_token::encode(&token)),
                 Written::Removed => draft.delete(self.ledger.ahead_tree(), path),
             }
-            self.propose(draft);
             AlteredDelegationToken { token, revision: Revision(0) }
         });
-        self.answer(id, Answer::AlterDelegationToken(answer));
+        let answer = Answer::AlterDelegationToken(answer);
+        self.remember(&mut draft, key, &answer);
+        self.propose(draft);
+        self.answer(id, answer);
     }
 
     /// The token after the change, and what is written of it.

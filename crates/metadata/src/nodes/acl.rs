@@ -1,7 +1,9 @@
 //! `/kafka-acl/TYPE/NAME` and `/kafka-acl-extended/prefixed/TYPE/NAME`: the rules about the resources of a pattern.
 
 use bytes::Bytes;
-use ottla_authorizer::{AclEntry, Operation, PatternType, Permission, ResourcePattern, ResourceType, Rules, WILDCARD};
+use ottla_authorizer::{
+    AclBinding, AclEntry, Operation, PatternType, Permission, ResourcePattern, ResourceType, Rules, WILDCARD,
+};
 use ottla_model::KafkaPrincipal;
 use prost::Message;
 use serde::Serialize;
@@ -46,29 +48,73 @@ struct AclPayload {
 }
 
 pub fn encode(rules: &Rules) -> Bytes {
-    let entries = rules.entries().map(|entry| EntryPayload {
+    let entries = rules.entries().map(entry_payload);
+    AclPayload { entries: entries.collect() }.encode_to_vec().into()
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct BindingPayload {
+    #[prost(int32, tag = "1")]
+    resource_type: i32,
+    #[prost(int32, tag = "2")]
+    pattern_type: i32,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(message, optional, tag = "4")]
+    entry: Option<EntryPayload>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct BindingsPayload {
+    #[prost(message, repeated, tag = "1")]
+    bindings: Vec<BindingPayload>,
+}
+
+fn entry_payload(entry: AclEntry) -> EntryPayload {
+    EntryPayload {
         principal_type: entry.principal.principal_type.to_string(),
         principal_name: entry.principal.name.to_string(),
         host: entry.host,
         operation: entry.operation.code().into(),
         permission: entry.permission.code().into(),
+    }
+}
+
+fn entry_of(entry: EntryPayload) -> Option<AclEntry> {
+    Some(AclEntry {
+        principal: KafkaPrincipal::new(entry.principal_type, entry.principal_name),
+        host: entry.host,
+        operation: i8::try_from(entry.operation).ok().and_then(Operation::from_code)?,
+        permission: i8::try_from(entry.permission).ok().and_then(Permission::from_code)?,
+    })
+}
+
+/// Rules of any patterns, for the memory of a request.
+pub fn encode_bindings(bindings: &[AclBinding]) -> Bytes {
+    let bindings = bindings.iter().map(|AclBinding { pattern, entry }| BindingPayload {
+        resource_type: pattern.resource_type.code().into(),
+        pattern_type: pattern.pattern_type.code().into(),
+        name: pattern.name.clone(),
+        entry: Some(entry_payload(entry.clone())),
     });
-    AclPayload { entries: entries.collect() }.encode_to_vec().into()
+    BindingsPayload { bindings: bindings.collect() }.encode_to_vec().into()
+}
+
+pub fn decode_bindings(payload: &Bytes) -> Result<Vec<AclBinding>, NodeError> {
+    let binding = |binding: BindingPayload| {
+        let resource_type = i8::try_from(binding.resource_type).ok().and_then(ResourceType::from_code)?;
+        let pattern_type = i8::try_from(binding.pattern_type).ok().and_then(PatternType::from_code)?;
+        let pattern = ResourcePattern { resource_type, pattern_type, name: binding.name };
+        Some(AclBinding { pattern, entry: entry_of(binding.entry?)? })
+    };
+    Ok(BindingsPayload::decode(payload.clone())?.bindings.into_iter().filter_map(binding).collect())
 }
 
 /// A rule about an operation of a later release is left out: no request of this one asks for it. The others must
 /// hold, above all those that deny.
 pub fn decode(payload: &Bytes) -> Result<Rules, NodeError> {
     let entries = AclPayload::decode(payload.clone())?.entries.into_iter();
-    let entry = |entry: EntryPayload| {
-        Some(AclEntry {
-            principal: KafkaPrincipal::new(entry.principal_type, entry.principal_name),
-            host: entry.host,
-            operation: i8::try_from(entry.operation).ok().and_then(Operation::from_code)?,
-            permission: i8::try_from(entry.permission).ok().and_then(Permission::from_code)?,
-        })
-    };
-    Ok(entries.filter_map(entry).collect())
+    Ok(entries.filter_map(entry_of).collect())
 }
 
 #[derive(Serialize)]
@@ -104,6 +150,23 @@ mod tests {
 
     fn pattern(resource_type: ResourceType, pattern_type: PatternType, name: &str) -> ResourcePattern {
         ResourcePattern { resource_type, pattern_type, name: name.to_owned() }
+    }
+
+    #[test]
+    fn rules_of_any_patterns_come_back() {
+        let of = |pattern_type, name: &str, permission| AclBinding {
+            pattern: pattern(ResourceType::Group, pattern_type, name),
+            entry: AclEntry {
+                principal: KafkaPrincipal::user("a"),
+                host: "*".to_owned(),
+                operation: Operation::Read,
+                permission,
+            },
+        };
+        let rules =
+            [of(PatternType::Literal, "*", Permission::Deny), of(PatternType::Prefixed, "g", Permission::Allow)];
+        assert_eq!(decode_bindings(&encode_bindings(&rules)).as_deref(), Ok(&rules[..]));
+        assert!(decode_bindings(&Bytes::from_static(&[0xFF])).is_err());
     }
 
     #[test]

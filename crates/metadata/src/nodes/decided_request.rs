@@ -18,6 +18,15 @@ pub struct DecidedItem {
     pub name: String,
     pub partitions: i32,
     pub replication_factor: i32,
+    /// What the outcome has besides, as the node of its kind would hold it.
+    pub detail: Bytes,
+}
+
+impl DecidedItem {
+    pub fn new(error: ErrorCode, detail: Bytes) -> Self {
+        let (id, name) = (TopicId::ZERO, String::new());
+        Self { error, id, name, partitions: 0, replication_factor: 0, detail }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +49,8 @@ struct ItemPayload {
     partitions: i32,
     #[prost(sint32, tag = "5")]
     replication_factor: i32,
+    #[prost(bytes = "bytes", tag = "6")]
+    detail: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -68,6 +79,7 @@ pub fn encode(request: &DecidedRequest) -> Bytes {
         name: item.name.clone(),
         partitions: item.partitions,
         replication_factor: item.replication_factor,
+        detail: item.detail.clone(),
     };
     let items = request.items.iter().map(item).collect();
     RequestPayload { kind: request.kind, decided_at_ms: request.decided_at.0, items }.encode_to_vec().into()
@@ -83,6 +95,7 @@ pub fn decode(payload: &Bytes) -> Result<DecidedRequest, NodeError> {
             name: item.name,
             partitions: item.partitions,
             replication_factor: item.replication_factor,
+            detail: item.detail,
         })
     };
     Ok(DecidedRequest {
@@ -99,6 +112,7 @@ mod tests {
     #[test]
     fn survives_its_stored_form() {
         let item = |error, id, name: &str| DecidedItem {
+            detail: Bytes::from_static(b"d"),
             error,
             id,
             name: name.to_owned(),

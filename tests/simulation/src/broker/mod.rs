@@ -7,9 +7,11 @@
 //! - [`replica`]: one partition's replica, and what its log holds.
 //! - [`serving`]: what clients and followers ask.
 //! - [`moving`]: replicas that move from one log directory to another.
+//! - [`access`]: logins, and who may do what.
 //! - [`stall`]: what waits for a disk that does not answer.
 //! - [`fetching`]: what a follower does. [`sessions`]: the fetch sessions that followers have here.
 
+mod access;
 mod disk;
 mod fetching;
 mod hosting;
@@ -26,13 +28,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_authorizer::Authorizer;
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::Image;
 use ottla_metadata::image::LeaderSettings;
+use ottla_metadata::watch::BrokenRules as WatchRules;
 use ottla_model::{BrokerEpoch, BrokerId, FeatureLevels, IncarnationId, IncarnationKey, TopicIdPartition};
 use ottla_partition::BrokenRules;
 use ottla_protocol::record_batch::{Batches, HEADER_BYTES};
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
+use ottla_sasl::ClientCredentials;
 use ottla_storage::LogConfig;
 use ottla_storage::env::{Env as _, Faults, FaultyEnv, File as _, OpenMode};
 
@@ -43,6 +48,8 @@ use crate::message::{FetchBytes, Message};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
+use access::Access;
+pub use access::{AccessConfig, DerivedTokens};
 use fetching::FetcherState;
 use process::Process;
 use replica::Replica;
@@ -65,6 +72,7 @@ pub struct BrokerSettings {
     pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
     pub session_rules: SessionRules,
+    pub watch_rules: WatchRules,
     /// `replica.fetch.response.max.bytes` and `replica.fetch.max.bytes`.
     pub fetch_bytes: FetchBytes,
     pub log_config: Arc<LogConfig>,
@@ -83,6 +91,8 @@ pub struct BrokerNode {
     /// The levels of `ottla.version` that the release works at which is started next.
     pub levels: FeatureLevels,
     settings: Arc<BrokerSettings>,
+    /// What the next process starts with; none: security is off.
+    pub access: Option<AccessConfig>,
     random: Random,
     /// The disk of each log directory.
     disks: Vec<FaultyEnv>,
@@ -102,6 +112,7 @@ impl BrokerNode {
             clock: HostClock::default(),
             levels: FeatureLevels::OF_THIS_RELEASE,
             settings,
+            access: None,
             random,
             disks,
             process: None,
@@ -138,7 +149,8 @@ impl BrokerNode {
         };
         let now = self.clock.monotonic(at);
         let session = new_session((self.id, key.incarnation()), self.levels, &opened, &settings, now);
-        let process = Process::new(key, opened, settings, session, link, random, now);
+        let mut process = Process::new(key, opened, settings, session, link, random, now);
+        process.access = self.access.clone().map(Access::new);
         self.process = Some(process);
     }
 
@@ -201,6 +213,24 @@ impl BrokerNode {
         if let Some(process) = &mut self.process {
             process.receive(now, wall, from, message, out);
         }
+    }
+
+    /// Whether a client has to log in before its next request.
+    pub fn needs_login(&self, at: SimTime, client: u32) -> bool {
+        let now = self.clock.monotonic(at);
+        self.process.as_ref().is_some_and(|process| process.needs_login(now, client))
+    }
+
+    pub fn log_in(&mut self, at: SimTime, client: u32, credentials: ClientCredentials, out: &mut Outbox) {
+        let (now, wall) = (self.clock.monotonic(at), self.clock.wall(at));
+        if let Some(process) = &mut self.process {
+            process.log_in(now, wall, client, credentials, out);
+        }
+    }
+
+    /// The settings by which its process decides who may do what.
+    pub fn authorizer(&self) -> Option<&Authorizer> {
+        self.process.as_ref()?.access.as_ref().map(|access| &access.config.authorizer)
     }
 
     /// The incarnation that listens, for a dial.

@@ -20,6 +20,7 @@ use ottla_storage::env::FaultyEnv;
 use ottla_storage::{DiskFault, LastRun, LogDirs};
 
 use super::BrokerSettings;
+use super::access::Access;
 use super::disk::{FoundLog, OpenedLogs};
 use super::fetching::{Fetchers, Received};
 use super::moving::{Move, OldLog};
@@ -58,6 +59,8 @@ pub(super) struct Process {
     pub settings: Arc<BrokerSettings>,
     pub random: Random,
     pub image: Image,
+    /// None: security is off.
+    pub access: Option<Access>,
     pub session: Session,
     pub link: QuorumLink,
     /// Clients and followers are answered.
@@ -128,6 +131,7 @@ impl Process {
             settings,
             random,
             image: Image::empty(),
+            access: None,
             session,
             link,
             is_serving: false,

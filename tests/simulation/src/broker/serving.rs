@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use ottla_authorizer::Operation;
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
 use ottla_partition::{
     Append, AppendError, Appended, ConsumerTerms, Effects, Errand, IsNear, OffsetLookup, OffsetQuery, Visible,
@@ -85,19 +85,9 @@ impl ReadPartition<TopicIdPartition, ()> for LogReader<'_> {
 
     fn read(&mut self, id: &TopicIdPartition, _: &mut Option<()>, request: &PartitionRequest) -> PartitionAnswer {
         let fetch = ottla_partition::Fetch::of(self.fetcher, self.terms, request);
-        self.process.read(self.now, *id, &fetch, self.rack, self.out).unwrap_or_else(|error| {
-            let answer = FetchedPartition {
-                error,
-                diverging: None,
-                preferred_read_replica: None,
-                is_followers: false,
-                high_watermark: Offset::UNKNOWN,
-                log_start: Offset::UNKNOWN,
-                records: Bytes::new(),
-                aborted: Vec::new(),
-            };
-            PartitionAnswer { answer, left_out_bytes: 0 }
-        })
+        self.process
+            .read(self.now, *id, &fetch, self.rack, self.out)
+            .unwrap_or_else(|error| PartitionAnswer { answer: FetchedPartition::refused(error), left_out_bytes: 0 })
     }
 }
 
@@ -137,6 +127,7 @@ impl Process {
         out: &mut Outbox,
     ) -> Result<(), ErrorCode> {
         let id = produce.partition;
+        self.check_topic(now, from, Operation::Write, id, out)?;
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -262,6 +253,25 @@ impl Process {
     }
 
     pub(super) fn fetch(&mut self, now: MonotonicMs, from: NodeId, call: CallId, fetch: &Fetch, out: &mut Outbox) {
+        if fetch.replica.is_some() {
+            if let Err(error) = self.check_broker(now, from, out) {
+                let answer = Message::FetchAnswer { call, error, session_id: 0, partitions: Vec::new() };
+                return out.send(from, answer);
+            }
+        } else {
+            let mut refused = Vec::new();
+            for (id, _) in &fetch.partitions {
+                if let Err(error) = self.check_topic(now, from, Operation::Read, *id, out) {
+                    refused.push((*id, FetchedPartition::refused(error)));
+                }
+            }
+            // Consumers here ask for one partition at a time.
+            if !refused.is_empty() {
+                let error = ErrorCode::None;
+                let answer = Message::FetchAnswer { call, error, session_id: 0, partitions: refused };
+                return out.send(from, answer);
+            }
+        }
         let open = match self.fetch_sessions.open(now, fetch) {
             Ok(open) => open,
             Err(error) => {

@@ -356,7 +356,8 @@ impl Process {
         self.link.last_event = now;
         let followed = match event {
             WatchEvent::Snapshot { revision, nodes } => {
-                watch::follow_snapshot(&self.image, revision, nodes.iter().map(|(path, node)| (path, node)))
+                let nodes = nodes.iter().map(|(path, node)| (path, node));
+                watch::follow_snapshot(&self.image, revision, nodes, self.settings.watch_rules)
             }
             WatchEvent::Changes { revision, changes } => watch::follow_changes(&self.image, revision, &changes),
         };

@@ -31,7 +31,7 @@ pub const TICK_MS: u64 = 50;
 const COMPACT_BYTES: u64 = 12 * 1024;
 
 /// Changes that a watcher may be behind before it gets a snapshot.
-const HISTORY_LIMITS: HistoryLimits = HistoryLimits { revisions: 40, bytes: 1024 * 1024 };
+pub const HISTORY_LIMITS: HistoryLimits = HistoryLimits { revisions: 40, bytes: 1024 * 1024 };
 
 /// Of a hundred ticks, how many bring a linearizable read.
 const READS_PERCENT: u32 = 5;
@@ -100,6 +100,7 @@ pub enum Observed {
     Applied {
         revision: Revision,
         digest: u64,
+        tree: Tree,
         /// Why the entry changed nothing, though it was to.
         problem: Option<String>,
     },

@@ -156,6 +156,7 @@ impl Sink for Wire<'_> {
             Output::Applied(entry) => self.observed.push(Observed::Applied {
                 revision: entry.revision,
                 digest: digest(&entry.tree),
+                tree: entry.tree,
                 problem: entry.problem,
             }),
             Output::Published(view) => self.published = view.revision,

@@ -10,6 +10,7 @@ mod reassignment;
 mod registration;
 mod replication;
 mod rules;
+mod security;
 pub(crate) mod seeds;
 mod stalls;
 mod transcripts;

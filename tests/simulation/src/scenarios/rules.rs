@@ -1,9 +1,12 @@
 //! The simulation can fail: with a rule taken out, some seed of a bounded number must notice.
 
+use ottla_authorizer::BrokenRules as AuthorizerRules;
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::balance::BrokenRules as BalanceRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_metadata::image::LeaderSettings;
+use ottla_metadata::logins::BrokenRules as LoginRules;
+use ottla_metadata::watch::BrokenRules as WatchRules;
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -15,6 +18,7 @@ use crate::faults::{FaultPlan, Kind};
 use crate::message::FetchBytes;
 use crate::random::Random;
 use crate::runner::{Options, Report, run_with};
+use crate::security::{SecurityConfig, SecurityRules};
 use crate::world::WorldConfig;
 
 /// Faults that come often, of the kinds that concern the rule: as a seed of the great number would have them by luck.
@@ -474,4 +478,75 @@ fn heartbeats_with_the_epoch_that_was_fenced_are_noticed() {
     let rules = SessionRules { keeps_fenced_epoch: true, ..SessionRules::default() };
     let kinds = [Kind::PauseBroker, Kind::IsolateNode];
     hunt(session(rules), &kinds, (500, 6_000), 60, &["is not registered", "has ISR", "has no leader"]);
+}
+
+// ---- security
+
+/// In clusters with security, by these rules.
+fn hunt_secured(rules: SecurityRules, controller_rules: ControllerRules, kinds: &[Kind], named: &[&str]) -> Report {
+    let secured = |config| {
+        let mut random = Random::new(0x5EC);
+        let security = SecurityConfig { allow_everyone_if_no_acl_found: false, ..SecurityConfig::draw(&mut random) };
+        WorldConfig { security: Some(SecurityConfig { rules, ..security }), ..config }
+    };
+    let plan = FaultPlan::of(kinds, GAP_MS, (100, 2_000));
+    hunt_in(controller(controller_rules), secured, &plan, 60, named)
+}
+
+#[test]
+fn rules_that_a_snapshot_does_not_bring_are_noticed() {
+    let watch = WatchRules { snapshots_keep_acls: true, ..WatchRules::default() };
+    let rules = SecurityRules { watch, ..SecurityRules::default() };
+    hunt_secured(rules, ControllerRules::default(), &[Kind::KillBroker, Kind::CutLink], &["its index has"]);
+}
+
+#[test]
+fn users_that_a_snapshot_does_not_bring_are_noticed() {
+    let watch = WatchRules { snapshots_keep_configs: true, ..WatchRules::default() };
+    let rules = SecurityRules { watch, ..SecurityRules::default() };
+    let named = &["its users and clients are not"];
+    hunt_secured(rules, ControllerRules::default(), &[Kind::KillBroker, Kind::CutLink], named);
+}
+
+#[test]
+fn a_prefix_that_does_not_deny_is_noticed() {
+    let authorizer = AuthorizerRules { prefixes_do_not_deny: true, ..AuthorizerRules::default() };
+    let rules = SecurityRules { authorizer, ..SecurityRules::default() };
+    let named = &["a record of the intruder", "by the rules"];
+    hunt_secured(rules, ControllerRules::default(), &[Kind::KillBroker], named);
+}
+
+#[test]
+fn a_rule_that_allows_and_wins_over_one_that_denies_is_noticed() {
+    let authorizer = AuthorizerRules { allowing_wins: true, ..AuthorizerRules::default() };
+    let rules = SecurityRules { authorizer, ..SecurityRules::default() };
+    let named = &["a record of the intruder", "by the rules"];
+    hunt_secured(rules, ControllerRules::default(), &[Kind::KillBroker], named);
+}
+
+#[test]
+fn a_token_that_logs_in_after_its_end_is_noticed() {
+    let logins = LoginRules { expired_tokens_log_in: true };
+    let rules = SecurityRules { logins, ..SecurityRules::default() };
+    hunt_secured(rules, ControllerRules::default(), &[Kind::KillBroker, Kind::SetWallClock], &["took token-"]);
+}
+
+#[test]
+fn a_request_in_the_name_of_a_broker_that_did_not_send_it_is_noticed() {
+    let controller = ControllerRules { unproved_is_decided: true, ..ControllerRules::default() };
+    let named = &["decided what only a broker may ask for"];
+    hunt_secured(SecurityRules::default(), controller, &[Kind::KillBroker], named);
+}
+
+#[test]
+fn rules_that_take_the_place_of_others_are_noticed() {
+    let controller = ControllerRules { added_acls_replace: true, ..ControllerRules::default() };
+    hunt_secured(SecurityRules::default(), controller, &[Kind::KillCoordinator], &["and may be"]);
+}
+
+#[test]
+fn a_repeated_change_of_security_that_is_made_twice_is_noticed() {
+    let controller = ControllerRules { changes_of_security_are_forgotten: true, ..ControllerRules::default() };
+    let kinds = &[Kind::KillCoordinator, Kind::CutLink, Kind::IsolateNode];
+    hunt_secured(SecurityRules::default(), controller, kinds, &["more often than that was asked for", "and may be"]);
 }

@@ -6,7 +6,7 @@ mod leaders;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ottla_coordinator_partition::Waiter;
+use ottla_coordinator_partition::{Timers, Waiter};
 use ottla_group_coordinator::partition_for;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, ProducerId, TopicPartition, TransactionalId};
 use ottla_partition::BrokenRules as LeaderRules;
@@ -80,6 +80,8 @@ pub struct Broker {
     pub(super) life: u32,
     pub is_running: bool,
     pub(super) hosted: BTreeMap<i32, StatePartitionHost>,
+    /// When each of them is ticked.
+    pub(super) timers: Timers<i32, ()>,
 }
 
 #[derive(Debug)]

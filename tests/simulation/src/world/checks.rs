@@ -9,11 +9,12 @@ impl World {
     pub(super) fn check_coordinator(&mut self, id: u64, observed: &[Observed]) -> Result<(), Violation> {
         for seen in observed {
             match seen {
-                Observed::Applied { revision, digest, problem } => {
+                Observed::Applied { revision, digest, tree, problem } => {
                     if let Some(problem) = problem {
                         return Err(Violation(format!("what was proposed does not apply on c{id}: {problem}")));
                     }
                     self.invariants.tree_applied(id, *revision, *digest)?;
+                    self.check_applied_security(*revision, tree)?;
                 }
                 Observed::Read { asked_at, revision } if revision < asked_at => {
                     return Err(Violation(format!(
@@ -174,7 +175,10 @@ impl World {
             Some((former, known)) if former == life && known > revision => {
                 Err(Violation(format!("the image of b{id} went back from {known} to {revision}")))
             }
-            _ => Ok(()),
+            _ => {
+                self.check_secured_image(id)?;
+                self.check_lag(id)
+            }
         }
     }
 
@@ -195,7 +199,10 @@ impl World {
                 None => Ok(()),
             },
             Fact::Appended { partition, from } => match view(partition) {
-                Some(replica) => self.invariants.appended(*partition, replica, *from),
+                Some(replica) => {
+                    self.invariants.appended(*partition, replica, *from)?;
+                    self.check_intruder(id, *partition, *from)
+                }
                 None => Ok(()),
             },
             Fact::Acknowledged { partition, leader_epoch, first, next, record, min_isr } => match view(partition) {
@@ -235,6 +242,8 @@ impl World {
                 self.invariants.checks += 1;
                 Ok(())
             }
+            Fact::Checked(checked) => self.check_decision(id, checked),
+            Fact::LoggedIn(login) => self.check_login(id, login),
             Fact::Broken { what } => Err(Violation(format!("b{id}: {what}"))),
         }
     }

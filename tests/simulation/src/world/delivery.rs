@@ -27,6 +27,10 @@ impl World {
             }
             NodeId::Broker(id) => {
                 let message = self.confirmed(from, message);
+                if let Message::BeatAnswer { answer: Some(answer), .. } = &message {
+                    self.heard(id, answer.committed_revision);
+                }
+                self.log_in_first(id, from, &message)?;
                 if let Some(broker) = self.brokers.get_mut(&id) {
                     broker.receive(self.now, from, message, &mut out);
                 }
@@ -61,6 +65,9 @@ impl World {
     ) -> Result<(), Violation> {
         if to_script(id) {
             self.inbox.push((from, message));
+            return Ok(());
+        }
+        if self.security_receives(id, from, &message, out)? {
             return Ok(());
         }
         let mut seen = Vec::new();

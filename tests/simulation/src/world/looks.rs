@@ -99,6 +99,9 @@ impl World {
                 }
             }
         }
+        if let Some(what) = self.security_is_missing() {
+            return Some(what);
+        }
         if self.is_balancing() && self.for_people() == 0 {
             return Some("the admin balances".to_owned());
         }

@@ -11,6 +11,7 @@ mod members;
 mod processes;
 mod releases;
 mod returns;
+mod securing;
 mod topics;
 mod unclean;
 
@@ -27,7 +28,7 @@ use ottla_metadata::controller::{
 use ottla_metadata::image::{LeaderSettings, Standing};
 use ottla_metadata::{Answer, Image, Request};
 use ottla_model::{
-    BrokerEpoch, BrokerId, CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, PartitionId, Revision,
+    BrokerEpoch, BrokerId, CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, Offset, PartitionId, Revision,
     TopicIdPartition,
 };
 use ottla_partition::BrokenRules;
@@ -46,6 +47,7 @@ use crate::message::{CallId, FetchBytes, Message};
 use crate::network::{Network, NodeId};
 use crate::outbox::Outbox;
 use crate::random::Random;
+use crate::security::{Security, SecurityConfig};
 use crate::trace::Trace;
 use crate::transactor::Transactor;
 use balancing::Balancing;
@@ -102,6 +104,8 @@ pub struct WorldConfig {
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
     pub balance_rules: BalanceRules,
+    /// None: everybody may do everything.
+    pub security: Option<SecurityConfig>,
 }
 
 impl WorldConfig {
@@ -133,6 +137,7 @@ impl WorldConfig {
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
             balance_rules: BalanceRules::default(),
+            security: None,
         }
     }
 
@@ -205,6 +210,7 @@ impl WorldConfig {
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
             balance_rules: BalanceRules::default(),
+            security: None,
         }
     }
 }
@@ -303,6 +309,7 @@ pub struct World {
     dark: BTreeSet<NodeId>,
     admin: Vec<AdminTask>,
     balancing: Option<Balancing>,
+    pub security: Option<Box<Security>>,
     admin_sent: SimTime,
     admin_target: u64,
     next_call: u64,
@@ -343,6 +350,7 @@ impl World {
             rules: config.rules,
             fetcher_rules: config.fetcher_rules,
             session_rules: config.session_rules,
+            watch_rules: config.security.as_ref().map(|security| security.rules.watch).unwrap_or_default(),
             fetch_bytes: config.fetch_bytes,
             log_config: Arc::new(LogConfig {
                 segment_bytes: config.segment_bytes,
@@ -402,6 +410,7 @@ impl World {
             dark: BTreeSet::new(),
             admin: Vec::new(),
             balancing: None,
+            security: None,
             admin_sent: SimTime(0),
             admin_target: 1,
             next_call: 0,
@@ -421,6 +430,7 @@ impl World {
             unclean: UncleanElections::default(),
             deliveries: BTreeMap::new(),
         };
+        world.begin_security(seed);
         world.begin();
         world
     }
@@ -551,6 +561,11 @@ impl World {
             }
             NodeId::Client(0) => {
                 self.tick_admin(&mut out);
+                client::TICK_MS
+            }
+            NodeId::Client(id) if self.security_clients().contains(&node) => {
+                self.continue_restoring();
+                self.tick_security(id, &mut out);
                 client::TICK_MS
             }
             NodeId::Client(id) => {

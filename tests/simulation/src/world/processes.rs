@@ -89,7 +89,7 @@ impl World {
     pub(super) fn clients(&self) -> impl Iterator<Item = NodeId> + use<> {
         let ids: Vec<_> =
             self.producers.keys().chain(self.consumers.keys()).chain(self.transactors.keys()).copied().collect();
-        ids.into_iter().map(NodeId::Client)
+        ids.into_iter().map(NodeId::Client).chain(self.security_clients())
     }
 
     /// The host of a process loses its power, and with it what was not synced. Nobody is told.
@@ -350,6 +350,7 @@ impl World {
         self.network.heal();
         self.late_bounds_until = SimTime(0);
         self.network.set_weather(crate::network::Weather::CALM);
+        self.restore_security();
         self.turn_off_retired();
         self.renew_lists();
         let nodes: Vec<_> = self.all_servers().collect();

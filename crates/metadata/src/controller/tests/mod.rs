@@ -11,6 +11,7 @@ mod features;
 mod fenced;
 pub(in crate::controller) mod harness;
 mod hostile;
+mod once;
 mod random;
 mod reassignment;
 mod registration;

@@ -83,6 +83,9 @@ impl World {
                 self.schedule_us(latency, super::Event::Mark { from: id, life, partition: index, marker });
             }
         }
+        if let (Some(change), Some(broker)) = (outputs.timer, self.brokers.get_mut(&id)) {
+            broker.timers.set(index, (), change);
+        }
         if let Some(epoch) = outputs.load {
             let delay = self.draw_us(self.weather.load_us);
             self.schedule_us(delay, super::Event::Load { broker: id, life, partition: index, epoch });
@@ -92,12 +95,8 @@ impl World {
 
     pub(super) fn tick_broker(&mut self, id: i32) -> Result<(), Violation> {
         let now = self.clocks();
-        let Some(broker) = self.brokers.get(&id).filter(|broker| broker.is_running) else { return Ok(()) };
-        let is_due = |hosted: &StatePartitionHost| {
-            hosted.core.shard().and_then(|shard| shard.next_deadline()).is_some_and(|at| at <= now.monotonic)
-        };
-        let due: Vec<i32> =
-            broker.hosted.iter().filter(|(_, hosted)| is_due(hosted)).map(|(index, _)| *index).collect();
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
+        let due = broker.timers.take_due(now.monotonic);
         let led: Vec<i32> =
             self.logs.partitions.iter().filter(|found| found.leader() == Some(id)).map(|found| found.index).collect();
         for index in led {
@@ -106,10 +105,11 @@ impl World {
                 self.replicate(index);
             }
         }
-        for index in due {
+        for (index, ()) in due {
             self.step(id, index, |core, environment| (None, core.tick(environment)))?;
             let hosted = self.brokers.get(&id).and_then(|broker| broker.hosted.get(&index));
-            if hosted.is_some_and(is_due) {
+            let next = hosted.and_then(|hosted| hosted.core.shard()?.next_deadline());
+            if next.is_some_and(|at| at <= now.monotonic) {
                 return Err(Violation(format!("b{id}: partition {index} is due again at once")));
             }
         }
@@ -167,6 +167,7 @@ impl World {
         broker.is_running = false;
         broker.life += 1;
         broker.hosted.clear();
+        broker.timers = Timers::default();
         self.lose_replicas_of(id);
         let others: Vec<i32> = self.brokers.iter().filter(|(_, broker)| broker.is_running).map(|(id, _)| *id).collect();
         for index in 0..self.data.len() {

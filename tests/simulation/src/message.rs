@@ -224,6 +224,8 @@ impl FetchedPartition {
         Self {
             error,
             diverging: None,
+            preferred_read_replica: None,
+            is_followers: false,
             high_watermark: Offset::UNKNOWN,
             log_start: Offset::UNKNOWN,
             records: Bytes::new(),

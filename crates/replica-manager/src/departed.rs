@@ -3,8 +3,8 @@
 //! Clients are told of a broker's end and of the next leaders of its partitions by the same Metadata response.
 //! librdkafka ends its connection to a broker that the response does not list, and while that connection still has the
 //! partitions, takes them away from their new leader again: they stall until its next look a second later. Metadata
-//! therefore lists a broker for [`KEPT_FOR`] after it has left. A broker that restarts at once is registered before that
-//! time is up, and not ready yet: it stays listed until it is.
+//! therefore lists a broker for [`KEPT_FOR`] after it has left. A broker that restarts at once is registered before
+//! that time is up, and not ready yet: it stays listed until it is.
 //!
 //! Invariants:
 //! - a broker that is ready is not among them;

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 /// Two whole records of TLS. A connection holds that much only while the other side sends: see [`ReadAhead`].
 const READ_BYTES: usize = 2 * (16 * 1024 + 512);
 
-/// Bytes that the socket had and rustls has not asked for yet. The buffer goes when the socket has nothing more, so that
-/// an idle connection keeps none.
+/// Bytes that the socket had and rustls has not asked for yet. The buffer goes when the socket has nothing more, so
+/// that an idle connection keeps none.
 #[derive(Debug)]
 pub struct ReadAhead {
     socket: TcpStream,

@@ -286,7 +286,8 @@ fn kafkas_reassignment_tool_and_ours_agree() -> Result<()> {
     theirs.iter().zip(&ours).try_for_each(|(theirs, ours)| same(theirs, ours))
 }
 
-/// A broker gets two replicas at a time; one that is down holds up what it is to get, and the quorum's leader is killed.
+/// A broker gets two replicas at a time; one that is down holds up what it is to get, and the quorum's leader is
+/// killed.
 #[test]
 fn a_large_plan_goes_on_in_waves_under_another_quorum_leader() -> Result<()> {
     const PARTITIONS: usize = 20;

@@ -1,8 +1,8 @@
 //! Acknowledgements: when they come, when they do not, and what they say.
 
-use ottla_model::{BrokerId, ErrorCode, Offset};
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use ottla_protocol::messages::TopicRef;
-use ottla_protocol::messages::fetch::{FetchRequest, FetchTopic};
+use ottla_protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 
 use super::harness::{Cluster, batch, eventually, fetch_of, idempotent, only, topic_id, wanted};
 
@@ -113,13 +113,15 @@ fn a_deposed_leader_answers_who_leads_now() {
     assert_eq!(only(&fetched).current_leader.map(|leader| leader.leader_id), Some(BrokerId(2)));
     assert_eq!(fetched.node_endpoints.len(), 1);
     // Without where it listens, a client that has not heard of that broker cannot go there (kafka-python, for ever).
-    let older = FetchRequest {
-        topics: vec![FetchTopic { topic: TopicRef::Name("t".to_owned()), partitions: vec![wanted(0, 0)] }],
-        ..fetch_of(id, Vec::new())
+    let fenced = |version, topic: TopicRef| {
+        let wanted = FetchPartition { current_leader_epoch: LeaderEpoch(0), ..wanted(0, 0) };
+        let topics = vec![FetchTopic { topic, partitions: vec![wanted] }];
+        let fetched = brokers[0].fetch_at_version(version, &FetchRequest { topics, ..fetch_of(id, Vec::new()) });
+        assert_eq!(only(&fetched).error, ErrorCode::FencedLeaderEpoch);
+        only(&fetched).current_leader.map(|leader| leader.leader_id)
     };
-    let fetched = brokers[0].fetch_at_version(12, &older);
-    assert_eq!(only(&fetched).error, ErrorCode::NotLeaderOrFollower);
-    assert_eq!(only(&fetched).current_leader, None);
+    assert_eq!(fenced(12, TopicRef::Name("t".to_owned())), None);
+    assert_eq!(fenced(16, TopicRef::Id(id)), Some(BrokerId(2)));
 }
 
 /// Scenario 15: also right after a failover.

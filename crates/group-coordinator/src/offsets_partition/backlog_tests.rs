@@ -22,7 +22,7 @@ fn waiter(job: Option<Job<Shard, u32, ()>>) -> Option<u32> {
 }
 
 #[test]
-fn a_turn_has_the_role_and_the_time_first_and_one_request() {
+fn a_turn_has_the_role_first_and_one_request_and_the_time_comes_last() {
     let mut backlog = GroupBacklog::new(BrokenRules::default());
     assert!(backlog.is_in_turn() && backlog.take().is_none());
     assert!(push(&mut backlog, false, 1).is_empty() && push(&mut backlog, false, 2).is_empty());
@@ -30,14 +30,16 @@ fn a_turn_has_the_role_and_the_time_first_and_one_request() {
     backlog.push_poll();
     assert!(!backlog.is_in_turn(), "two came before");
     let first = backlog.take().expect("work");
-    assert!(first.polls && first.ticks && first.has_more);
+    assert!(first.polls && !first.ticks && first.has_more);
     assert_eq!(waiter(first.job), Some(1));
     backlog.push_notice(Notice::TopicsDeleted(Arc::new([])));
     let second = backlog.take().expect("work");
     assert!(!second.polls && !second.ticks && second.has_more);
     assert_eq!(waiter(second.job), Some(2));
-    let last = backlog.take().expect("the notice");
-    assert!(matches!(last.job, Some(Job::Notice(_))) && !last.has_more && backlog.is_in_turn());
+    let notice = backlog.take().expect("the notice");
+    assert!(matches!(notice.job, Some(Job::Notice(_))) && !notice.ticks && notice.has_more);
+    let last = backlog.take().expect("the time");
+    assert!(last.ticks && last.job.is_none() && !last.has_more && backlog.is_in_turn());
 }
 
 /// Nobody knows when the disk answers; what the cluster has told is not repeated, and stays.

@@ -722,8 +722,8 @@ pub struct ControllerConfig {
     pub rules: BrokenRules,
 }
 
-/// The default of [`ControllerConfig::reassignments_per_broker_max`]: enough to keep a broker's disk and network busy, few
-/// enough that the leaders that change when replicas have moved change in small groups.
+/// The default of [`ControllerConfig::reassignments_per_broker_max`]: enough to keep a broker's disk and network busy,
+/// few enough that the leaders that change when replicas have moved change in small groups.
 pub const REASSIGNMENTS_PER_BROKER_MAX: usize = 50;
 
 impl ControllerConfig {

@@ -9,8 +9,8 @@
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
 //! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`],
-//! [`configs`], [`features`] (levels), [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what remains to be done),
-//! [`work`] (its batches), [`growth`] (replicas for new brokers).
+//! [`configs`], [`features`] (levels), [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what
+//! remains to be done), [`work`] (its batches), [`growth`] (replicas for new brokers).
 
 mod acls;
 mod added_partitions;

@@ -3,9 +3,10 @@
 //!
 //! Rules:
 //! - A leader that is in the ISR and active stays the leader. Otherwise the first replica, in order of preference, that
-//!   is in the ISR and active; one that clients may not find again yet comes after the others. Otherwise the current leader, if it is shutting down but alive. Otherwise the first
-//!   active replica of the ELR: the HW has not moved since it left the ISR, so it has all committed records. Otherwise
-//!   there is no leader; the leader epoch grows nevertheless, so that the old leader is fenced.
+//!   is in the ISR and active; one that clients may not find again yet comes after the others. Otherwise the current
+//!   leader, if it is shutting down but alive. Otherwise the first active replica of the ELR: the HW has not moved
+//!   since it left the ISR, so it has all committed records. Otherwise there is no leader; the leader epoch grows
+//!   nevertheless, so that the old leader is fenced.
 //! - A preferred election puts the first replica before the leader, if it is in the ISR and active.
 //! - An unclean election, where it is enabled or asked for, takes any active replica that can read its log, if none of
 //!   the above can lead: the last known leader, then the last known ELR, then the others. It is the whole ISR then, and

@@ -1,5 +1,5 @@
-//! Leaderships return to preferred replicas while faults go on, and nothing is lost; unclean elections lose records, and
-//! tell it.
+//! Leaderships return to preferred replicas while faults go on, and nothing is lost; unclean elections lose records,
+//! and tell it.
 
 use std::time::Duration;
 

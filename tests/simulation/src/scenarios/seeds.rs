@@ -26,9 +26,9 @@ fn seeds_with_transactions_hold() {
     });
 }
 
-/// Processes of two releases side by side (scenario 60).
+/// Processes of two releases side by side, and the level goes up and down.
 #[test]
-fn seeds_with_two_releases_hold() {
+fn scenario_60_two_releases_run_side_by_side() {
     hold(SEEDS / 10, |seed| {
         let report = run(seed, Options { releases: true, ..Options::default() });
         report.failure.is_some().then(|| report.to_string())

@@ -163,8 +163,8 @@ impl WorldConfig {
         }
     }
 
-    /// With leaderships that return by themselves in three of ten seeds, unclean elections in some, and one reassignment
-    /// of a broker at a time in half of them. What this draws moves nothing that others draw.
+    /// With leaderships that return by themselves in three of ten seeds, unclean elections in some, and one
+    /// reassignment of a broker at a time in half of them. What this draws moves nothing that others draw.
     pub fn drawn_aside(self, seed: u64, may_be_unclean: bool) -> Self {
         let mut random = Random::new(seed ^ 0x1EAD_0BA1_A4CE_0000);
         let rebalance_interval_s =

@@ -178,9 +178,9 @@ impl ConsumerGroup {
         report.told = must_give_up.then_some(told);
     }
 
-    /// Whether a member that has not confirmed what it was told for [`QUIET`] is told again, for its client may not have
-    /// received it and not know that it should. librdkafka waits for an answer as long as the heartbeat interval that it
-    /// was told, drops one that comes later, and sends the same heartbeat again, in which it says nothing.
+    /// Whether a member that has not confirmed what it was told for [`QUIET`] is told again, for its client may not
+    /// have received it and not know that it should. librdkafka waits for an answer as long as the heartbeat interval
+    /// that it was told, drops one that comes later, and sends the same heartbeat again, in which it says nothing.
     pub(super) fn is_told_again(&mut self, cx: &Context<'_>, id: &MemberId) -> bool {
         let Some(report) = self.soft.reports.get_mut(id) else { return false };
         let Some(since) = report.unconfirmed_since.filter(|since| cx.now.monotonic >= *since + QUIET) else {

@@ -527,7 +527,7 @@ impl Invariants {
                     && record.producer == promise.producer
                     && record.sequence == promise.base_sequence
             };
-            if !is_there && !partition.given_up.iter().any(|one| is_promised(one)) {
+            if !is_there && !partition.given_up.iter().any(is_promised) {
                 violated!("partition {}: {promise:?} was acknowledged, and {found:?} is there", id.partition);
             }
         }

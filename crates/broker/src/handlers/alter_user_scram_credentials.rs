@@ -207,11 +207,11 @@ mod tests {
         };
         let good = upsertion("known", 1, 4096);
         assert_eq!(planned(&[deletion("known", 1)], &[]), ErrorCode::None);
-        assert_eq!(planned(&[], &[good.clone()]), ErrorCode::None);
+        assert_eq!(planned(&[], std::slice::from_ref(&good)), ErrorCode::None);
         let twice = ErrorCode::DuplicateResource;
         assert_eq!(planned(&[], &[good.clone(), upsertion("known", 2, 4096)]), twice);
         assert_eq!(planned(&[deletion("known", 1), deletion("known", 2)], &[]), twice);
-        assert_eq!(planned(&[deletion("known", 2)], &[good.clone()]), twice);
+        assert_eq!(planned(&[deletion("known", 2)], std::slice::from_ref(&good)), twice);
         assert_eq!(planned(&[], &[good.clone(), upsertion("known", 3, 4096)]), twice, "the second is not looked at");
         assert_eq!(planned(&[], &[good.clone(), good.clone(), good.clone()]), twice);
         assert_eq!(planned(&[], &[upsertion("known", 3, 4096), good]), ErrorCode::UnsupportedSaslMechanism);

@@ -35,10 +35,13 @@ fn says(cluster: &Cluster, node: Node, line: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes the coordinators write: a topic of its own.
+/// Makes the coordinators write: a topic of its own. A broker that ends meanwhile takes the request with it.
 fn create_topic(cluster: &Cluster, name: &str) -> Result<()> {
-    let mut create = clients::tool("kafka-topics", &cluster.bootstrap(), &["--create", "--topic", name])?;
-    clients::run(&mut create).map(drop)
+    wait::until_ok("a topic", || {
+        let arguments = ["--create", "--topic", name, "--if-not-exists"];
+        let mut create = clients::tool("kafka-topics", &cluster.bootstrap(), &arguments)?;
+        clients::run(&mut create).map(drop)
+    })
 }
 
 /// Broker 1 has two directories, and only the disk of one is at fault: what is on the other is led and in sync

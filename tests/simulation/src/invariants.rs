@@ -328,7 +328,9 @@ impl Invariants {
             Seen::Bounds { partition: id, log_start, high_watermark } => {
                 let partition = self.partition(*id);
                 let committed = partition.committed.last_key_value().map_or(Offset::ZERO, |(last, _)| last.next());
-                if partition.is_exempt || *high_watermark <= committed.max(partition.deleted_up_to) {
+                let given_up = partition.given_up.iter().map(|(offset, _)| offset.next()).max();
+                let most = committed.max(partition.deleted_up_to).max(given_up.unwrap_or(Offset::ZERO));
+                if partition.is_exempt || *high_watermark <= most {
                     return Ok(());
                 }
                 violated!(

@@ -117,7 +117,7 @@ fn a_token_before_its_level_is_noticed() {
 #[test]
 fn a_coordinator_that_does_not_know_the_level_and_goes_on_is_noticed() {
     let rules = NodeRules { levels_are_not_compared: true, ..NodeRules::default() };
-    hunt_releases(node(rules), 60, "which it does not know");
+    hunt_releases(node(rules), 600, "which it does not know");
 }
 
 fn node(node_rules: NodeRules) -> Options {

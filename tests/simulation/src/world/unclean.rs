@@ -35,11 +35,15 @@ impl UncleanElections {
     }
 }
 
-/// Whether the state's leader was elected uncleanly: it was neither a member of the ISR, with its log, nor of the ELR.
+/// Whether there was an unclean election between two states: none of those who are in sync now was a member of the ISR,
+/// with its log, or of the ELR. The leader may have gone again: a coordinator can apply several changes at once.
 fn is_unclean_election(old: &PartitionState, new: &PartitionState) -> bool {
     let is_trusted =
-        old.isr_member(new.leader).is_some_and(|member| !member.is_lost()) || old.elr.contains(&new.leader);
-    new.is_recovering() && new.has_leader() && new.leader_epoch != old.leader_epoch && !is_trusted
+        |broker: BrokerId| old.isr_member(broker).is_some_and(|member| !member.is_lost()) || old.elr.contains(&broker);
+    new.is_recovering()
+        && new.leader_epoch != old.leader_epoch
+        && !new.isr.is_empty()
+        && !new.isr.iter().any(|member| is_trusted(member.broker))
 }
 
 impl World {
@@ -70,10 +74,11 @@ impl World {
                 if !is_demanded && !self.elects_uncleanly() {
                     return Err(Violation(format!("an unclean election that nobody allowed: {what} {old:?}")));
                 }
-                if old.partition_epoch.next() == new.partition_epoch {
+                // Of several changes at once, only what they come to is seen.
+                if old.partition_epoch.next() == new.partition_epoch && new.has_leader() {
                     self.check_choice(id, before, now, old, new)?;
+                    self.unclean.to_tell.insert(what);
                 }
-                self.unclean.to_tell.insert(what);
                 self.invariants.elected_uncleanly(id, old.leader_epoch.next());
             }
         }

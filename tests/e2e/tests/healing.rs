@@ -245,8 +245,12 @@ fn each_row_of_the_table_is_a_test() -> Result<()> {
         let words: Vec<&str> = row.split('`').collect();
         let [.., file, _, function, _] = words.as_slice() else { anyhow::bail!("{row}") };
         let texts = folders.iter().filter_map(|folder| std::fs::read_to_string(root.join(folder).join(file)).ok());
-        let test = format!("#[test]\nfn {function}(");
-        ensure!(texts.into_iter().any(|text| text.contains(&test)), "{row}: no such test");
+        // Those that take a minute are ignored, and `make soak` runs them.
+        let is_test = |text: String| {
+            let before = text.split_once(&format!("\nfn {function}(")).map(|(before, _)| before);
+            before.and_then(|before| before.rsplit("\n\n").next()).is_some_and(|item| item.contains("#[test]"))
+        };
+        ensure!(texts.into_iter().any(is_test), "{row}: no such test");
     }
     Ok(())
 }

@@ -98,9 +98,11 @@ fn a_deposed_leader_answers_who_leads_now() {
     brokers.remove(2).kill();
     let mut waits = brokers[0].begin_produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS);
     assert!(!waits.is_ready());
+    // A follower serves consumers, too: one that names the leader epoch learns that it has ended.
+    let first_epoch = || FetchPartition { current_leader_epoch: LeaderEpoch(0), ..wanted(0, 0) };
     let mut parked = brokers[0].begin_fetch(
         super::harness::CLIENT,
-        &FetchRequest { max_wait_ms: NEVER_MS, ..fetch_of(id, vec![wanted(0, 0)]) },
+        &FetchRequest { max_wait_ms: NEVER_MS, ..fetch_of(id, vec![first_epoch()]) },
     );
     assert!(!parked.is_ready());
     cluster.quorum.elect("t", 0, 2, &[2]);
@@ -109,13 +111,12 @@ fn a_deposed_leader_answers_who_leads_now() {
     let leader = produced.current_leader.unwrap();
     assert_eq!((leader.leader_id, leader.leader_epoch.0), (BrokerId(2), 1));
     let fetched = parked.fetched();
-    assert_eq!(only(&fetched).error, ErrorCode::NotLeaderOrFollower);
+    assert_eq!(only(&fetched).error, ErrorCode::FencedLeaderEpoch);
     assert_eq!(only(&fetched).current_leader.map(|leader| leader.leader_id), Some(BrokerId(2)));
     assert_eq!(fetched.node_endpoints.len(), 1);
     // Without where it listens, a client that has not heard of that broker cannot go there (kafka-python, for ever).
     let fenced = |version, topic: TopicRef| {
-        let wanted = FetchPartition { current_leader_epoch: LeaderEpoch(0), ..wanted(0, 0) };
-        let topics = vec![FetchTopic { topic, partitions: vec![wanted] }];
+        let topics = vec![FetchTopic { topic, partitions: vec![first_epoch()] }];
         let fetched = brokers[0].fetch_at_version(version, &FetchRequest { topics, ..fetch_of(id, Vec::new()) });
         assert_eq!(only(&fetched).error, ErrorCode::FencedLeaderEpoch);
         only(&fetched).current_leader.map(|leader| leader.leader_id)

@@ -173,9 +173,9 @@ impl Crew {
         Ok(())
     }
 
-    /// Kafka's VerifiableConsumer is woken up once, by its shutdown hook. A commit of a rebalance that goes on just then
-    /// may take that for its own, and the consumer polls on for ever: such a crew is killed instead. Closing takes it 30 s
-    /// at most.
+    /// Kafka's VerifiableConsumer is woken up once, by its shutdown hook. A commit of a rebalance that goes on just
+    /// then may take that for its own, and the consumer polls on for ever: such a crew is killed instead. Closing takes
+    /// it 30 s at most.
     fn has_missed_its_leave(&mut self, tongue: Tongue) -> Result<bool> {
         let deadline = Instant::now() + CLOSING;
         while tongue == Tongue::Verifiable && Instant::now() < deadline {

@@ -1,6 +1,8 @@
 //! Levels of `ottla.version`: who is asked before one is finalized, who is refused afterwards, and what waits for it.
 
-use ottla_model::{BrokerEpoch, CoordinatorId, ErrorCode, FeatureLevel, FeatureLevels, KafkaPrincipal, OTTLA_VERSION};
+use ottla_model::{
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, FeatureLevel, FeatureLevels, KafkaPrincipal, OTTLA_VERSION,
+};
 
 use super::harness::*;
 use crate::controller::*;
@@ -125,13 +127,16 @@ fn a_registration_that_waits_is_checked_again() {
     let mut cluster = begun_by_the_older();
     start(&mut cluster, 1, NEWER).expect("the level is 1");
     cluster.stop_running(1);
+    let predecessor = cluster.brokers[&1].incarnation;
     // The predecessor is being dialled.
     let register = Register { levels: OLDER, ..cluster.registration(1, 99, BrokerEpoch::NONE) };
     let waiting = cluster.send(Request::Register(register));
     cluster.commit_all();
     assert!(!cluster.answers.contains_key(&waiting));
     assert_eq!(upgrade(&mut cluster, 2), Ok(()));
-    cluster.run(1_000);
+    let refused = ProbeResult::Refused;
+    cluster.step(Input::Probed { broker: BrokerId(1), incarnation: predecessor, result: refused });
+    cluster.commit_all();
     let Some(Answer::Register(Err(refused))) = cluster.answers.remove(&waiting) else { panic!("not refused") };
     assert_eq!(refused.error, ErrorCode::UnsupportedVersion);
 }

@@ -166,25 +166,16 @@ impl Crew {
     /// Makes it leave the group and end.
     fn ask_to_leave(&mut self, tongue: Tongue) -> Result<()> {
         self.input = None;
-        if tongue != Tongue::Members {
-            let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
-            kill_process(pid, Signal::INT)?;
-        }
+        let signal = match tongue {
+            Tongue::Members => return Ok(()),
+            // A JVM goes on ignoring SIGINT where it was ignored before, as in jobs that a shell starts in the
+            // background.
+            Tongue::Verifiable => Signal::TERM,
+            Tongue::Offsets => Signal::INT,
+        };
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+        kill_process(pid, signal)?;
         Ok(())
-    }
-
-    /// Kafka's VerifiableConsumer is woken up once, by its shutdown hook. A commit of a rebalance that goes on just
-    /// then may take that for its own, and the consumer polls on for ever: such a crew is killed instead. Closing takes
-    /// it 30 s at most.
-    fn has_missed_its_leave(&mut self, tongue: Tongue) -> Result<bool> {
-        let deadline = Instant::now() + CLOSING;
-        while tongue == Tongue::Verifiable && Instant::now() < deadline {
-            if self.child.try_wait()?.is_some() {
-                return Ok(false);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(tongue == Tongue::Verifiable)
     }
 
     fn wait(mut self, tongue: Tongue) -> Result<()> {
@@ -209,8 +200,6 @@ impl Crew {
     }
 }
 
-/// Twice what closing takes a consumer of Kafka's.
-const CLOSING: Duration = Duration::from_secs(60);
 /// How long members may take to say good-bye.
 const LEAVING: Duration = Duration::from_secs(120);
 
@@ -330,9 +319,6 @@ impl Group {
         self.one_has_gone();
         let mut crew = self.crews.remove(0);
         crew.ask_to_leave(self.tongue)?;
-        if crew.has_missed_its_leave(self.tongue)? {
-            return crew.crash(&self.ledger);
-        }
         crew.wait(self.tongue).with_context(|| self.name.clone())
     }
 
@@ -341,11 +327,7 @@ impl Group {
         for crew in &mut self.crews {
             crew.ask_to_leave(self.tongue)?;
         }
-        for mut crew in self.crews.drain(..) {
-            if crew.has_missed_its_leave(self.tongue)? {
-                crew.crash(&self.ledger)?;
-                continue;
-            }
+        for crew in self.crews.drain(..) {
             crew.wait(self.tongue).with_context(|| self.name.clone())?;
         }
         Ok(())

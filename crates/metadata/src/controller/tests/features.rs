@@ -136,7 +136,7 @@ fn a_registration_that_waits_is_checked_again() {
     assert_eq!(upgrade(&mut cluster, 2), Ok(()));
     let refused = ProbeResult::Refused;
     cluster.step(Input::Probed { broker: BrokerId(1), incarnation: predecessor, result: refused });
-    cluster.commit_all();
+    cluster.run(500);
     let Some(Answer::Register(Err(refused))) = cluster.answers.remove(&waiting) else { panic!("not refused") };
     assert_eq!(refused.error, ErrorCode::UnsupportedVersion);
 }

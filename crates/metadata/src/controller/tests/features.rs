@@ -137,7 +137,8 @@ fn a_registration_that_waits_is_checked_again() {
     let refused = ProbeResult::Refused;
     cluster.step(Input::Probed { broker: BrokerId(1), incarnation: predecessor, result: refused });
     cluster.run(500);
-    let Some(Answer::Register(Err(refused))) = cluster.answers.remove(&waiting) else { panic!("not refused") };
+    let answer = cluster.answers.remove(&waiting);
+    let Some(Answer::Register(Err(refused))) = answer else { panic!("{answer:?}") };
     assert_eq!(refused.error, ErrorCode::UnsupportedVersion);
 }
 

@@ -47,6 +47,7 @@ fn create_topic(cluster: &Cluster, name: &str) -> Result<()> {
 /// Broker 1 has two directories, and only the disk of one is at fault: what is on the other is led and in sync
 /// throughout.
 #[test]
+#[ignore = "a minute, and a writer that waits for a stalled disk can fail it: make soak runs it"]
 fn a_brokers_disk_is_slow_stalls_fills_and_fails() -> Result<()> {
     let mut cluster = Cluster::prepare(&ClusterOptions::default())?;
     let faulty = cluster.data_folder(Node::Broker(1))?;

@@ -16,6 +16,8 @@ mod acls;
 mod added_partitions;
 mod api;
 mod bootstrap;
+mod broken_rules;
+mod config;
 mod configs;
 mod delegation_tokens;
 mod draft;
@@ -46,6 +48,8 @@ use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, FeatureLevels
 
 pub use api::*;
 pub use bootstrap::first_transaction;
+pub use broken_rules::BrokenRules;
+pub use config::{ControllerConfig, REASSIGNMENTS_PER_BROKER_MAX};
 use draft::Draft;
 pub use elections::RETURN_PAUSE;
 pub use electorate::TopicElectorate;

@@ -49,7 +49,7 @@ help:
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
 	@echo "make install      binaries, tools, completions and manual pages in PREFIX=$(PREFIX)"
 	@echo "make lint         formatting and clippy"
-	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
+	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step; SIM_OPTIONS=options"
 	@echo "make fuzz         hostile bytes, admin requests, a million spoilt messages; FUZZ_SECS=n for each test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
 	@echo "make upgrade      rolling upgrade from the previous release (deploy/previous-release), which is built once"
@@ -137,12 +137,13 @@ test: fmt-check build clippy
 	  exit $$result
 
 # Here SEED and SEEDS apply only to the simulation. In the environment of `cargo test` they select the seeds of every
-# seeded test.
+# seeded test. SIM_OPTIONS: further options of the simulation, as the line that replays a seed names them.
+SIM_OPTIONS ?=
 .PHONY: sim
 sim:
 	@deploy/prepare.sh toolchain
 	cargo run --release --locked -p ottla-simulation -- \
-	  $(if $(SEED),--seed $(SEED) --steps,--seeds $(SEEDS) --from $(FROM))
+	  $(if $(SEED),--seed $(SEED) --steps,--seeds $(SEEDS) --from $(FROM)) $(SIM_OPTIONS)
 
 # Tests whose input is random bytes or random requests. With FUZZ_SECS each test runs further seeds for that time.
 FUZZED := -p ottla-fuzz

@@ -84,6 +84,7 @@ pub fn response(own: Identified, stream_confirmed: bool) -> IdentifyResponse {
         Recognition::OtherDisk => WireRecognition::OtherDisk,
         Recognition::Removed => WireRecognition::Removed,
     };
+    let (min_level, max_level) = own.levels.to_wire();
     let mut voters = wire_voters(&own.voters);
     for voter in &mut voters {
         let disk = own.disks.get(&CoordinatorId(voter.coordinator_id));
@@ -99,8 +100,8 @@ pub fn response(own: Identified, stream_confirmed: bool) -> IdentifyResponse {
         members_revision: own.members_revision,
         known_disk_id: own.known_disk.map(|disk| disk.0.to_vec().into()).unwrap_or_default(),
         stream_confirmed,
-        min_level: own.levels.min.0.into(),
-        max_level: own.levels.max.0.into(),
+        min_level,
+        max_level,
         finalized_level: own.finalized.map_or(0, |level| level.0.into()),
     }
 }

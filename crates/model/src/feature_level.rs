@@ -50,6 +50,21 @@ impl FeatureLevels {
         }
     }
 
+    /// The lowest and the highest, as nodes and messages carry them.
+    pub fn to_wire(self) -> (i32, i32) {
+        (self.min.0.into(), self.max.0.into())
+    }
+
+    /// Of a node or a message, as [`told`](Self::told).
+    ///
+    /// # Errors
+    ///
+    /// The number that is no level.
+    pub fn from_wire(min: i32, max: i32) -> Result<Self, i32> {
+        let level = |level: i32| i16::try_from(level).map_err(|_| level);
+        Ok(Self::told(level(min)?, level(max)?))
+    }
+
     pub fn includes(self, level: FeatureLevel) -> bool {
         (self.min..=self.max).contains(&level)
     }
@@ -76,6 +91,11 @@ mod tests {
     fn a_process_that_names_no_levels_is_at_the_first() {
         assert_eq!(FeatureLevels::told(0, 0), FeatureLevels::UNTOLD);
         let told = FeatureLevels::told(2, 3);
+        let (min, max) = told.to_wire();
+        assert_eq!(FeatureLevels::from_wire(min, max), Ok(told));
+        assert_eq!(FeatureLevels::from_wire(0, 0), Ok(FeatureLevels::UNTOLD));
+        assert_eq!(FeatureLevels::from_wire(1, 1 << 15), Err(1 << 15));
+        assert_eq!(FeatureLevels::from_wire(-(1 << 15) - 1, 1), Err(-(1 << 15) - 1));
         assert!(
             !told.includes(FeatureLevel::FIRST) && told.includes(FeatureLevel(2)) && told.includes(FeatureLevel(3))
         );

@@ -13,6 +13,7 @@
 //!
 //! A failure prints its seed and the line that replays it.
 
+pub mod arguments;
 mod at_once;
 pub mod broker;
 pub mod client;

@@ -4,67 +4,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::Parser;
-use ottla_simulation::runner::{Options, run};
-use ottla_simulation::transactions::runner::BrokenRules;
-use ottla_simulation::{groups, transactions};
-
-#[derive(Parser)]
-#[command(about = "Simulates whole clusters under faults, seed by seed")]
-struct Arguments {
-    /// Run this seed alone.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Print every step of it.
-    #[arg(long)]
-    steps: bool,
-    /// Run so many seeds.
-    #[arg(long, default_value_t = 200)]
-    seeds: u64,
-    /// The first of them.
-    #[arg(long, default_value_t = 0)]
-    from: u64,
-    /// Only the groups, which are the smaller part.
-    #[arg(long)]
-    groups: bool,
-    /// Only the transactions, which are a small part too.
-    #[arg(long, conflicts_with = "groups")]
-    transactions: bool,
-    /// So many producers of transactions in each cluster.
-    #[arg(long, default_value_t = 0)]
-    transactors: u32,
-    /// Processes of two releases in each cluster.
-    #[arg(long)]
-    releases: bool,
-    /// Only the clusters: brokers, coordinators and clients.
-    #[arg(long, conflicts_with_all = ["groups", "transactions"])]
-    clusters: bool,
-    /// Threads, each with a seed of its own at a time.
-    #[arg(long)]
-    threads: Option<usize>,
-}
-
-impl Arguments {
-    /// What a seed came to in each part, and whether it failed.
-    fn reports_of(&self, seed: u64, prints: bool) -> Vec<(String, bool)> {
-        let (all, mut reports) = (!self.groups && !self.transactions && !self.clusters, Vec::new());
-        if all || self.clusters {
-            let options =
-                Options { prints, transactors: self.transactors, releases: self.releases, ..Options::default() };
-            let report = run(seed, options);
-            reports.push((report.to_string(), report.failure.is_some()));
-        }
-        if all || self.groups {
-            let report = groups::runner::run(seed, prints);
-            reports.push((report.to_string(), report.failure.is_some()));
-        }
-        if all || self.transactions {
-            let report = transactions::runner::run(seed, BrokenRules::default(), prints);
-            reports.push((report.to_string(), report.failure.is_some()));
-        }
-        reports
-    }
-}
+use clap::Parser as _;
+use ottla_simulation::arguments::Arguments;
 
 #[allow(clippy::print_stdout, reason = "a tool's output")]
 fn main() -> ExitCode {

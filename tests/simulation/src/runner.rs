@@ -65,6 +65,8 @@ pub struct Report {
     /// Of the seeds with security.
     pub security: Option<Counts>,
     pub failure: Option<Failure>,
+    /// The options of the command line that the run had.
+    pub sim_options: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,7 +94,11 @@ impl fmt::Display for Report {
                     writeln!(f, "{line}")?;
                 }
                 writeln!(f, "seed {}: at {}: {}", self.seed, failure.at, failure.what)?;
-                write!(f, "replay: make sim SEED={}", self.seed)
+                write!(f, "replay: make sim SEED={}", self.seed)?;
+                match self.sim_options.as_str() {
+                    "" => Ok(()),
+                    options => write!(f, " SIM_OPTIONS=\"{options}\""),
+                }
             }
         }
     }
@@ -122,6 +128,7 @@ pub fn run(seed: u64, options: Options) -> Report {
 
 /// Runs one seed with a cluster and faults that are given.
 pub fn run_with(seed: u64, config: WorldConfig, plan: &FaultPlan, mut random: Random, prints: bool) -> Report {
+    let sim_options = sim_options(&config);
     let mut world = World::new(seed, config, prints);
     let result = Run { world: &mut world, plan, random: &mut random }.all();
     Report {
@@ -135,7 +142,23 @@ pub fn run_with(seed: u64, config: WorldConfig, plan: &FaultPlan, mut random: Ra
         unclean_elections: world.unclean_elections(),
         security: world.security.as_ref().map(|security| security.counts),
         failure: result.err().map(|violation| Failure { what: violation.0, at: world.now, tail: world.trace.tail() }),
+        sim_options,
     }
+}
+
+/// Without them the command line would run another cluster from the same seed.
+fn sim_options(config: &WorldConfig) -> String {
+    let mut options = Vec::new();
+    if config.transactors > 0 {
+        options.push(format!("--transactors {}", config.transactors));
+    }
+    if config.releases {
+        options.push("--releases".to_owned());
+    }
+    if !options.is_empty() {
+        options.insert(0, "--clusters".to_owned());
+    }
+    options.join(" ")
 }
 
 struct Run<'a> {

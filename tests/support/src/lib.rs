@@ -10,6 +10,7 @@
 
 mod ports;
 
+use std::fmt::Debug;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::ops::Range;
@@ -44,15 +45,33 @@ pub fn runs_at_least(count: u64) -> bool {
     seeds.end - seeds.start >= count
 }
 
-/// Runs `test` with every seed to run; when it panics, says how to replay it.
-pub fn each_seed(default: Range<u64>, mut test: impl FnMut(u64)) {
+/// What a test of one seed returns.
+pub trait SeedResult {
+    /// Fails the running test if the seed failed.
+    fn check(self);
+}
+
+impl SeedResult for () {
+    fn check(self) {}
+}
+
+impl<E: Debug> SeedResult for Result<(), E> {
+    fn check(self) {
+        if let Err(error) = self {
+            panic!("{error:?}");
+        }
+    }
+}
+
+/// Runs `test` with every seed to run; when it panics or returns an error, says how to replay it.
+pub fn each_seed<R: SeedResult>(default: Range<u64>, mut test: impl FnMut(u64) -> R) {
     let seeds = seeds(default);
     let fuzzing = number("FUZZ_SECS").filter(|_| !is_replay()).map(Duration::from_secs);
     let begun = Instant::now();
     let mut seed = seeds.start;
     while seed < seeds.end || fuzzing.is_some_and(|time| begun.elapsed() < time) {
         let _replay = Replay(seed);
-        test(seed);
+        test(seed).check();
         seed += 1;
     }
 }
@@ -124,6 +143,12 @@ mod tests {
         let mut seen = Vec::new();
         each_seed(2..5, |seed| seen.push(seed));
         assert_eq!(seen, [2, 3, 4]);
+    }
+
+    #[test]
+    #[should_panic(expected = "seed 3 is odd")]
+    fn a_seed_that_returns_an_error_fails_the_test() {
+        Err::<(), _>("seed 3 is odd").check();
     }
 
     #[test]

@@ -14,7 +14,6 @@ use super::{
 use crate::image::TopicImage;
 use crate::limits;
 use crate::nodes;
-use crate::nodes::topic::TopicNode;
 use crate::placement::Seeded;
 
 /// The topics in which a hash modulo the number of partitions maps a key to its partition. Another number of partitions
@@ -117,15 +116,9 @@ impl Controller {
         let mut draft = Draft::default();
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
         let added = (number(topic.partition_count())..).map(PartitionId).zip(added);
-        let mut assignment = (*topic.assignment).clone();
-        assignment.extend(added.clone().map(|(partition, replicas)| (partition, replicas.clone().into())));
-        let node = nodes::topic::encode(&TopicNode {
-            id: topic.id,
-            assignment,
-            grows_to: topic.grows_to,
-            queued: (*topic.queued).clone(),
-        });
-        draft.put(tree, nodes::topic::path(&topic.name), node);
+        let mut node = topic.node();
+        node.assignment.extend(added.clone().map(|(partition, replicas)| (partition, replicas.clone().into())));
+        draft.put(tree, nodes::topic::path(&topic.name), nodes::topic::encode(&node));
         for (partition, replicas) in added {
             let state = nodes::partition::encode(&first_state(ahead, replicas));
             draft.create(nodes::partition::path(&topic.name, partition), state);

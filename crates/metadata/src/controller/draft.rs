@@ -112,8 +112,7 @@ impl Draft {
         let (_, node) = self.reassigned.entry(topic.id).or_insert_with(|| {
             let path = nodes::topic::path(&topic.name);
             *bytes += tree.get(&path).map_or(0, |node| node.payload.len());
-            let assignment = (*topic.assignment).clone();
-            (path, TopicNode { id: topic.id, assignment, grows_to: topic.grows_to, queued: (*topic.queued).clone() })
+            (path, topic.node())
         });
         node
     }

@@ -7,6 +7,7 @@ use imbl::OrdMap;
 use ottla_model::{BrokerId, PartitionId, Revision, TopicId, TopicName};
 
 use super::{Assignment, PartitionState, Reassignment};
+use crate::nodes::topic::TopicNode;
 
 /// A topic with the states of its partitions.
 #[derive(Clone, PartialEq, Debug)]
@@ -27,6 +28,16 @@ pub struct TopicImage {
 impl Eq for TopicImage {}
 
 impl TopicImage {
+    /// What its node in the tree has: a change of the topic begins with it.
+    pub(crate) fn node(&self) -> TopicNode {
+        TopicNode {
+            id: self.id,
+            assignment: (*self.assignment).clone(),
+            grows_to: self.grows_to,
+            queued: (*self.queued).clone(),
+        }
+    }
+
     pub fn partition(&self, partition: PartitionId) -> Option<&Arc<PartitionState>> {
         self.partitions.get(&partition)
     }

@@ -77,10 +77,8 @@ pub(super) fn decode_endpoints(payload: Vec<EndpointPayload>) -> Result<Vec<Endp
     payload.into_iter().map(endpoint).collect()
 }
 
-/// As [`FeatureLevels::told`].
 pub(super) fn decode_levels(min: i32, max: i32) -> Result<FeatureLevels, NodeError> {
-    let level = |level: i32| i16::try_from(level).map_err(|_| NodeError::field("level", level));
-    Ok(FeatureLevels::told(level(min)?, level(max)?))
+    FeatureLevels::from_wire(min, max).map_err(|level| NodeError::field("level", level))
 }
 
 pub fn path(id: BrokerId) -> Path {
@@ -88,6 +86,7 @@ pub fn path(id: BrokerId) -> Path {
 }
 
 pub fn encode(broker: &BrokerRegistration) -> Bytes {
+    let (min_level, max_level) = broker.levels.to_wire();
     BrokerPayload {
         incarnation: Bytes::copy_from_slice(broker.incarnation.as_bytes()),
         endpoints: encode_endpoints(&broker.endpoints),
@@ -99,8 +98,8 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
         registered_at_ms: broker.registered_at.0,
         unclean_leader_election: broker.leaders.unclean_election,
         leader_rebalance_interval_s: broker.leaders.rebalance_interval_s,
-        min_level: broker.levels.min.0.into(),
-        max_level: broker.levels.max.0.into(),
+        min_level,
+        max_level,
         awaits_clients: broker.awaits_clients,
         leader_imbalance_percent: broker.leaders.imbalance_percent.into(),
     }

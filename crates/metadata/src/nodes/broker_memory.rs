@@ -40,6 +40,7 @@ pub fn path(id: BrokerId) -> Path {
 }
 
 pub fn encode(memory: &BrokerMemory) -> Bytes {
+    let (min_level, max_level) = memory.levels.to_wire();
     MemoryPayload {
         epoch: memory.epoch.0,
         incarnation: Bytes::copy_from_slice(memory.incarnation.as_bytes()),
@@ -48,8 +49,8 @@ pub fn encode(memory: &BrokerMemory) -> Bytes {
         endpoints: encode_endpoints(&memory.endpoints),
         rack: memory.rack.clone(),
         unregistered: memory.unregistered,
-        min_level: memory.levels.min.0.into(),
-        max_level: memory.levels.max.0.into(),
+        min_level,
+        max_level,
         ended_abruptly: memory.ended_abruptly,
     }
     .encode_to_vec()

@@ -57,16 +57,15 @@ fn endpoint_from_proto(message: cluster::Endpoint) -> Result<Endpoint, InvalidFi
     })
 }
 
-/// As [`FeatureLevels::told`].
 pub fn levels_from_proto(min: i32, max: i32) -> Result<FeatureLevels, InvalidField> {
-    let level = |level: i32| i16::try_from(level).map_err(|_| InvalidField::new("level", level.to_string()));
-    Ok(FeatureLevels::told(level(min)?, level(max)?))
+    FeatureLevels::from_wire(min, max).map_err(|level| InvalidField::new("level", level.to_string()))
 }
 
 impl Wire for Register {
     type Message = cluster::RegisterRequest;
 
     fn into_proto(self) -> Self::Message {
+        let (min_level, max_level) = self.levels.to_wire();
         cluster::RegisterRequest {
             broker_id: self.broker.0,
             incarnation_id: incarnation_to_proto(self.incarnation),
@@ -78,8 +77,8 @@ impl Wire for Register {
             min_insync_replicas: self.min_insync_replicas,
             unclean_leader_election: self.leaders.unclean_election,
             leader_rebalance_interval_s: self.leaders.rebalance_interval_s,
-            min_level: self.levels.min.0.into(),
-            max_level: self.levels.max.0.into(),
+            min_level,
+            max_level,
             leader_imbalance_percent: self.leaders.imbalance_percent.into(),
         }
     }

@@ -3,13 +3,16 @@
 
 mod common;
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicName, TopicPartition};
 use ottla_storage::directory::PartitionDirectoryKind;
-use ottla_storage::env::Faults;
-use ottla_storage::{CheckpointKind, DirectoryError, Env, FaultyEnv, LogDirectory, MemoryEnv, RealEnv};
+use ottla_storage::env::{DirectoryEntry, Faults, OpenMode};
+use ottla_storage::{CheckpointKind, DirectoryError, Env, FaultyEnv, Log, LogDirectory, MemoryEnv, RealEnv};
 
 fn open<E: Env>(env: &E) -> Result<LogDirectory<E>, DirectoryError> {
     LogDirectory::open(env.clone(), "/data".into())
@@ -138,4 +141,84 @@ fn partitions_are_listed_renamed_and_removed() {
     let found = directory.partitions().unwrap().into_iter().find(|found| found.path == stray).unwrap();
     assert_eq!((found.kind, found.partition.partition), (PartitionDirectoryKind::Stray, PartitionId(12)));
     assert!(directory.remove(&stray).is_err(), "a stray one is never removed");
+}
+
+/// Counts the calls that change or list names.
+#[derive(Clone)]
+struct Counting {
+    inner: MemoryEnv,
+    calls: Arc<AtomicUsize>,
+    listed: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    fn count(&self) -> &MemoryEnv {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        &self.inner
+    }
+}
+
+impl Env for Counting {
+    type File = <MemoryEnv as Env>::File;
+    type Lock = <MemoryEnv as Env>::Lock;
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Self::File> {
+        self.count().open(path, mode)
+    }
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        let entries = self.count().list(directory)?;
+        self.listed.fetch_add(entries.len(), Ordering::Relaxed);
+        Ok(entries)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.count().exists(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.count().rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.count().remove_file(path)
+    }
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.count().create_directory(path)
+    }
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.count().remove_directory(path)
+    }
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.count().sync_directory(directory)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Self::Lock> {
+        self.inner.lock(path)
+    }
+}
+
+/// Thousands of partitions come and go: the next one costs as much as the first, and no other one is looked at.
+#[test]
+fn a_partition_costs_as_many_calls_among_thousands_as_alone() {
+    let env = Counting { inner: MemoryEnv::new(), calls: Arc::default(), listed: Arc::default() };
+    let directory = open(&env).unwrap();
+    let of = |number: u32| {
+        let before = (env.calls.load(Ordering::Relaxed), env.listed.load(Ordering::Relaxed));
+        let partition = TopicPartition::new(TopicName::new("many").unwrap(), PartitionId(number.try_into().unwrap()));
+        assert!(!directory.free_name(&partition).unwrap());
+        let path = directory.partition_path(&partition);
+        let mut log = Log::create(env.clone(), path, partition.clone(), TOPIC_ID, Arc::default(), NOW).unwrap();
+        append(&mut log, batch(&[NOW.0], 10));
+        log.flush(TICK).unwrap();
+        if number % 2 == 0 {
+            log.abandon();
+            let unique = u128::from(number).to_be_bytes();
+            let deleted = directory.mark_deleted(&partition, unique).unwrap();
+            directory.sync().unwrap();
+            if number % 4 == 0 {
+                directory.remove(&deleted).unwrap();
+            }
+        }
+        (env.calls.load(Ordering::Relaxed) - before.0, env.listed.load(Ordering::Relaxed) - before.1)
+    };
+    let first: Vec<_> = (0..4).map(of).collect();
+    let last = (4..3_000).map(of).skip(2_992).collect::<Vec<_>>();
+    assert_eq!(last, first);
+    assert!(first.iter().all(|(calls, listed)| *calls > 0 && *listed == 0), "{first:?}");
 }

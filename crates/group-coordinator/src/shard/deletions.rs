@@ -169,5 +169,8 @@ mod tests {
         assert!(host.shard.next_deadline().is_some_and(|at| at <= host.now.monotonic + PAUSE_BETWEEN_PIECES));
         host.pass(1);
         assert_eq!(host.log.len(), 2 * groups, "a tombstone for each");
+        // Nothing is committed for it any more: no group is looked at.
+        let effects = host.shard.topics_deleted(host.now, &*host.topics, &deleted);
+        assert!(effects.batches.is_empty() && host.shard.deletions.next().is_none());
     }
 }

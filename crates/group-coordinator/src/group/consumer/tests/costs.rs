@@ -2,10 +2,83 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{SESSION_MS, World, assigned_names, beat, join, join_regex};
+use super::{SESSION_MS, World, assigned_names, beat, join, join_regex, owns};
+use crate::group::Group;
+use crate::topics::Topics as _;
 
 fn scans(world: &World) -> usize {
     world.cluster.scans.load(Ordering::Relaxed)
+}
+
+fn lookups(world: &World) -> usize {
+    world.cluster.lookups.load(Ordering::Relaxed)
+}
+
+/// A group with so many members, all of which read the same 50 topics; the number of look-ups that the last join took.
+fn lookups_of_the_last_join(members: usize) -> (World, usize) {
+    let names: Vec<String> = (0..50).map(|number| format!("t{number:02}")).collect();
+    let topics: Vec<(&str, i32)> = names.iter().map(|name| (name.as_str(), 2)).collect();
+    let mut world = World::new(&topics);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut of_last = 0;
+    for number in 0..members {
+        let before = lookups(&world);
+        world.beat(join(&format!("m{number:03}"), &names));
+        of_last = lookups(&world) - before;
+    }
+    (world, of_last)
+}
+
+#[test]
+fn a_join_looks_each_topic_up_once_however_many_members_read_it() {
+    let (_, of_third) = lookups_of_the_last_join(3);
+    let (_, of_hundredth) = lookups_of_the_last_join(100);
+    assert!(of_third >= 50, "{of_third}");
+    assert!(of_hundredth <= of_third, "{of_third} with 3 members, {of_hundredth} with 100");
+}
+
+#[test]
+fn a_heartbeat_without_news_looks_nothing_up_and_writes_nothing() {
+    let (mut world, _) = lookups_of_the_last_join(10);
+    let epoch = world.describe().group_epoch;
+    world.host.pass(1_000);
+    // Until everybody has what it shall have.
+    for _ in 0..3 {
+        for number in 0..10 {
+            let member = format!("m{number:03}");
+            let answer = world.beat(beat(&member, epoch));
+            let told = answer.assignment.unwrap_or_default();
+            let told: Vec<_> =
+                told.iter().map(|(topic, of)| (*topic, of.iter().map(|id| id.0).collect::<Vec<_>>())).collect();
+            let owned: Vec<_> = told.iter().map(|(topic, of)| (*topic, of.as_slice())).collect();
+            if !owned.is_empty() {
+                world.beat(owns(&member, answer.member_epoch, &owned));
+            }
+        }
+    }
+    let (before, log) = (lookups(&world), world.host.log.len());
+    for number in 0..10 {
+        let answer = world.beat(beat(&format!("m{number:03}"), epoch));
+        assert!(answer.assignment.is_none(), "{answer:?}");
+    }
+    assert_eq!((lookups(&world), world.host.log.len()), (before, log));
+}
+
+/// Each expression of a group held its own copy of all names that it matches.
+#[test]
+fn resolved_expressions_hold_the_names_of_the_image() {
+    let mut world = World::new(&[("topic-1", 1), ("topic-2", 1)]);
+    for number in 0..3 {
+        world.beat(join_regex(&format!("m{number}"), &format!("topic-(1|2|{number})")));
+    }
+    let mut of_image = Vec::new();
+    world.cluster.names(&mut |name| of_image.push(name.as_str().as_ptr()));
+    let Some(Group::Consumer(group)) = world.host.shard.group(&super::group()) else { panic!("no group") };
+    assert_eq!(group.expressions.len(), 3);
+    for resolved in group.expressions.values() {
+        let held: Vec<_> = resolved.topics.iter().map(|name| name.as_str().as_ptr()).collect();
+        assert_eq!(held, of_image);
+    }
 }
 
 #[test]

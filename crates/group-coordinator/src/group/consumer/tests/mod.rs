@@ -44,6 +44,8 @@ pub(super) struct Cluster {
     version: u64,
     /// How often all names were gone through.
     scans: Arc<AtomicUsize>,
+    /// How often a topic was looked up.
+    lookups: Arc<AtomicUsize>,
 }
 
 impl Cluster {
@@ -76,9 +78,11 @@ impl Cluster {
 
 impl Topics for Cluster {
     fn by_name(&self, name: &str) -> Option<TopicView> {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         self.topics.get(name).cloned()
     }
     fn by_id(&self, id: TopicId) -> Option<TopicView> {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         self.topics.values().find(|topic| topic.id == id).cloned()
     }
     fn names(&self, each: &mut dyn FnMut(&TopicName)) {

@@ -62,6 +62,13 @@ fn a_file_comes_back() -> Result<()> {
     produce(&at, &["--topic", "windows"], b"a\r\n\r\nb\r\n")?;
     let read = consume(&at, &["--topic", "windows", "--from-beginning", "--max-messages", "3"])?;
     ensure!(read == b"a\n\nb\n", "{:?}", String::from_utf8_lossy(&read));
+
+    // The warning of an outdated option is no record.
+    let newest = ["--topic", "windows", "--from-beginning", "--max-messages", "1", "--property", "print.offset=true"];
+    let mut tool = clients::tool("kafka-console-consumer", &at, &newest)?;
+    let output = tool.stdin(Stdio::null()).output()?;
+    let warning = b"Option --property is deprecated";
+    ensure!(output.stdout == b"Offset:0\ta\n" && output.stderr.starts_with(warning), "{output:?}");
     Ok(())
 }
 

@@ -126,7 +126,7 @@ const PURPOSE: &str = "This tool helps to read data from Kafka topics and output
 pub async fn run(arguments: &[String]) -> ExitCode {
     // What Kafka's consumer refuses is told otherwise than what the tool refuses.
     let planned = |options: &Options| {
-        outdated(options).iter().for_each(|line| out!("{line}"));
+        outdated(options).iter().for_each(|line| err!("{line}"));
         match plan(options) {
             Err(ToolError::Config(text)) => Ok(Err(ToolError::Config(text))),
             planned => planned.map(Ok),
@@ -233,7 +233,8 @@ const OUTDATED: &[(&str, &str)] = &[
     ("consumer.config", "--command-config"),
 ];
 
-/// As Kafka's tool warns of outdated options.
+/// As Kafka's tool warns of outdated options, but on standard error: standard output has the records, and programs read
+/// it.
 fn outdated(options: &Options) -> Vec<String> {
     let given = OUTDATED.iter().filter(|(name, _)| options.has(name));
     let line = |(name, instead): &(&str, &str)| {

@@ -218,3 +218,41 @@ fn kubernetes_would_take_the_manifests() -> Result<()> {
     ensure!(objects.trim() == "7", "{objects}");
     Ok(())
 }
+
+/// `{a,b}` in a path stands for both.
+fn expanded(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+        Some((before, (names, after))) => names.split(',').map(|name| format!("{before}{name}{after}")).collect(),
+        None => vec![path.to_owned()],
+    }
+}
+
+/// Where to find an answer: each file of the table is there, and has the functions that its row names.
+#[test]
+fn architecture_names_files_and_functions_that_exist() -> Result<()> {
+    let crates = root().join("crates");
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md"))?;
+    let (_, table) = text.split_once("## Where to find an answer").context("the table")?;
+    let (table, _) = table.split_once("\n## ").context("its end")?;
+    let (mut files, mut functions) = (0, 0);
+    for row in table.lines().filter(|line| line.starts_with("| ")) {
+        let words: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let mut sources = String::new();
+        for path in words.iter().filter(|word| word.contains("/src/")).flat_map(|word| expanded(word)) {
+            let found = crates.join(&path);
+            ensure!(found.exists(), "{path} is not there: {row}");
+            files += 1;
+            if found.is_file() {
+                sources.push_str(&fs::read_to_string(found)?);
+            }
+        }
+        let is_function = |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        for function in words.into_iter().filter(is_function) {
+            let exists = ["(", "<"].iter().any(|next| sources.contains(&format!("fn {function}{next}")));
+            ensure!(exists, "no function {function}: {row}");
+            functions += 1;
+        }
+    }
+    ensure!(files > 50 && functions > 10, "{files} files, {functions} functions");
+    Ok(())
+}

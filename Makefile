@@ -128,8 +128,7 @@ test: fmt-check build clippy
 	@deploy/prepare.sh test
 	@rm -f "$(OTTLA_SKIPPED)"
 	@result=0; . "$(OTTLA_CACHE)/test.env"; \
-	  cargo test --workspace --locked --no-fail-fast || result=$$?; \
-	  FUZZ_SECS=20 cargo test --locked $(FUZZED) || result=$$?; \
+	  deploy/test.sh || result=$$?; \
 	  deploy/advisories.sh || result=$$?; \
 	  if [ -s "$(OTTLA_SKIPPED)" ]; then \
 	    echo "ottla: skipped on this machine:"; sort -u "$(OTTLA_SKIPPED)" | sed 's/^/  /'; \
@@ -146,11 +145,9 @@ sim:
 	  $(if $(SEED),--seed $(SEED) --steps,--seeds $(SEEDS) --from $(FROM)) $(SIM_OPTIONS)
 
 # Tests whose input is random bytes or random requests. With FUZZ_SECS each test runs further seeds for that time.
-FUZZED := -p ottla-fuzz
-
 .PHONY: fuzz
 fuzz: build
-	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked $(FUZZED)
+	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked -p ottla-fuzz
 	SEEDS=500 cargo test --release --locked -p ottla-fuzz --test members -- --nocapture
 
 .PHONY: soak

@@ -12,6 +12,8 @@ mod kafka;
 mod kafka_tools;
 mod lines;
 mod local;
+#[cfg(test)]
+mod metrics_page;
 mod murmur2;
 mod node;
 mod output;

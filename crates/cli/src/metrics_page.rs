@@ -1,5 +1,5 @@
-//! `docs/metrics.md` is generated from the registries of both services: run this with `OTTLA_WRITE_DOCS=1` to
-//! regenerate it.
+//! `docs/metrics.md` is generated from the registries of both services: run these tests with `OTTLA_WRITE_DOCS=1` to
+//! regenerate it. They are no integration tests of this package: for those cargo would compile all of it once more.
 
 use std::fmt::Write as _;
 
@@ -57,7 +57,7 @@ fn table(page: &mut String, title: &str, metrics: &[Description]) {
 
 fn page() -> String {
     let mut page = "# Metrics\n\n\
-        Each process serves Prometheus' text format at `/metrics` on its HTTP port. `crates/cli/tests/metrics.rs`\n\
+        Each process serves Prometheus' text format at `/metrics` on its HTTP port. `crates/cli/src/metrics_page.rs`\n\
         generates this page from the registries of the services. A histogram has the series `_bucket` (label `le`,\n\
         in seconds), `_sum` and `_count`.\n"
         .to_owned();

@@ -25,7 +25,7 @@ fn remark(api: Api) -> &'static str {
 
 fn page() -> String {
     let mut page = "# What is served of Kafka's protocol\n\n\
-        `crates/cli/tests/protocol_support.rs` generates this page from the table in `crates/protocol/src/api.rs`.\n\
+        `crates/protocol/tests/protocol_support.rs` generates this page from the table in `crates/protocol/src/api.rs`.\n\
         Versions are those of Kafka 4.3.\n\n\
         | key | API | versions | |\n|---|---|---|---|\n"
         .to_owned();

@@ -208,8 +208,8 @@ fn imports_go_down_only() -> Result<()> {
     Ok(())
 }
 
-/// `deploy/test.sh` names the binaries that have tests. The others say `test = false`: cargo would link each of them once
-/// more, and compile a library for its sake.
+/// `deploy/test.sh` names the binaries that have tests. The others say `test = false`: cargo would link each of them
+/// once more, and compile a library for its sake.
 #[test]
 fn one_binary_has_tests() -> Result<()> {
     let metadata = metadata()?;

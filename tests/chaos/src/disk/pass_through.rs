@@ -1,5 +1,5 @@
-//! The requests of the kernel (FUSE). Each is answered from the directory behind the disk, when the disk's state lets it
-//! pass.
+//! The requests of the kernel (FUSE). Each is answered from the directory behind the disk, when the disk's state lets
+//! it pass.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::FileExt as _;

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use ottla_model::{ErrorCode, PartitionId, TopicId};
+
 use super::{SESSION_MS, World, assigned_names, beat, join, join_regex, owns};
 use crate::group::Group;
 use crate::topics::Topics as _;
@@ -14,8 +16,8 @@ fn lookups(world: &World) -> usize {
     world.cluster.lookups.load(Ordering::Relaxed)
 }
 
-/// A group with so many members, all of which read the same 50 topics; the number of look-ups that the last join took.
-fn lookups_of_the_last_join(members: usize) -> (World, usize) {
+/// The look-ups of the last join to a group of so many members, all of which read the same 50 topics.
+fn lookups_of_the_last_join(members: usize) -> usize {
     let names: Vec<String> = (0..50).map(|number| format!("t{number:02}")).collect();
     let topics: Vec<(&str, i32)> = names.iter().map(|name| (name.as_str(), 2)).collect();
     let mut world = World::new(&topics);
@@ -23,43 +25,63 @@ fn lookups_of_the_last_join(members: usize) -> (World, usize) {
     let mut of_last = 0;
     for number in 0..members {
         let before = lookups(&world);
-        world.beat(join(&format!("m{number:03}"), &names));
+        let answer = world.beat(join(&format!("m{number:03}"), &names));
+        assert_eq!(answer.error, ErrorCode::None);
         of_last = lookups(&world) - before;
     }
-    (world, of_last)
+    of_last
 }
 
 #[test]
 fn a_join_looks_each_topic_up_once_however_many_members_read_it() {
-    let (_, of_third) = lookups_of_the_last_join(3);
-    let (_, of_hundredth) = lookups_of_the_last_join(100);
+    let of_third = lookups_of_the_last_join(3);
+    let of_hundredth = lookups_of_the_last_join(100);
     assert!(of_third >= 50, "{of_third}");
     assert!(of_hundredth <= of_third, "{of_third} with 3 members, {of_hundredth} with 100");
 }
 
+/// What a member was told last.
+#[derive(Default)]
+struct Told {
+    epoch: i32,
+    owned: Vec<(TopicId, Vec<i32>)>,
+}
+
 #[test]
 fn a_heartbeat_without_news_looks_nothing_up_and_writes_nothing() {
-    let (mut world, _) = lookups_of_the_last_join(10);
-    let epoch = world.describe().group_epoch;
-    world.host.pass(1_000);
-    // Until everybody has what it shall have.
-    for _ in 0..3 {
-        for number in 0..10 {
-            let member = format!("m{number:03}");
-            let answer = world.beat(beat(&member, epoch));
-            let told = answer.assignment.unwrap_or_default();
-            let told: Vec<_> =
-                told.iter().map(|(topic, of)| (*topic, of.iter().map(|id| id.0).collect::<Vec<_>>())).collect();
-            let owned: Vec<_> = told.iter().map(|(topic, of)| (*topic, of.as_slice())).collect();
-            if !owned.is_empty() {
-                world.beat(owns(&member, answer.member_epoch, &owned));
+    let mut world = World::new(&[("t1", 10), ("t2", 10)]);
+    let names: Vec<String> = (0..10).map(|number| format!("m{number}")).collect();
+    let mut members: Vec<Told> = Vec::new();
+    for name in &names {
+        let answer = world.beat(join(name, &["t1", "t2"]));
+        members.push(Told { epoch: answer.member_epoch, ..Told::default() });
+    }
+    // Until each member has told that it has what it shall have.
+    let mut rounds = 0;
+    loop {
+        let before = world.host.log.len();
+        for (name, told) in names.iter().zip(&mut members) {
+            let owned: Vec<_> = told.owned.iter().map(|(topic, of)| (*topic, of.as_slice())).collect();
+            let answer = world.beat(owns(name, told.epoch, &owned));
+            assert_eq!(answer.error, ErrorCode::None, "{answer:?}");
+            told.epoch = answer.member_epoch;
+            if let Some(assignment) = answer.assignment {
+                let numbers = |of: Vec<PartitionId>| of.into_iter().map(|partition| partition.0).collect();
+                told.owned = assignment.into_iter().map(|(topic, of)| (topic, numbers(of))).collect();
             }
         }
+        rounds += 1;
+        assert!(rounds < 50, "the group does not settle");
+        let owned: usize = members.iter().flat_map(|told| &told.owned).map(|(_, of)| of.len()).sum();
+        if world.host.log.len() == before && owned == 20 {
+            break;
+        }
+        world.host.pass(1_000);
     }
     let (before, log) = (lookups(&world), world.host.log.len());
-    for number in 0..10 {
-        let answer = world.beat(beat(&format!("m{number:03}"), epoch));
-        assert!(answer.assignment.is_none(), "{answer:?}");
+    for (name, told) in names.iter().zip(&members) {
+        let answer = world.beat(beat(name, told.epoch));
+        assert_eq!((answer.error, answer.assignment), (ErrorCode::None, None));
     }
     assert_eq!((lookups(&world), world.host.log.len()), (before, log));
 }

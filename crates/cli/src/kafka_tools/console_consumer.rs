@@ -15,7 +15,7 @@ use super::{ToolError, bootstrap, client_properties, exceptions, file_properties
 use crate::consumer::{FETCH_BYTES, From, Incoming, Settings, Source, Topics};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::{Connecting, Kafka};
-use crate::{err, out, output};
+use crate::{err, output};
 
 pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),

@@ -206,12 +206,12 @@ fn a_partition_costs_as_many_calls_among_thousands_as_alone() {
         let mut log = Log::create(env.clone(), path, partition.clone(), TOPIC_ID, Arc::default(), NOW).unwrap();
         append(&mut log, batch(&[NOW.0], 10));
         log.flush(TICK).unwrap();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             log.abandon();
             let unique = u128::from(number).to_be_bytes();
             let deleted = directory.mark_deleted(&partition, unique).unwrap();
             directory.sync().unwrap();
-            if number % 4 == 0 {
+            if number.is_multiple_of(4) {
                 directory.remove(&deleted).unwrap();
             }
         }

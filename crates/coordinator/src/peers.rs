@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_consensus::Outgoing;
 use ottla_metrics::Reminder;
 use ottla_quorum_node::Event;
 use ottla_quorum_node::identity::Conflict;
@@ -22,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::driver::{DriverHandle, Peer};
+use crate::driver::{DriverHandle, Peer, PeerMessage};
 use crate::error::CoordinatorError;
 use crate::identify;
 use crate::shared::Shared;
@@ -90,7 +89,7 @@ pub async fn run(
 /// The waiting messages were for a stream that has ended; Raft knows of the loss, and sends current messages.
 async fn forget_queued(peer: &mut Peer, driver: &DriverHandle) {
     while let Ok(message) = peer.queue.try_recv() {
-        if message.is_snapshot() {
+        if is_snapshot(&message) {
             let _ = driver.send(Event::SnapshotSent { to: peer.id, sent: false }).await;
         }
     }
@@ -126,12 +125,12 @@ async fn connect(
     loop {
         tokio::select! {
             ended = &mut stream => return End::Broken(match ended {
-                Ok(_) => Status::unavailable("the stream was closed"),
+                Ok(_) => closed(),
                 Err(status) => status,
             }),
             message = peer.queue.recv() => {
                 let Some(message) = message else { return End::Stopped };
-                let (to, is_snapshot) = (message.to, message.is_snapshot());
+                let (to, is_snapshot) = (peer.id, is_snapshot(&message));
                 let sending = send(shared, &frames, &token, message);
                 let sent = tokio::select! {
                     sent = sending => sent,
@@ -148,13 +147,31 @@ async fn connect(
     }
 }
 
+fn is_snapshot(message: &PeerMessage) -> bool {
+    matches!(message, PeerMessage::Raft(message) if message.is_snapshot())
+}
+
+fn closed() -> Status {
+    Status::unavailable("the stream was closed")
+}
+
 /// Waits for room: messages that cannot be sent now fill the queue, which then drops.
 async fn send(
     shared: &Shared,
     frames: &mpsc::Sender<RaftFrame>,
     token: &Bytes,
-    message: Outgoing,
+    message: PeerMessage,
 ) -> Result<(), Status> {
+    let from = shared.id.0;
+    let disk_id = Bytes::copy_from_slice(shared.disk.as_bytes());
+    let message = match message {
+        PeerMessage::Raft(message) => message,
+        PeerMessage::BrokersAsked(brokers) => {
+            let asking_brokers = brokers.into_iter().map(|broker| broker.0).collect();
+            let frame = RaftFrame { from, disk_id, token: token.clone(), asking_brokers, ..RaftFrame::default() };
+            return frames.send(frame).await.map_err(|_| closed());
+        }
+    };
     // The data of a snapshot is shared with the ways to the other peers: frames are parts of it, not copies.
     let (mut part, mut data) = (message.head, message.snapshot_data.unwrap_or_default());
     loop {
@@ -163,11 +180,9 @@ async fn send(
         }
         let payload = part.split_to(part.len().min(FRAME_BYTES_MAX));
         let last = part.is_empty() && data.is_empty();
-        let disk_id = Bytes::copy_from_slice(shared.disk.as_bytes());
-        let frame = RaftFrame { from: shared.id.0, disk_id, payload, last, token: token.clone() };
-        if frames.send(frame).await.is_err() {
-            return Err(Status::unavailable("the stream was closed"));
-        }
+        let (disk_id, token) = (disk_id.clone(), token.clone());
+        let frame = RaftFrame { from, disk_id, payload, last, token, asking_brokers: Vec::new() };
+        frames.send(frame).await.map_err(|_| closed())?;
         if last {
             return Ok(());
         }

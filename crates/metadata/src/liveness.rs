@@ -125,7 +125,7 @@ impl Liveness {
     }
 
     /// The sessions' clock: the monotonic clock minus the time in which this controller could not listen.
-    fn clock(&self) -> MonotonicMs {
+    pub(crate) fn clock(&self) -> MonotonicMs {
         MonotonicMs(self.last_call.0.saturating_sub(u64::try_from(self.stalled.as_millis()).unwrap_or(u64::MAX)))
     }
 

@@ -22,6 +22,8 @@ pub struct BrokenRules {
     pub other_list_is_final: bool,
     /// A stream of Raft messages is its sender's because it says so.
     pub streams_are_not_confirmed: bool,
+    /// A leader keeps the leadership whatever brokers it reaches.
+    pub keeps_lost_brokers: bool,
     /// A coordinator is listened to, and listens, although it does not work at the finalized level.
     pub levels_are_not_compared: bool,
 }

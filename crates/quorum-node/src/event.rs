@@ -42,6 +42,14 @@ pub enum Event {
         to: CoordinatorId,
         sent: bool,
     },
+    /// A broker asked this coordinator for the quorum leader, which this one is not.
+    BrokerAsked(BrokerId),
+    /// These brokers asked another member for the leader: its [`Output::BrokersAsked`].
+    PeerWasAsked {
+        sender: CoordinatorId,
+        disk: IncarnationId,
+        brokers: Vec<BrokerId>,
+    },
     /// The answer to [`Output::MakeSnapshot`].
     SnapshotMade(Snapshot),
     SnapshotFailed,
@@ -162,6 +170,11 @@ pub enum Output {
     /// The members of the quorum changed, or their addresses did, or another member vouches for a coordinator. Messages
     /// reach those that are named there.
     Members(Arc<Members>),
+    /// Tell the leader that these brokers asked here for it, if there is room: see [`Event::PeerWasAsked`].
+    BrokersAsked {
+        leader: CoordinatorId,
+        brokers: Vec<BrokerId>,
+    },
     /// This coordinator is no longer a member: it must stop. Its node takes no part in the quorum any more.
     Removed,
     /// Make a snapshot of the tree in the store; ends in [`Event::SnapshotMade`].

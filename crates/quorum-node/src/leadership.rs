@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ottla_consensus::{LogStore, Member};
 use ottla_metadata::controller::{
-    Answer, Controller, ControllerConfig, Effects, EntryId, Input, Now, Request, RequestId, StreamId,
+    Answer, Candidate, Controller, ControllerConfig, Effects, EntryId, Input, Now, Request, RequestId, StreamId,
 };
 use ottla_metadata::image::Image;
 use ottla_metadata::liveness::Reached;
@@ -171,6 +171,18 @@ impl Leadership {
     /// The live brokers; none before the controller exists.
     pub fn observers(&self, now: Now) -> Vec<Observer> {
         self.deciding.as_ref().map_or_else(Vec::new, |deciding| deciding.controller.observers(now))
+    }
+
+    /// See [`Controller::better_reached`].
+    pub fn better_reached(&self) -> Vec<Candidate> {
+        self.deciding.as_ref().map_or_else(Vec::new, |deciding| deciding.controller.better_reached())
+    }
+
+    /// See [`Controller::tried_to_hand_over`].
+    pub fn tried_to_hand_over(&mut self) {
+        if let Some(deciding) = &mut self.deciding {
+            deciding.controller.tried_to_hand_over();
+        }
     }
 
     pub fn stream_opened(&mut self, stream: StreamId) {

@@ -23,6 +23,7 @@ mod broken_rules;
 pub mod disks;
 pub mod event;
 pub mod first_start;
+mod hand_over;
 pub mod identity;
 mod leadership;
 pub mod members;

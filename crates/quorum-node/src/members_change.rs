@@ -29,7 +29,7 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Entries that an heir may lack: as many as there are messages in flight to it. One that lacks more would not take
 /// over in time, and until then nothing is decided.
-const HEIR_LACKS_MAX: u64 = 256;
+pub(crate) const HEIR_LACKS_MAX: u64 = 256;
 const NO_HEIR: &str = "No other voter answers";
 
 /// A request that waits until the tree has its change.
@@ -337,13 +337,13 @@ impl<S: QuorumStore> Node<S> {
     }
 
     /// Entries of the log that the member is not known to have.
-    fn lacks(&self, id: CoordinatorId) -> u64 {
+    pub(crate) fn lacks(&self, id: CoordinatorId) -> u64 {
         let status = self.member.status();
         let matched = status.peers.iter().find(|peer| peer.id == id).map_or(0, |peer| peer.matched.0);
         status.last.0.saturating_sub(matched)
     }
 
-    fn answers(&self, now: Now, id: CoordinatorId) -> bool {
+    pub(crate) fn answers(&self, now: Now, id: CoordinatorId) -> bool {
         let heard = self.leadership.as_ref().and_then(|leadership| leadership.times_of(id).heard);
         id == self.member.id() || heard.is_some_and(|heard| now.monotonic.since(heard) < ANSWERS_WITHIN)
     }

@@ -6,7 +6,7 @@
 //!
 //! A failed store ends the node: a member that continues after a lost write may break its promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use ottla_metadata::image::{BrokerRegistration, Image};
 use ottla_metadata::liveness::{LEARN_INTERVAL, Reached};
 use ottla_metadata::quorum_progress::{self, Progress, QuorumProgress};
 use ottla_metadata::tree::Tree;
-use ottla_model::{CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, MonotonicMs, Revision};
+use ottla_model::{BrokerId, CoordinatorId, FeatureLevel, FeatureLevels, IncarnationId, MonotonicMs, Revision};
 
 use crate::broken_rules::BrokenRules;
 use crate::disks::{self, SenderError, Voter};
@@ -129,6 +129,8 @@ pub struct Node<S: QuorumStore> {
     proposals: u64,
     /// Of the peers that have told theirs since this process began; bounded as the members are.
     peer_levels: BTreeMap<CoordinatorId, FeatureLevels>,
+    /// Brokers of the image that asked here for the leader since the last tick.
+    pub(crate) asking: BTreeSet<BrokerId>,
 }
 
 impl<S: QuorumStore> Node<S> {
@@ -164,6 +166,7 @@ impl<S: QuorumStore> Node<S> {
             refusals_noted_at: MonotonicMs(0),
             proposals: 0,
             peer_levels: BTreeMap::new(),
+            asking: BTreeSet::new(),
         })
     }
 
@@ -183,9 +186,12 @@ impl<S: QuorumStore> Node<S> {
         for _ in 0..ticks {
             self.member.tick();
         }
+        // First: who hands the leadership over has no broker to fence.
+        self.hand_over_if_lost(now, out);
         if let Some(leadership) = &mut self.leadership {
             leadership.tick(now, out);
         }
+        self.pass_on_asking(out);
         self.advance_members(now, out);
         if now.monotonic >= self.learn_at {
             self.learn_at = now.monotonic + LEARN_INTERVAL;
@@ -219,6 +225,8 @@ impl<S: QuorumStore> Node<S> {
                 }
                 self.member.leader_gone(peer);
             }
+            Event::BrokerAsked(broker) => self.broker_asked(broker),
+            Event::PeerWasAsked { sender, disk, brokers } => self.peer_was_asked(now, sender, disk, brokers, out),
             Event::SnapshotSent { to, sent } => {
                 self.member.report_snapshot(to, sent);
                 if sent {
@@ -254,6 +262,9 @@ impl<S: QuorumStore> Node<S> {
                     leadership.request(now, Some(call), request, entropy, out);
                 }
                 None => {
+                    if let Some(broker) = request.registers() {
+                        self.broker_asked(broker);
+                    }
                     let leader = self.other_leader();
                     out.put(Output::Respond { call, outcome: Err(RequestError::NotLeader { leader }) });
                 }
@@ -263,7 +274,10 @@ impl<S: QuorumStore> Node<S> {
                     leadership.stream_opened(stream);
                     leadership.step(now, Input::StreamOpened { stream, beat }, out);
                 }
-                None => out.put(Output::EndStream { stream, leader: self.other_leader() }),
+                None => {
+                    self.broker_asked(beat.broker);
+                    out.put(Output::EndStream { stream, leader: self.other_leader() });
+                }
             },
             Event::StreamBeat { stream, beat } => {
                 if let Some(leadership) = self.leadership.as_mut().filter(|held| held.has_stream(stream)) {

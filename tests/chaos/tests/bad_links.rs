@@ -4,10 +4,10 @@
 //! asserts a time.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{Link, Load, Network, Place, networked_cluster, report};
+use ottla_chaos::{Link, Load, Network, Place, networked_cluster, partitions, report};
 use ottla_e2e::quorum::{addresses, leader};
 use ottla_e2e::{Cluster, Node, wait};
 use ottla_test_support::each_seed;
@@ -115,6 +115,40 @@ fn links_of_the_leading_coordinator_are_cut_silent_lossy_and_slow() -> Result<()
             Ok(())
         })?;
     }
+    load.finish()
+}
+
+/// No broker reaches the leader of the quorum, which its peers reach: another coordinator leads before a broker is
+/// fenced, and the partitions keep their leaders for as long as the cut lasts.
+#[test]
+#[ignore = "half a minute: make soak runs it"]
+fn the_leader_of_the_quorum_is_cut_from_all_brokers() -> Result<()> {
+    const CUT: Duration = Duration::from_secs(15);
+    let Some((mut cluster, network)) = networked_cluster(3)? else { return Ok(()) };
+    let mut load = Load::start(&cluster)?;
+    // After a change of leaders nothing is handed over for a session's length.
+    sleep(FAULT);
+    let at = addresses(&cluster, &[1, 2, 3]);
+    let before = leader(&at)?;
+    let led = partitions(&cluster.bootstrap())?;
+    suffers((&mut cluster, &network, &mut load), "the leader is silent to brokers", CUT, || {
+        let began = Instant::now();
+        network.set_both(Node::Coordinator(before).into(), is_broker, Link::CUT);
+        wait::until_ok("another coordinator leads", || {
+            let now = leader(&at)?;
+            ensure!(now != before, "coordinator {now} leads");
+            Ok(())
+        })?;
+        report(&format!("another coordinator leads after {:.2} s", began.elapsed().as_secs_f64()));
+        Ok(())
+    })?;
+    ensure!(leader(&at)? != before, "the return of the links changes nothing");
+    for node in [1, 2, 3].map(Node::Coordinator) {
+        let log = cluster.log_text(node)?;
+        ensure!(!log.contains("is fenced"), "{node} has fenced a broker:\n{log}");
+    }
+    let now = partitions(&cluster.bootstrap())?;
+    ensure!(now == led, "leaders or ISRs changed: {led:?} became {now:?}");
     load.finish()
 }
 

@@ -49,12 +49,15 @@ pub enum Seen {
         partition: TopicIdPartition,
         offset: Offset,
         record: RecordId,
+        /// Of the replica that gave it.
+        leader_epoch: LeaderEpoch,
     },
     /// A reader of committed records took it for one.
     ReadCommitted {
         partition: TopicIdPartition,
         offset: Offset,
         record: RecordId,
+        leader_epoch: LeaderEpoch,
     },
     /// What a broker tells a consumer of a log.
     Bounds {
@@ -457,10 +460,10 @@ impl Consumer {
             let from = reading.offset;
             let hidden = if self.reads_committed { hidden(&answer.records, &answer.aborted) } else { BTreeSet::new() };
             for (offset, record) in content.iter_from(from).filter(|(offset, _)| !hidden.contains(offset)) {
-                let (partition, record) = (*partition, *record);
+                let (partition, record, leader_epoch) = (*partition, *record, answer.leader_epoch);
                 seen.push(match self.reads_committed {
-                    true => Seen::ReadCommitted { partition, offset, record },
-                    false => Seen::Consumed { partition, offset, record },
+                    true => Seen::ReadCommitted { partition, offset, record, leader_epoch },
+                    false => Seen::Consumed { partition, offset, record, leader_epoch },
                 });
             }
             if answer.is_followers {

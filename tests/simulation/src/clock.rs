@@ -73,6 +73,10 @@ impl HostClock {
         self.frozen_at.get_or_insert(at);
     }
 
+    pub fn is_frozen(&self) -> bool {
+        self.frozen_at.is_some()
+    }
+
     pub fn thaw(&mut self, at: SimTime) {
         if let Some(since) = self.frozen_at.take() {
             self.lost_us += at.0.saturating_sub(since.0);

@@ -46,6 +46,8 @@ pub enum Kind {
     FlipByte,
     /// The quorum loses sight of a broker, and it of the quorum, for longer than a session.
     FenceBroker,
+    /// Brokers do not reach one coordinator, or it them, while its peers reach it and them; longer than other faults.
+    CutCoordinator,
     DeleteRecords,
     /// Leaders answer late where their logs start and end: changes arrive between the question and its answer.
     LateBounds,
@@ -114,6 +116,7 @@ impl Kind {
         Self::DrainBroker,
         Self::Rebalance,
         Self::KillAll,
+        Self::CutCoordinator,
     ];
 
     /// What comes only where there are two releases.
@@ -129,6 +132,7 @@ impl Kind {
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
             Self::FenceBroker | Self::CancelReassignment => 4,
+            Self::CutCoordinator => 3,
             Self::ReassignAll => 2,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds => 3,
             Self::DiskErrors | Self::ElectPreferred => 3,

@@ -65,8 +65,11 @@ struct Partition {
     unclean_since: Option<LeaderEpoch>,
     /// What the leader of that election lacks is not known yet.
     is_giving_up: bool,
-    /// Committed records that were lost in unclean elections: they may have been read, and acknowledged.
-    given_up: BTreeSet<(Offset, RecordId)>,
+    /// Committed records that were lost in unclean elections, and the leader epoch that began with the election: they
+    /// may have been read in earlier epochs, and acknowledged.
+    given_up: BTreeMap<(Offset, RecordId), LeaderEpoch>,
+    /// What consumers have read, and the last leader epoch in which a replica gave it.
+    consumed: BTreeMap<(Offset, RecordId), LeaderEpoch>,
     /// Records before are not kept for ever: DeleteRecords.
     deleted_up_to: Offset,
 }
@@ -87,18 +90,30 @@ impl Partition {
     }
 
     /// A leader that was elected uncleanly, or that follows one, has this: the rest is lost.
-    fn give_up(&mut self, content: &Content) {
+    fn give_up(&mut self, id: TopicIdPartition, content: &Content) -> Result<(), Violation> {
+        let since = self.unclean_since.unwrap_or(LeaderEpoch::NONE);
         let Self { committed, acknowledged, given_up, .. } = self;
         for records in [committed, acknowledged] {
             records.retain(|offset, known| {
                 let is_kept = *offset < content.start() || content.get(*offset) == Some(&known.record);
                 if !is_kept {
-                    given_up.insert((*offset, known.record));
+                    given_up.insert((*offset, known.record), since);
                 }
                 is_kept
             });
         }
         self.is_giving_up = false;
+        // Nothing shows in a leader epoch what its leader may not have (scenario 58).
+        for (at, _) in self.given_up.iter().filter(|(_, given_up_since)| **given_up_since == since) {
+            if let Some(epoch) = self.consumed.get(at).filter(|epoch| **epoch >= since) {
+                violated!(
+                    "a consumer read {at:?} of partition {} in leader epoch {epoch}, which the unclean election of epoch \
+                     {since} gave up",
+                    id.partition
+                );
+            }
+        }
+        Ok(())
     }
 
     fn is_superseded(&self, leader_epoch: LeaderEpoch) -> bool {
@@ -190,7 +205,7 @@ impl Invariants {
             );
         }
         if partition.is_giving_up && !partition.is_superseded(leader_epoch) {
-            partition.give_up(replica.content);
+            partition.give_up(id, replica.content)?;
         }
         let lacks = partition.committed.range(replica.content.start().max(partition.deleted_up_to)..);
         let lacks = lacks.filter(|(offset, _)| replica.content.get(**offset).is_none()).count();
@@ -243,7 +258,7 @@ impl Invariants {
             && epoch == leader_epoch
         {
             // A follower of a leader that was elected uncleanly gives up what that leader lacks.
-            let is_given_up = || partition.given_up.iter().any(|(at, _)| (offset..high_watermark).contains(at));
+            let is_given_up = || partition.given_up.keys().any(|(at, _)| (offset..high_watermark).contains(at));
             if offset < high_watermark && !is_given_up() {
                 violated!(
                     "the HW of partition {} on b{} fell from {high_watermark} to {offset} in epoch {leader_epoch}",
@@ -259,9 +274,10 @@ impl Invariants {
                 break;
             }
             // A follower may show an old HW until it has given up what its leader lacks.
-            if is_superseded || partition.given_up.contains(&(at, *record)) {
+            if is_superseded || partition.given_up.contains_key(&(at, *record)) {
                 if partition.committed.get(&at).is_none_or(|known| known.record != *record) {
-                    partition.given_up.insert((at, *record));
+                    let since = partition.unclean_since.unwrap_or(leader_epoch);
+                    partition.given_up.entry((at, *record)).or_insert(since);
                 }
                 continue;
             }
@@ -299,7 +315,7 @@ impl Invariants {
             if at >= range.end {
                 break;
             }
-            if !partition.committed.contains_key(&at) && !partition.given_up.contains(&(at, *record)) {
+            if !partition.committed.contains_key(&at) && !partition.given_up.contains_key(&(at, *record)) {
                 violated!("offset {at} of partition {} was acknowledged above every published HW", id.partition);
             }
             let fresh = Committed { record: *record, epoch: leader_epoch };
@@ -312,23 +328,33 @@ impl Invariants {
     pub fn seen(&mut self, seen: &Seen) -> Result<(), Violation> {
         match seen {
             Seen::Acknowledged(promise) => self.partition(promise.partition).promises.push(*promise),
-            Seen::Consumed { partition: id, offset, record } => {
+            Seen::Consumed { partition: id, offset, record, leader_epoch } => {
                 let partition = self.partition(*id);
                 if partition.is_exempt || *offset < partition.deleted_up_to {
                     return Ok(());
                 }
                 let is_committed = partition.committed.get(offset).is_some_and(|committed| committed.record == *record);
-                if !is_committed && !partition.given_up.contains(&(*offset, *record)) {
-                    violated!(
+                let given_up_since = partition.given_up.get(&(*offset, *record)).copied();
+                match given_up_since {
+                    _ if is_committed => {}
+                    None => violated!(
                         "a consumer read {record:?} at {offset} of partition {}, which is not committed",
                         id.partition
-                    );
+                    ),
+                    Some(since) if *leader_epoch >= since => violated!(
+                        "a consumer read {record:?} at {offset} of partition {} in leader epoch {leader_epoch}, which \
+                         the unclean election of epoch {since} gave up",
+                        id.partition
+                    ),
+                    Some(_) => {}
                 }
+                let last = partition.consumed.entry((*offset, *record)).or_insert(*leader_epoch);
+                *last = (*last).max(*leader_epoch);
             }
             Seen::Bounds { partition: id, log_start, high_watermark } => {
                 let partition = self.partition(*id);
                 let committed = partition.committed.last_key_value().map_or(Offset::ZERO, |(last, _)| last.next());
-                let given_up = partition.given_up.iter().map(|(offset, _)| offset.next()).max();
+                let given_up = partition.given_up.keys().map(|(offset, _)| offset.next()).max();
                 let most = committed.max(partition.deleted_up_to).max(given_up.unwrap_or(Offset::ZERO));
                 if partition.is_exempt || *high_watermark <= most {
                     return Ok(());
@@ -342,9 +368,10 @@ impl Invariants {
             Seen::Decided { producer, epoch, result } => {
                 self.transactions.insert((*producer, *epoch), *result);
             }
-            Seen::ReadCommitted { partition, offset, record } => {
-                self.seen(&Seen::Consumed { partition: *partition, offset: *offset, record: *record })?;
-                if self.is_exempt(*partition) || record.producer.0 < TRANSACTIONAL_IDS {
+            Seen::ReadCommitted { partition, offset, record, leader_epoch } => {
+                let (partition, offset, record, leader_epoch) = (*partition, *offset, *record, *leader_epoch);
+                self.seen(&Seen::Consumed { partition, offset, record, leader_epoch })?;
+                if self.is_exempt(partition) || record.producer.0 < TRANSACTIONAL_IDS {
                     return Ok(());
                 }
                 match self.transactions.get(&(record.producer, record.producer_epoch)) {
@@ -529,7 +556,7 @@ impl Invariants {
                     && record.producer == promise.producer
                     && record.sequence == promise.base_sequence
             };
-            if !is_there && !partition.given_up.iter().any(is_promised) {
+            if !is_there && !partition.given_up.keys().any(is_promised) {
                 violated!("partition {}: {promise:?} was acknowledged, and {found:?} is there", id.partition);
             }
         }

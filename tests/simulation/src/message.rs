@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ottla_metadata::controller::{Beat, BeatAnswer};
 use ottla_metadata::{Answer, Node, NodeChange, Path, Request};
 use ottla_model::{
-    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, Offset, ProducerId, Revision, TopicIdPartition,
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, Offset, ProducerId, Revision,
+    TopicIdPartition,
 };
 use ottla_quorum_node::identity::Identified;
 use ottla_replica_fetcher::BoundsQuestion;
@@ -27,6 +28,12 @@ pub enum Message {
         stream: u64,
         disk: IncarnationId,
         bytes: Bytes,
+    },
+    /// These brokers have asked the sender for the leader, on the stream of its Raft messages.
+    BrokersAsked {
+        stream: u64,
+        disk: IncarnationId,
+        brokers: Vec<BrokerId>,
     },
     /// The receiver does not take, or has ended, this stream of the sender's messages.
     RaftRefused {
@@ -208,6 +215,8 @@ pub struct FetchedPartition {
     pub preferred_read_replica: Option<BrokerId>,
     /// A follower has read it.
     pub is_followers: bool,
+    /// That of the replica when it was read.
+    pub leader_epoch: LeaderEpoch,
     pub high_watermark: Offset,
     pub log_start: Offset,
     pub records: Bytes,
@@ -226,6 +235,7 @@ impl FetchedPartition {
             diverging: None,
             preferred_read_replica: None,
             is_followers: false,
+            leader_epoch: LeaderEpoch::NONE,
             high_watermark: Offset::UNKNOWN,
             log_start: Offset::UNKNOWN,
             records: Bytes::new(),
@@ -242,6 +252,7 @@ impl Message {
             // A request over TCP arrives once, if it does.
             _ if is_admin(from) || is_admin(to) => Delivery::Ordered,
             Self::Raft { .. }
+            | Self::BrokersAsked { .. }
             | Self::Identify { .. }
             | Self::IdentifyAnswer { .. }
             | Self::Cluster { .. }
@@ -266,6 +277,7 @@ impl Message {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Raft { .. } => "raft",
+            Self::BrokersAsked { .. } => "brokers-asked",
             Self::RaftRefused { .. } => "raft-refused",
             Self::Identify { .. } => "identify",
             Self::IdentifyAnswer { .. } => "identify-answer",

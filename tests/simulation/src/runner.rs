@@ -31,6 +31,8 @@ const CALM_LOOK_MS: u64 = 250;
 const FENCED_MS: u64 = 4_000;
 /// How long a disk does not answer: sometimes longer than faults last.
 const STALL_MS: (u64, u64) = (200, 25_000);
+/// How long brokers and a coordinator do not reach each other: as long as faults last, or less.
+const CUT_COORDINATOR_MS: (u64, u64) = (2_000, 16_000);
 /// Everything has come together by then.
 const CONVERGENCE_MS: u64 = 60_000;
 
@@ -516,6 +518,20 @@ impl Run<'_> {
                 let coordinators: Vec<_> = self.world.coordinators.keys().copied().collect();
                 for id in coordinators {
                     self.world.cut(NodeId::Coordinator(id), node, !is_deaf, ms);
+                }
+            }
+            Kind::CutCoordinator => {
+                let coordinator = NodeId::Coordinator(self.a_coordinator());
+                let percent = if self.random.percent(50) { 100 } else { 60 };
+                let ms = self.random.between(CUT_COORDINATOR_MS.0, CUT_COORDINATOR_MS.1);
+                let brokers: Vec<_> = self.world.brokers.keys().map(|id| NodeId::Broker(*id)).collect();
+                for broker in brokers {
+                    if self.random.percent(percent) {
+                        let is_one_way = self.random.percent(30);
+                        let (from, to) =
+                            if self.random.percent(50) { (broker, coordinator) } else { (coordinator, broker) };
+                        self.world.cut(from, to, !is_one_way, ms);
+                    }
                 }
             }
             Kind::DeleteRecords => {

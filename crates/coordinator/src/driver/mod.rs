@@ -24,7 +24,7 @@ use ottla_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot, watch as state};
 
 pub use handle::{DriverHandle, Input, Outcome, RequestError, Stopped};
-pub use peer_queue::Peer;
+pub use peer_queue::{Peer, PeerMessage};
 pub use shell::Change;
 use shell::Shell;
 pub use watch::Watching;

@@ -14,7 +14,7 @@ use ottla_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::handle::{BeatSender, DriverHandle, Input, Outcome, RequestError};
-use super::peer_queue::{Peer, QUEUED_MESSAGES_MAX};
+use super::peer_queue::{Peer, PeerMessage, QUEUED_MESSAGES_MAX};
 use super::watch::WatchSender;
 use super::{CurrentView, DriverConfig};
 use crate::probe;
@@ -33,7 +33,7 @@ pub(super) struct Shell {
     id: CoordinatorId,
     members: watch::Sender<Arc<Members>>,
     /// Outgoing messages, a bounded queue for each peer, with the address at which it is dialled.
-    peers: BTreeMap<CoordinatorId, (String, mpsc::Sender<Outgoing>)>,
+    peers: BTreeMap<CoordinatorId, (String, mpsc::Sender<PeerMessage>)>,
     /// Where new peers are dialled, and where the end of this coordinator's membership is told.
     changes: mpsc::UnboundedSender<Change>,
     /// Where probes are dialled.
@@ -192,7 +192,7 @@ impl Shell {
 
 impl Sink for Shell {
     fn send(&mut self, message: Outgoing) -> bool {
-        self.peers.get(&message.to).is_none_or(|(_, peer)| peer.try_send(message).is_ok())
+        self.peers.get(&message.to).is_none_or(|(_, peer)| peer.try_send(PeerMessage::Raft(message)).is_ok())
     }
 
     fn put(&mut self, output: Output) {
@@ -236,6 +236,12 @@ impl Sink for Shell {
             Output::Members(members) => {
                 self.members.send_replace(members);
                 self.follow_members();
+            }
+            Output::BrokersAsked { leader, brokers } => {
+                if let Some((_, peer)) = self.peers.get(&leader) {
+                    // Without room it is lost: the brokers ask again.
+                    let _ = peer.try_send(PeerMessage::BrokersAsked(brokers));
+                }
             }
             Output::Removed => {
                 let _ = self.changes.send(Change::Removed);
@@ -306,7 +312,8 @@ mod tests {
         assert!(shell.send(message()));
         let Ok(Change::Peer(mut peer)) = changed.try_recv() else { panic!("it is to be dialled") };
         assert_eq!((peer.id, peer.address.as_str()), (CoordinatorId(5), "c5:2181"));
-        assert_eq!(peer.queue.try_recv().expect("the answer").head, Bytes::from_static(b"vote"));
+        let Ok(PeerMessage::Raft(answer)) = peer.queue.try_recv() else { panic!("the answer") };
+        assert_eq!(answer.head, Bytes::from_static(b"vote"));
         // Until it is known to be none.
         members.vouched.clear();
         shell.put(Output::Members(Arc::new(members)));

@@ -53,6 +53,9 @@ impl Cluster for ClusterService {
         let request = convert::request_from_proto(message)?;
         caller.check_request(&request)?;
         self.shared.heard_of(connect);
+        if let Some(broker) = request.registers() {
+            self.shared.asked_by(broker);
+        }
         let answer = self.shared.decide(request).await?;
         Ok(Response::new(convert::answer_to_proto(answer)))
     }
@@ -62,13 +65,15 @@ impl Cluster for ClusterService {
         request: Request<Streaming<HeartbeatRequest>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
         let caller = caller(&request)?;
-        let driver = self.shared.require_leader()?.driver.clone();
+        let driver = self.shared.require_formed()?.driver.clone();
         let mut beats = request.into_inner();
         let first = tokio::time::timeout(FIRST_BEAT_TIMEOUT, beats.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first heartbeat"))??;
         let first = first.ok_or_else(|| Status::invalid_argument("a heartbeat stream without heartbeat"))?;
         let beat = convert::first_beat_from_proto(&first)?;
         caller.check_broker(beat.broker)?;
+        self.shared.asked_by(beat.broker);
+        self.shared.require_leader()?;
         let stream = driver.next_stream();
         let (responses, receiver) = mpsc::channel(BEAT_RESPONSES_MAX);
         driver.send(Input::OpenStream { stream, beat, responses }).await.map_err(|_| stopping())?;

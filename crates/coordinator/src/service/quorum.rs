@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_model::{BrokerId, CoordinatorId, IncarnationId};
 use ottla_quorum_node::identity::names;
 use ottla_quorum_node::{Admission, AdmissionStep, BrokenRules, Event, StreamRefused};
 use ottla_rpc::quorum::quorum_server::Quorum;
@@ -156,6 +156,11 @@ impl Quorum for QuorumService {
         loop {
             if frame.from != sender.0 {
                 return Err(Status::invalid_argument("one stream has one sender"));
+            }
+            let brokers: Vec<_> = frame.asking_brokers.drain(..).map(BrokerId).collect();
+            if !brokers.is_empty() {
+                let event = Event::PeerWasAsked { sender, disk, brokers };
+                formed.driver.send(event).await.map_err(|_| stopping())?;
             }
             if let Some(message) = assembly.push(frame)? {
                 formed.driver.send(Event::Raft { sender, disk, message }).await.map_err(|_| stopping())?;

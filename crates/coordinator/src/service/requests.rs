@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, ChangeQuorum, Refusal, Request};
-use ottla_model::ErrorCode;
+use ottla_model::{BrokerId, ErrorCode};
+use ottla_quorum_node::Event;
 use ottla_rpc::cluster::cluster_client::ClusterClient;
 use ottla_rpc::convert;
 use ottla_rpc::coordinators::describe;
@@ -33,6 +34,14 @@ impl Shared {
     pub fn require_leader(&self) -> Result<&Formed, Status> {
         let formed = self.require_formed()?;
         if self.leads() { Ok(formed) } else { Err(self.not_leader().into_status()) }
+    }
+
+    /// A broker asks for what only the leader of the quorum does.
+    pub fn asked_by(&self, broker: BrokerId) {
+        if let Some(formed) = self.formed().filter(|_| !self.leads()) {
+            // Where there is no room it is lost: the broker asks again.
+            let _ = formed.driver.try_send(Event::BrokerAsked(broker));
+        }
     }
 
     /// Sends a request to the controller.

@@ -34,6 +34,7 @@ async fn a_stranger_cannot_speak_for_a_member() {
             payload: payload.into(),
             last: true,
             token: token.clone(),
+            ..RaftFrame::default()
         };
         let refused = connect(victim).await.expect("listens").raft(tokio_stream::iter([frame])).await;
         assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied, "{token:?}");

@@ -62,6 +62,11 @@ pub enum Input {
     /// The levels of `ottla.version` that the members of the quorum work at: none of one that has not told them yet.
     /// Comes before a request that depends on it.
     QuorumLevels(BTreeMap<CoordinatorId, Option<FeatureLevels>>),
+    /// These brokers have asked another voter for the leader of the quorum.
+    BrokersAsked {
+        coordinator: CoordinatorId,
+        brokers: Vec<BrokerId>,
+    },
     /// The end of a probe; must come within [`PROBE_TIMEOUT`] of its request.
     Probed {
         broker: BrokerId,
@@ -233,6 +238,15 @@ impl Request {
             Self::UpdateFeatures(_) => true,
             Self::Once(_, request) | Self::Proved(_, request) => request.asks_quorum_levels(),
             _ => false,
+        }
+    }
+
+    /// The broker that asks to be registered, by this request.
+    pub fn registers(&self) -> Option<BrokerId> {
+        match self {
+            Self::Register(register) => Some(register.broker),
+            Self::Once(_, request) | Self::Proved(_, request) => request.registers(),
+            _ => None,
         }
     }
 }

@@ -9,7 +9,7 @@
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
 //! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`],
-//! [`configs`], [`features`] (levels), [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what
+//! [`configs`], [`features`] (levels), [`reach`] (brokers that reach other coordinators), [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what
 //! remains to be done), [`work`] (its batches), [`growth`] (replicas for new brokers).
 
 mod acls;
@@ -31,6 +31,7 @@ mod members;
 mod partitions;
 mod producer_ids;
 mod proof;
+mod reach;
 mod reassignment;
 mod registration;
 mod sessions;
@@ -56,6 +57,8 @@ pub use electorate::TopicElectorate;
 pub use features::Gated;
 use ledger::Ledger;
 pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
+pub use reach::Candidate;
+use reach::Reach;
 use registration::Registrations;
 use shutdown::Shutdowns;
 pub use work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
@@ -96,6 +99,7 @@ pub struct Controller {
     balance_at: Option<MonotonicMs>,
     /// Until when leaderships do not return to brokers by themselves, each in the epoch in which it came back.
     pauses: BTreeMap<(BrokerId, BrokerEpoch), MonotonicMs>,
+    reach: Reach,
     effects: Effects,
 }
 
@@ -117,6 +121,7 @@ impl Controller {
             may_begin_queued: true,
             balance_at: None,
             pauses: BTreeMap::new(),
+            reach: Reach::new(now.monotonic + config.session_timeout),
             effects: Effects::default(),
             config,
         };
@@ -141,6 +146,7 @@ impl Controller {
             Input::Request { id, request, entropy } => self.request(id, request, entropy),
             Input::StreamOpened { stream, beat } | Input::StreamBeat { stream, beat } => self.beat(stream, beat),
             Input::StreamClosed { stream } => self.stream_closed(stream),
+            Input::BrokersAsked { coordinator, brokers } => self.brokers_asked(coordinator, &brokers),
             Input::QuorumLevels(levels) => self.quorum_levels = levels,
             Input::Probed { broker, incarnation, result } => self.probed(broker, incarnation, result),
             Input::Applied { entry, revision, result, changes } => {

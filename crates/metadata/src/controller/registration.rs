@@ -83,6 +83,7 @@ impl Registrations {
 
 impl Controller {
     pub(super) fn register(&mut self, id: RequestId, register: Register) {
+        self.heard_broker(register.broker);
         if let Err(refusal) = self.check_registration(&register) {
             return self.refuse_registration(&[id], refusal);
         }

@@ -14,6 +14,7 @@ use crate::nodes::controller::ControllerNode;
 impl Controller {
     pub(super) fn beat(&mut self, stream: StreamId, beat: Beat) {
         let is_known = self.liveness.beat(stream, &beat);
+        self.heard_broker(beat.broker);
         let image = self.ledger.image();
         let is_registered = image
             .broker(beat.broker)

@@ -360,6 +360,7 @@ impl Process {
             diverging: fetched.diverging,
             preferred_read_replica: fetched.preferred_read_replica,
             is_followers: fetched.is_follower,
+            leader_epoch,
             high_watermark: fetched.high_watermark,
             log_start: fetched.log_start,
             records,

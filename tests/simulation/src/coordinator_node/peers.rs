@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ottla_consensus::Outgoing;
-use ottla_model::{CoordinatorId, IncarnationId, MonotonicMs};
+use ottla_model::{BrokerId, CoordinatorId, IncarnationId, MonotonicMs};
 use ottla_quorum_node::identity::{Conflict, Identified, OwnIdentity};
 use ottla_quorum_node::opinions::Opinions;
 use ottla_quorum_node::peer_link::{StreamEnd, after_end};
@@ -165,6 +165,13 @@ impl Peers {
             Link::Closed { .. } => forget(vec![message], events),
         }
         true
+    }
+
+    /// Lost where there is no stream.
+    pub fn tell_of_brokers(&self, to: CoordinatorId, disk: IncarnationId, brokers: Vec<BrokerId>, out: &mut Outbox) {
+        if let Some(Peer { link: Link::Open(stream), .. }) = self.by_id.get(&to) {
+            out.send(NodeId::Coordinator(to.0), Message::BrokersAsked { stream: *stream, disk, brokers });
+        }
     }
 
     /// The identity of a peer, or why it is not known. A conflict ends this coordinator.

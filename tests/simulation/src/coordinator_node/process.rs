@@ -172,6 +172,9 @@ impl Sink for Wire<'_> {
                 self.out.send(watcher.node, Message::WatchEvent { stream: watcher.stream, event });
             }
             Output::MakeSnapshot => self.wants_snapshot = true,
+            Output::BrokersAsked { leader, brokers } => {
+                self.peers.tell_of_brokers(leader, self.disk, brokers, self.out)
+            }
             Output::Members(members) => self.peers.follow(self.id, &members, self.now.monotonic),
             Output::Role(_) | Output::UncleanElections(_) => {}
             Output::Removed => self.out.dies = true,
@@ -429,6 +432,13 @@ impl Process {
         let events = match (message, from) {
             (Message::Raft { stream, disk, bytes }, NodeId::Coordinator(sender)) => {
                 return self.raft(now, (CoordinatorId(sender), stream), (disk, bytes), out);
+            }
+            (Message::BrokersAsked { stream, disk, brokers }, NodeId::Coordinator(sender)) => {
+                let sender = CoordinatorId(sender);
+                match self.taken.get(&sender) == Some(&stream) {
+                    true => vec![Event::PeerWasAsked { sender, disk, brokers }],
+                    false => Vec::new(),
+                }
             }
             (Message::RaftRefused { stream }, NodeId::Coordinator(peer)) => {
                 self.peers.broken(now.monotonic, CoordinatorId(peer), Some(stream), &mut self.pending);

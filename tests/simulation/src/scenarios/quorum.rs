@@ -145,6 +145,93 @@ fn scenario_21_snapshots_with_crashes_in_the_middle() {
     });
 }
 
+/// Which directions between a broker and the leader of the quorum carry nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Both,
+    ToLeader,
+    FromLeader,
+}
+
+fn cut_from(script: &mut Script, leader: u64, brokers: &[i32], cut: Cut) {
+    let leader = NodeId::Coordinator(leader);
+    for broker in brokers.iter().map(|id| NodeId::Broker(*id)) {
+        let network = &mut script.world.network;
+        if cut != Cut::FromLeader {
+            network.cut(broker, leader);
+        }
+        if cut != Cut::ToLeader {
+            network.cut(leader, broker);
+        }
+    }
+}
+
+/// The leader and the term of the quorum.
+fn leadership(script: &Script) -> Step<(u64, u64)> {
+    let leader = script.quorum_leader()?;
+    let term = script.world.coordinators.get(&leader).and_then(CoordinatorNode::term_if_leader);
+    term.map(|term| (leader, term)).ok_or_else(|| Violation("no term".to_owned()))
+}
+
+/// Some brokers do not reach the leader of the quorum, which its peers reach.
+fn brokers_cut_from_the_leader(count: i32, cut: Cut, node_rules: NodeRules) -> Step<bool> {
+    let mut script = Script::new(65, WorldConfig { node_rules, ..WorldConfig::small() })?;
+    // After a change of leaders nothing is handed over for a while.
+    script.run_ms(5_000)?;
+    let (leader, term) = leadership(&script)?;
+    let before = epochs(&script);
+    let brokers: Vec<i32> = (1..=count).collect();
+    cut_from(&mut script, leader, &brokers, cut);
+    for _ in 0..40 {
+        script.run_ms(500)?;
+        script.write(1)?;
+    }
+    let now = leadership(&script)?;
+    if now.0 == leader {
+        assert_eq!(now.1, term, "it leads all the time");
+    } else {
+        assert_eq!(now.1, term + 1, "one change");
+        assert_eq!(epochs(&script), before, "before any broker was fenced");
+    }
+    script.heal();
+    script.converge()?;
+    assert_eq!(leadership(&script)?, now, "the return of the links changes no leader");
+    Ok(now.0 != leader)
+}
+
+#[test]
+fn scenario_65_a_leader_that_no_broker_reaches_hands_the_quorum_over() {
+    let hands_over = |count, cut| brokers_cut_from_the_leader(count, cut, NodeRules::default()).expect("leaders stay");
+    assert!(hands_over(3, Cut::Both));
+    assert!(hands_over(2, Cut::Both), "one reaches it, two do not");
+    assert!(hands_over(3, Cut::ToLeader));
+    assert!(!hands_over(3, Cut::FromLeader), "it hears them, and the images come from the others");
+    assert!(!hands_over(1, Cut::Both), "two reach it");
+    let rules = NodeRules { keeps_lost_brokers: true, ..NodeRules::default() };
+    let noticed = brokers_cut_from_the_leader(3, Cut::Both, rules).expect_err("all brokers are fenced");
+    assert!(noticed.0.contains("and fewer reach it") || noticed.0.contains("no leader"), "{}", noticed.0);
+}
+
+/// Two coordinators that brokers reach in part, one better than the other: the leadership does not go to and fro.
+#[test]
+fn scenario_65_the_leadership_goes_to_the_better_reached_once() {
+    let story = || -> Step {
+        let mut script = Script::new(165, WorldConfig { brokers: 5, ..WorldConfig::small() })?;
+        script.run_ms(5_000)?;
+        let (leader, term) = leadership(&script)?;
+        cut_from(&mut script, leader, &[3, 4, 5], Cut::Both);
+        for heir in (1..=3).filter(|id| *id != leader) {
+            cut_from(&mut script, heir, &[1], Cut::Both);
+        }
+        script.run_ms(25_000)?;
+        let (heir, next) = leadership(&script)?;
+        assert!(heir != leader && next == term + 1, "c{heir} leads in term {next}, after c{leader} in {term}");
+        script.heal();
+        script.converge()
+    };
+    story().expect("the leadership settles");
+}
+
 #[test]
 fn scenario_22_a_watch_never_goes_back_nor_stands_still() {
     let story = || -> Step {

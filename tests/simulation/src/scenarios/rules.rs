@@ -152,6 +152,16 @@ fn a_follower_that_shows_what_is_not_committed_is_noticed() {
     hunt_in(replication(rules), reading, &plan, 20, &["which is not committed"]);
 }
 
+/// Consumers near followers, in clusters whose partitions lose their last in-sync replicas often.
+#[test]
+fn a_follower_that_shows_what_its_new_leader_may_not_have_is_noticed() {
+    let rules = ReplicationRules { followers_serve_unconfirmed: true, ..ReplicationRules::default() };
+    let reading = |config| WorldConfig { unclean_election: Some(true), min_isr: 2, consumers: 6, ..config };
+    let kinds = [Kind::PowerLossOfBroker, Kind::KillBroker, Kind::CutLink, Kind::FenceBroker];
+    let named = &["gave up"];
+    hunt_in(replication(rules), reading, &beyond_promise(&kinds, (500, 4_000)), 400, named);
+}
+
 #[test]
 fn an_acknowledgement_that_outlives_its_leader_is_noticed() {
     let rules = BrokenRules { acks_outlive_leadership: true, ..BrokenRules::default() };
@@ -428,6 +438,13 @@ fn another_list_on_an_empty_disk_that_ends_a_coordinator_is_noticed() {
     let rules = NodeRules { other_list_is_final: true, ..NodeRules::default() };
     let kinds = [Kind::DiskLossOfCoordinator, Kind::GrowQuorum, Kind::ShrinkQuorum, Kind::PauseCoordinator];
     hunt(node(rules), &kinds, (100, 3_000), 1_000, &["ends itself, though the quorum counts on it"]);
+}
+
+#[test]
+fn a_leader_that_keeps_the_leadership_without_brokers_is_noticed() {
+    let rules = NodeRules { keeps_lost_brokers: true, ..NodeRules::default() };
+    let plan = FaultPlan::of(&[Kind::CutCoordinator], (4_000, 5_000), (500, 4_000));
+    hunt_in(node(rules), |config| config, &plan, 40, &["and fewer reach it"]);
 }
 
 #[test]

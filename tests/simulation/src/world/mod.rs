@@ -9,6 +9,7 @@ mod delivery;
 mod looks;
 mod members;
 mod processes;
+mod reaching;
 mod releases;
 mod returns;
 mod securing;
@@ -51,6 +52,7 @@ use crate::security::{Security, SecurityConfig};
 use crate::trace::Trace;
 use crate::transactor::Transactor;
 use balancing::Balancing;
+use reaching::LostBrokers;
 pub use releases::{NEWER, OLDER};
 use returns::Returns;
 use unclean::UncleanElections;
@@ -336,6 +338,7 @@ pub struct World {
     /// Streams that strangers have opened.
     forged_streams: BTreeSet<u64>,
     returns: Returns,
+    lost_brokers: Option<LostBrokers>,
     unclean: UncleanElections,
     pub deliveries: BTreeMap<&'static str, u64>,
 }
@@ -427,6 +430,7 @@ impl World {
             late_bounds_until: SimTime(0),
             forged_streams: BTreeSet::new(),
             returns: Returns::default(),
+            lost_brokers: None,
             unclean: UncleanElections::default(),
             deliveries: BTreeMap::new(),
         };
@@ -561,6 +565,7 @@ impl World {
             }
             NodeId::Client(0) => {
                 self.tick_admin(&mut out);
+                self.check_reach()?;
                 client::TICK_MS
             }
             NodeId::Client(id) if self.security_clients().contains(&node) => {

@@ -13,6 +13,7 @@ pub(in crate::controller) mod harness;
 mod hostile;
 mod once;
 mod random;
+mod reach;
 mod reassignment;
 mod registration;
 mod replication;

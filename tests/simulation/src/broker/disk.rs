@@ -72,7 +72,7 @@ fn open_directory(
     let mut logs = Vec::new();
     for place in &content.live {
         let opened = open_log(directory.env().clone(), place, context, None);
-        let (log, error) = FoundLog::new(place, number, context, opened);
+        let (log, error) = FoundLog::new(directory.env(), place, number, context, opened);
         if let Some(error) = error {
             out.note(format_args!("does not open {} in directory {number}: {error}", place.partition));
         }

@@ -256,8 +256,9 @@ impl Process {
 
     /// The image says which logs belong here.
     pub(super) fn write_due_checkpoints(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let have_moved = || std::mem::take(&mut self.high_watermarks_moved);
-        let due = self.checkpoints.take_due(now, have_moved);
+        let may_differ =
+            |kind| kind != CheckpointKind::HighWatermark || std::mem::take(&mut self.high_watermarks_moved);
+        let due = self.checkpoints.take_due(now, may_differ);
         self.write_checkpoints(&due.kinds, out);
     }
 

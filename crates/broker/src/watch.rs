@@ -2,19 +2,19 @@
 //!
 //! Invariants: an image never goes back; every change reaches the metadata cache first and the partitions after it, in
 //! order of revision; a revision is announced (to admin requests that wait, to the heartbeats) only once the partitions
-//! have taken it.
+//! have taken it; nothing is taken before this broker has registered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ottla_metadata::{Delta, Image, watch};
+use ottla_metadata::{Delta, Image, watch as tree_watch};
 use ottla_metrics::{Reminder, Watchdog};
 use ottla_model::BrokerId;
 use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_rpc::{CallError, ClusterClient, WatchStream, WatchUpdate};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::telemetry::Telemetry;
 
@@ -41,10 +41,14 @@ pub struct Watcher {
     pub data: Handle,
     /// Told when this broker's image lags: watch elsewhere.
     pub leave: Arc<Notify>,
+    /// Whether this broker has registered. A tree of a hundred thousand partitions takes most of a second to be read,
+    /// which is done while the logs are opened; what it means for them is seen once they are, and the registration's
+    /// revision is known.
+    pub registered: watch::Receiver<bool>,
 }
 
 impl Watcher {
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut unwatched = Reminder::new(REMIND_INTERVAL);
         let mut left: Option<String> = None;
         loop {
@@ -75,7 +79,7 @@ impl Watcher {
     }
 
     /// Applies what comes until the stream ends (with its error) or is to be left.
-    async fn follow(&self, stream: &mut WatchStream) -> Option<CallError> {
+    async fn follow(&mut self, stream: &mut WatchStream) -> Option<CallError> {
         loop {
             let first = tokio::select! {
                 update = stream.next() => match update {
@@ -97,14 +101,18 @@ impl Watcher {
                     None => break,
                 }
             }
-            self.apply(batch).await;
+            let steps = self.read(batch);
+            // The sender lives as long as this broker.
+            let _ = self.registered.wait_for(|registered| *registered).await;
+            self.apply(steps).await;
             if ended.is_some() {
                 return ended;
             }
         }
     }
 
-    async fn apply(&self, batch: Vec<WatchUpdate>) {
+    /// The images after these updates, and what each changed.
+    fn read(&self, batch: Vec<WatchUpdate>) -> Vec<(Arc<Image>, Delta)> {
         let mut image = self.metadata.current();
         let mut steps = Vec::with_capacity(batch.len());
         for update in batch {
@@ -118,6 +126,12 @@ impl Watcher {
             image = Arc::new(next);
             steps.push((Arc::clone(&image), delta));
         }
+        steps
+    }
+
+    async fn apply(&self, steps: Vec<(Arc<Image>, Delta)>) {
+        let Some((image, _)) = steps.last() else { return };
+        let revision = image.revision();
         let (metadata, replicas) = (Arc::clone(&self.metadata), Arc::clone(&self.replicas));
         let task = self.data.spawn(async move {
             let watchdog = Watchdog::default();
@@ -142,7 +156,7 @@ impl Watcher {
         }
         // Before the announcement: a request that waited for this revision is answered after it, and whoever reads the
         // metric then must find it.
-        self.telemetry.image_revision.set(i64::try_from(image.revision().0).unwrap_or(i64::MAX));
+        self.telemetry.image_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
         self.metadata.announce();
     }
 }
@@ -150,10 +164,10 @@ impl Watcher {
 /// The image after an update, and what it changed; none if it is not newer.
 fn step(image: &Image, update: WatchUpdate) -> Option<(Image, Delta)> {
     match update {
-        WatchUpdate::Changes { revision, changes } => watch::follow_changes(image, revision, &changes),
+        WatchUpdate::Changes { revision, changes } => tree_watch::follow_changes(image, revision, &changes),
         WatchUpdate::Snapshot { revision, nodes } => {
             let nodes = nodes.iter().map(|(path, node)| (path, node));
-            watch::follow_snapshot(image, revision, nodes, watch::BrokenRules::default())
+            tree_watch::follow_snapshot(image, revision, nodes, tree_watch::BrokenRules::default())
         }
     }
 }

@@ -75,6 +75,11 @@ impl Incoming {
         CoordinatorId(self.message.from)
     }
 
+    /// Whether it only says that a follower is there: an answer to a heartbeat that no read waits for.
+    pub fn is_plain_heartbeat_answer(&self) -> bool {
+        self.message.get_msg_type() == MessageType::MsgHeartbeatResponse && self.message.context.is_empty()
+    }
+
     /// The snapshot that it carries: the owner reads it before [`crate::Member::receive`], because a snapshot that
     /// cannot be read must not become the state machine.
     pub fn snapshot(&self) -> Option<&Snapshot> {

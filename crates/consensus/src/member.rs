@@ -501,6 +501,19 @@ impl<S: LogStore> Member<S> {
             && raft.prs().get(voter.0).is_some_and(|progress| progress.matched >= raft.raft_log.last_index())
     }
 
+    /// Whether this member leads, every member has its whole log, and no transfer of the leadership is under way.
+    pub fn is_settled(&self) -> bool {
+        let raft = &self.node.raft;
+        let last = raft.raft_log.last_index();
+        self.is_leader() && raft.lead_transferee.is_none() && raft.prs().iter().all(|(_, it)| it.matched >= last)
+    }
+
+    /// The number of ticks after which [`Self::tick`] campaigns, if this member does not lead and hears no leader.
+    pub fn ticks_to_campaign(&self) -> u32 {
+        let left = self.election_timeout.saturating_sub(self.node.raft.election_elapsed).max(1);
+        u32::try_from(left).unwrap_or(u32::MAX)
+    }
+
     pub fn status(&self) -> Status {
         let raft = &self.node.raft;
         let mut peers: Vec<PeerStatus> = if self.is_leader() {

@@ -39,7 +39,6 @@ mod zookeeper;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -62,9 +61,6 @@ use rocksdb_store::{Disk, Identity};
 use shared::OutgoingSecurity;
 use zookeeper::ZooKeeper;
 
-/// A client that disappears without closing its connection is detected after twice this time, if its heartbeats did not
-/// show it before.
-const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Requests and streams of one connection at a time. Each may hold a message; a broker needs a heartbeat, a watch and a
 /// few requests, and its further requests wait.
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
@@ -192,8 +188,6 @@ impl Coordinator {
             let server = Server::builder()
                 .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
                 .http2_max_header_list_size(HEADERS_BYTES_MAX)
-                .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
-                .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
                 .add_routes(quorums.routes(takes_raft, pages.clone()));
             let shown = limits.clone();
             let usage = move || Usage { used: shown.open() as u64, ceiling, refused: shown.refused() };

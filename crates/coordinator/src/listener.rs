@@ -13,6 +13,7 @@ use ottla_resources::connections::{Caller, ConnectionLimits, ConnectionPermit};
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::http_port;
 use ottla_tls::{ReadAhead, ServerTls, handshake};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -48,6 +49,10 @@ const ACCEPTED_MAX: usize = 64;
 const ONE_LISTENER: &str = "coordinator";
 /// After a failed accept (no file descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The interval of the kernel's probes of a connection that says nothing. They wake no process.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// A client that acknowledges nothing for this time is gone, if its heartbeats did not show it before.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
 
 /// Connections in plaintext to a port that accepts both are told of so often: clients that come again and again must
 /// not fill the log.
@@ -133,6 +138,13 @@ pub fn connections(
     ReceiverStream::new(receiver)
 }
 
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+}
+
 /// The permit is given back when the connection ends, whatever its protocol.
 async fn serve(
     stream: TcpStream,
@@ -141,7 +153,7 @@ async fn serve(
     sender: mpsc::Sender<io::Result<Connection>>,
     permit: ConnectionPermit,
 ) {
-    if stream.set_nodelay(true).is_err() {
+    if prepare(&stream).is_err() {
         return;
     }
     let stream = match open(stream, peer, &port).await {

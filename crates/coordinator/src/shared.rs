@@ -335,7 +335,7 @@ pub mod testing {
         let members = Members::new(&membership, &Image::empty(), &voters);
         let view = View::new(ottla_metadata::tree::Tree::new(), Image::empty());
         shared.set_formed(Formed {
-            driver: DriverHandle::new(std::sync::mpsc::sync_channel(1).0),
+            driver: DriverHandle::new(crate::driver::queue::queue(1).0),
             view: CurrentView::new(Arc::new(view)),
             role: watch::channel(RoleChange { role: Role::Follower, leader: None, term: 1 }).1,
             members: watch::channel(Arc::new(members)).1,

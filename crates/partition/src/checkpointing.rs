@@ -91,19 +91,20 @@ impl CheckpointSchedule {
         self.high_watermark.next_at().min(self.recovery_point.next_at()).min(self.log_start.next_at())
     }
 
-    /// `have_moved`: whether a high watermark has moved since it was asked last.
-    pub fn take_due(&mut self, now: MonotonicMs, have_moved: impl FnOnce() -> bool) -> DueCheckpoints {
+    /// `may_differ`: whether offsets of this kind may have changed since it was asked last. Collecting those of all logs
+    /// takes too long to do it for nothing.
+    pub fn take_due(&mut self, now: MonotonicMs, mut may_differ: impl FnMut(CheckpointKind) -> bool) -> DueCheckpoints {
         let mut due = DueCheckpoints::default();
-        if self.high_watermark.take(now).0 && have_moved() {
+        if self.high_watermark.take(now).0 && may_differ(CheckpointKind::HighWatermark) {
             due.kinds.push(CheckpointKind::HighWatermark);
         }
         let (is_over, is_early) = self.recovery_point.take(now);
         due.closes_idle_files = is_over;
-        if is_over || is_early {
+        if (is_over || is_early) && may_differ(CheckpointKind::RecoveryPoint) {
             due.kinds.push(CheckpointKind::RecoveryPoint);
         }
         let (is_over, is_early) = self.log_start.take(now);
-        if is_over || is_early {
+        if (is_over || is_early) && may_differ(CheckpointKind::LogStart) {
             due.kinds.push(CheckpointKind::LogStart);
         }
         due
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn kinds(schedule: &mut CheckpointSchedule, at: u64, moved: bool) -> Vec<CheckpointKind> {
-        schedule.take_due(MonotonicMs(at), || moved).kinds
+        schedule.take_due(MonotonicMs(at), |kind| kind != CheckpointKind::HighWatermark || moved).kinds
     }
 
     #[test]
@@ -170,9 +171,20 @@ mod tests {
         assert_eq!(kinds(&mut schedule, 150, true), [CheckpointKind::RecoveryPoint]);
         assert_eq!(kinds(&mut schedule, 170, true), [CheckpointKind::LogStart]);
         assert_eq!(kinds(&mut schedule, 4_000, true), [], "each request is for one checkpoint");
-        let due = schedule.take_due(MonotonicMs(60_000), || false);
+        let due = schedule.take_due(MonotonicMs(60_000), |kind| kind != CheckpointKind::HighWatermark);
         let expected = [CheckpointKind::RecoveryPoint, CheckpointKind::LogStart];
         assert_eq!(due, DueCheckpoints { kinds: expected.to_vec(), closes_idle_files: true });
+    }
+
+    #[test]
+    fn what_cannot_differ_is_not_collected_and_idle_files_are_closed_all_the_same() {
+        let mut schedule = schedule();
+        let due = schedule.take_due(MonotonicMs(60_000), |_| false);
+        assert_eq!(due, DueCheckpoints { kinds: vec![], closes_idle_files: true });
+        assert_eq!(schedule.next_at(), MonotonicMs(65_000));
+        schedule.log_start_moved(MonotonicMs(61_000));
+        let due = schedule.take_due(MonotonicMs(61_050), |kind| kind == CheckpointKind::LogStart);
+        assert_eq!(due, DueCheckpoints { kinds: vec![CheckpointKind::LogStart], closes_idle_files: false });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use ottla_model::{Offset, TimestampMs, TopicId, TopicPartition};
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
     CheckpointKind, Checkpoints, DiskFault, Env, Log, LogConfig, LogDir, OpenError, OpenOptions, Opened,
-    PartitionDirectory, RecoveryProgress,
+    PartitionDirectory, RecoveryProgress, read_topic_id,
 };
 
 use crate::hosting::LogFacts;
@@ -69,6 +69,7 @@ pub fn open_log<E: Env>(
 impl<E: Env, D> FoundLog<E, D> {
     /// A log by the result of [`open_log`]. Also returns why it cannot be opened.
     pub fn new(
+        env: &E,
         found: &PartitionDirectory,
         directory: D,
         context: OpeningContext<'_>,
@@ -79,10 +80,14 @@ impl<E: Env, D> FoundLog<E, D> {
             // The next checkpoint must not say less than this one, as long as the log is not open.
             Err(error) => (None, context.checkpoints.get(CheckpointKind::HighWatermark, &found.partition), Some(error)),
         };
+        let topic_id = match &log {
+            Some(log) => log.topic_id(),
+            None => found.topic_id.or_else(|| read_topic_id(env, &found.path)),
+        };
         let passes = |error: &OpenError| error.io().is_some_and(|io| DiskFault::of(Some(io)) != DiskFault::Failed);
         let found = Self {
             partition: found.partition.clone(),
-            topic_id: found.topic_id,
+            topic_id,
             directory,
             log,
             is_damaged: error.as_ref().is_some_and(OpenError::is_damage),
@@ -113,7 +118,8 @@ impl<E: Env, D> FoundLog<E, D> {
     ) -> (Self, Option<OpenError>) {
         // The try before may have written: its files are those of a process that was killed.
         let context = OpeningContext { checkpoints: directory.checkpoints(), clean_shutdown: false, config, now };
-        Self::new(place, owner, context, open_log(directory.env().clone(), place, context, None))
+        let env = directory.env();
+        Self::new(env, place, owner, context, open_log(env.clone(), place, context, None))
     }
 
     /// Its disk refused. It may not do so when the process starts again.

@@ -638,6 +638,15 @@ impl<E: Env, A: Ack> Replica<E, A> {
         self.complete_deletions(brokers, &mut effects);
         effects
     }
+
+    /// Whether [`Self::tick`] has nothing to do until something happens to this replica, or a broker registers, becomes
+    /// eligible or leaves: a round of ticks passes by such replicas, which nearly all are where there are many.
+    pub fn is_at_rest(&self, brokers: &impl Brokers) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.is_at_rest(brokers) && self.deletions.is_empty(),
+            Role::Follower(_) | Role::Idle => true,
+        }
+    }
 }
 
 /// The records of a log from the fetch's offset on that begin below `upper`.

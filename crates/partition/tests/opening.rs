@@ -60,7 +60,7 @@ fn find(env: &FaultyEnv, checkpoints: &Checkpoints) -> FoundLog<FaultyEnv, ()> {
     let found = storage.partitions().unwrap();
     let config = Arc::new(LogConfig::default());
     let context = OpeningContext { checkpoints, clean_shutdown: false, config: &config, now: WALL };
-    let (log, error) = FoundLog::new(&found[0], (), context, open_log(env.clone(), &found[0], context, None));
+    let (log, error) = FoundLog::new(env, &found[0], (), context, open_log(env.clone(), &found[0], context, None));
     assert!(error.is_none(), "{error:?}");
     log
 }
@@ -180,7 +180,11 @@ fn a_new_log_waits_for_room() {
 #[test]
 fn scenario_43_a_log_that_cannot_be_recovered_awaits_room() {
     let env = FaultyEnv::new(9);
-    open(&env, 1, None).map_err(|refused| refused.error).unwrap();
+    let mut log = open(&env, 1, None).map_err(|refused| refused.error).unwrap();
+    // A log without records is opened without writing.
+    let batch = BatchBuilder::new().record(WALL, None, Some(&[1])).placed_at(Offset(0), LeaderEpoch(3)).build();
+    log.append_as_follower(&batch.unwrap(), LeaderEpoch(3), WALL).unwrap();
+    drop(log);
     let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
     let checkpoints = Checkpoints::default();
     checkpoints.set(CheckpointKind::HighWatermark, &storage, &name(), Offset(7)).unwrap();
@@ -190,7 +194,7 @@ fn scenario_43_a_log_that_cannot_be_recovered_awaits_room() {
     let place = &storage.partitions().unwrap()[0];
     let config = Arc::new(LogConfig::default());
     let context = OpeningContext { checkpoints: &checkpoints, clean_shutdown: false, config: &config, now: WALL };
-    let find = || FoundLog::new(place, (), context, open_log(env.clone(), place, context, None)).0;
+    let find = || FoundLog::new(&env, place, (), context, open_log(env.clone(), place, context, None)).0;
     for (faults, awaits_room) in [
         (FULL, true),
         (Faults { no_descriptor_ppm: 1_000_000, ..Faults::NONE }, true),
@@ -317,7 +321,7 @@ fn a_log_that_the_disk_refused_may_open_at_the_next_start_and_a_damaged_one_may_
     let found = LogDirectory::open(env.clone(), data().to_owned()).unwrap().partitions().unwrap();
     let (checkpoints, config) = (Checkpoints::default(), Arc::new(LogConfig::default()));
     let context = OpeningContext { checkpoints: &checkpoints, clean_shutdown: false, config: &config, now: WALL };
-    let refused = |error| FoundLog::<FaultyEnv, ()>::new(&found[0], (), context, Err(error)).0;
+    let refused = |error| FoundLog::<FaultyEnv, ()>::new(&env, &found[0], (), context, Err(error)).0;
     let directory = data().join("t-0");
     let log =
         refused(OpenError::Io { directory: directory.clone(), error: std::io::ErrorKind::PermissionDenied.into() });

@@ -212,6 +212,25 @@ impl<S: QuorumStore> Node<S> {
         self.member.role().leader.is_some() && !self.leadership.as_ref().is_some_and(Leadership::is_unsettled)
     }
 
+    /// Whether this node follows a leader, whose heartbeats wake it.
+    pub fn follows(&self) -> bool {
+        self.member.role().leader.is_some() && !self.member.is_leader()
+    }
+
+    /// The number of ticks after which this node campaigns if it hears no leader.
+    pub fn ticks_to_campaign(&self) -> u32 {
+        self.member.ticks_to_campaign()
+    }
+
+    /// Whether nothing waits for the answers to heartbeats: every member has the whole log, no read waits for a quorum,
+    /// and no change of the members is under way. Then they only say that the members are there, which is asked with
+    /// the next tick.
+    pub fn answers_may_wait(&self) -> bool {
+        self.leadership.as_ref().is_some_and(|leadership| !leadership.is_unsettled())
+            && self.reads.is_empty()
+            && self.member.is_settled()
+    }
+
     /// Accepts one event. [`Self::flush`] executes its consequences.
     pub fn step(&mut self, now: Now, event: Event, out: &mut impl Sink) -> Result<(), NodeError> {
         match event {

@@ -439,6 +439,17 @@ impl Leader {
             .min()
     }
 
+    /// Whether [`Self::tick`] has nothing to do until something happens to this partition, or a broker becomes eligible:
+    /// the ISR has everything, no change of it is undecided, and no other follower may join it.
+    pub fn is_at_rest(&self, brokers: &impl Brokers) -> bool {
+        let has_everything = |broker| self.progress(broker).is_some_and(|progress| progress.log_end == self.log_end);
+        let is_outside = |follower: &&ReplicaProgress| self.isr.committed_member(follower.broker).is_none();
+        let mut members = self.isr.committed().iter().map(|member| member.broker);
+        self.isr.pending().is_none()
+            && members.all(|broker| broker == self.config.local || has_everything(broker))
+            && !self.followers.iter().filter(is_outside).any(|follower| is_eligible(follower, brokers))
+    }
+
     /// The members of the ISR that do not keep up. One whose broker has gone, or shuts down, gets no time: the quorum
     /// takes such a broker out of tens of thousands of ISRs one after the other, and writes wait here.
     fn lagging<'a>(&'a self, now: MonotonicMs, brokers: &'a impl Brokers) -> impl Iterator<Item = BrokerId> + 'a {

@@ -461,3 +461,26 @@ fn a_consumer_is_not_sent_to_a_follower_that_has_gone_or_restarted_or_is_not_in_
     story.image.remove(2);
     assert_eq!(preferred(&story, 20, 50, &[2]), None, "it is fenced");
 }
+
+/// The round of ticks passes by a leader at rest: it must have nothing to do, and miss nothing later.
+#[test]
+fn a_leader_rests_while_the_isr_has_everything_and_nobody_may_join_it() {
+    let mut story = Story::new(&[1, 2, 3], 1, 100);
+    let rests = |story: &Story| story.leader.is_at_rest(&story.image);
+    assert!(!rests(&story), "the others have not fetched in this leader epoch");
+    drop(story.fetch(1, 2, 100));
+    drop(story.fetch(1, 3, 100));
+    assert!(rests(&story));
+    drop(story.append(2, 110));
+    drop(story.fetch(3, 2, 110));
+    assert!(!rests(&story), "one lacks records");
+    let proposal = story.tick(LAG_MAX_MS * 2).alter.expect("it lags");
+    assert!(!rests(&story), "a proposal is not decided");
+    drop(story.accept(LAG_MAX_MS * 2, &proposal));
+    assert!(!rests(&story), "it may come back");
+    story.image.remove(3);
+    assert!(rests(&story));
+    assert_eq!(story.tick(LAG_MAX_MS * 4), LeaderEffects::default());
+    story.image.set(3, 103);
+    assert!(!rests(&story), "its broker is there again");
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use ottla_model::{Chroot, ClusterSecret};
 use ottla_tls::{ClientTls, ClientTlsStream, handshake};
@@ -24,11 +25,12 @@ use crate::coordinators::CallError;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 /// A TLS handshake after the connection: two more round trips, and signatures on a machine that is busy.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The interval of keep-alive pings on a connection with an open stream.
-pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// A connection without an answer to a ping for this time is closed: a stopped or unplugged peer is noticed after two
-/// seconds.
-pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The interval of the kernel's probes of a connection that says nothing. They wake no process; pings of HTTP/2 wake
+/// both ends each time. A peer whose process stands still answers probes all the same: it is noticed by the answers
+/// that it owes (heartbeats of sessions and of Raft, the revisions of a watch, the time limit of a call).
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection whose peer acknowledges nothing for this time is closed: its host is gone, or the network.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);
 
 /// A connection, in plaintext or by TLS.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -52,13 +54,10 @@ impl ChannelSecurity {
 
     /// Makes the (lazy) channel to one coordinator. Fails only on an address that cannot be one.
     pub fn channel(&self, address: &str) -> Result<Channel, CallError> {
-        let endpoint = endpoint(address)?
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let endpoint = endpoint(address)?;
         Ok(match &self.tls {
-            None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
-            Some(tls) => endpoint.connect_with_connector_lazy(TlsDialer { tls: Arc::clone(tls) }),
+            None => endpoint.connect_with_connector_lazy(tcp_dialer()),
+            Some(tls) => endpoint.connect_with_connector_lazy(TlsDialer { tcp: tcp_dialer(), tls: Arc::clone(tls) }),
         })
     }
 
@@ -70,7 +69,7 @@ impl ChannelSecurity {
         let Some(tls) = &self.tls else { return Ok(Box::new(TcpStream::connect(address).await?)) };
         let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
         let (host, port) = parts.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Box::new(shake_hands(tls, host, port).await.map_err(io::Error::other)?))
+        Ok(Box::new(dial_tls(tls, host, port).await.map_err(io::Error::other)?))
     }
 
     /// What calls for a cluster carry.
@@ -104,8 +103,21 @@ pub fn is_refused_handshake(error: &(dyn std::error::Error + 'static)) -> bool {
     handshake::explain(error).is_some()
 }
 
+fn tcp_dialer() -> HttpConnector {
+    let mut dialer = HttpConnector::new();
+    // The scheme is no matter of the connection's.
+    dialer.enforce_http(false);
+    dialer.set_nodelay(true);
+    dialer.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    dialer.set_keepalive(Some(PROBE_INTERVAL));
+    dialer.set_keepalive_interval(Some(PROBE_INTERVAL));
+    dialer.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+    dialer
+}
+
 /// Dials, then shakes hands with the certificates that are in use at that moment.
 struct TlsDialer {
+    tcp: HttpConnector,
     tls: Arc<ClientTls>,
 }
 
@@ -116,23 +128,28 @@ impl Service<Uri> for TlsDialer {
     type Error = StdError;
     type Future = Pin<Box<dyn Future<Output = Shaken> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.tcp.poll_ready(context).map_err(StdError::from)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let tls = Arc::clone(&self.tls);
+        let dialing = self.tcp.call(uri.clone());
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default();
-            Ok(TokioIo::new(shake_hands(&tls, host, uri.port_u16().unwrap_or_default()).await?))
+            let stream = dialing.await?.into_inner();
+            Ok(TokioIo::new(shake_hands(&tls, uri.host().unwrap_or_default(), stream).await?))
         })
     }
 }
 
-async fn shake_hands(tls: &ClientTls, host: &str, port: u16) -> Result<ClientTlsStream, StdError> {
+async fn dial_tls(tls: &ClientTls, host: &str, port: u16) -> Result<ClientTlsStream, StdError> {
     let dialing = TcpStream::connect((host.trim_matches(['[', ']']), port));
     let stream = in_time(CONNECT_TIMEOUT, dialing).await?;
     stream.set_nodelay(true)?;
+    shake_hands(tls, host, stream).await
+}
+
+async fn shake_hands(tls: &ClientTls, host: &str, stream: TcpStream) -> Result<ClientTlsStream, StdError> {
     let name = ClientTls::server_name(host)?;
     let shaking = handshake::observe(tls.connect(name, stream));
     let shaking = async { shaking.await.map_err(io::Error::from) };

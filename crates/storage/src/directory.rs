@@ -106,8 +106,14 @@ pub struct PartitionDirectory {
     /// For a renamed directory, as far as its name still shows it: long topic names are cut.
     pub partition: TopicPartition,
     pub kind: PartitionDirectoryKind,
-    /// From `partition.metadata`, if it is there and readable.
+    /// From `partition.metadata`, where that has been read already.
     pub topic_id: Option<TopicId>,
+}
+
+/// The topic of the log in a directory that cannot be opened, if `partition.metadata` is there and readable.
+pub fn read_topic_id(env: &impl Env, directory: &Path) -> Option<TopicId> {
+    let content = env.read_file(&directory.join(file_name::PARTITION_METADATA)).ok()?;
+    partition_metadata::decode(&content).ok()
 }
 
 /// A log directory, locked for this process.
@@ -264,12 +270,7 @@ impl<E: Env> LogDirectory<E> {
                 continue;
             };
             let path = self.path.join(entry.name);
-            let topic_id = self
-                .env
-                .read_file(&path.join(file_name::PARTITION_METADATA))
-                .ok()
-                .and_then(|bytes| partition_metadata::decode(&bytes).ok());
-            found.push(PartitionDirectory { path, partition, kind, topic_id });
+            found.push(PartitionDirectory { path, partition, kind, topic_id: None });
         }
         Ok(found)
     }

@@ -12,7 +12,9 @@ use common::*;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicName, TopicPartition};
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::env::{DirectoryEntry, Faults, OpenMode};
-use ottla_storage::{CheckpointKind, DirectoryError, Env, FaultyEnv, Log, LogDirectory, MemoryEnv, RealEnv};
+use ottla_storage::{
+    CheckpointKind, DirectoryError, Env, FaultyEnv, Log, LogDirectory, MemoryEnv, RealEnv, read_topic_id,
+};
 
 fn open<E: Env>(env: &E) -> Result<LogDirectory<E>, DirectoryError> {
     LogDirectory::open(env.clone(), "/data".into())
@@ -122,7 +124,7 @@ fn partitions_are_listed_renamed_and_removed() {
             ("x.y-0".to_owned(), PartitionDirectoryKind::Future),
         ]
     );
-    assert_eq!(listed[1].topic_id, Some(TOPIC_ID));
+    assert_eq!(read_topic_id(directory.env(), &listed[1].path), Some(TOPIC_ID));
     assert!(directory.remove(&directory.partition_path(&partition())).is_err(), "a live one is never removed");
 
     log.abandon();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::*;
 use ottla_model::{LeaderEpoch, Offset, ProducerId};
 use ottla_storage::env::OpenMode;
-use ottla_storage::{Env, File, Log, LogConfig, MemoryEnv, OpenError, OpenOptions, RecoveryProgress};
+use ottla_storage::{Env, FaultyEnv, File, Log, LogConfig, MemoryEnv, OpenError, OpenOptions, RecoveryProgress};
 
 fn segment(base: i64, kind: &str) -> PathBuf {
     directory().join(format!("{base:020}.{kind}"))
@@ -266,6 +266,26 @@ fn an_index_that_lost_its_way_costs_time_not_records() {
     for from in 0..50 {
         assert!(!read_all(&log, Offset(from), Offset(60), 100).is_empty());
     }
+}
+
+/// A start opens a hundred thousand of them.
+#[test]
+fn a_log_without_records_is_opened_after_a_kill_without_a_change_on_the_disk() {
+    let env = FaultyEnv::new(1);
+    drop(Log::create(env.clone(), directory(), partition(), TOPIC_ID, small_segments(), NOW).unwrap());
+    env.kill();
+    env.die_after(0);
+    let open = || Log::open(env.clone(), directory(), partition(), small_segments(), OpenOptions::unclean(NOW));
+    let log = open().unwrap().log;
+    assert_eq!((log.log_end_offset(), log.topic_id(), log.open_files()), (Offset(0), Some(TOPIC_ID), 0));
+    // Index files that are not empty are emptied: the entries are of records that are gone.
+    env.kill();
+    let index = segment(0, "index");
+    env.open(&index, OpenMode::Write).unwrap().write_all_at(&[0; 8], 0).unwrap();
+    env.die_after(0);
+    assert!(open().is_err());
+    env.kill();
+    assert!(open().is_ok() && env.read_file(&index).unwrap().is_empty());
 }
 
 #[test]

@@ -266,13 +266,18 @@ async fn live(
         connections,
         data,
     };
+    let mut watching = Watching::default();
+    if parts.identity.id() != BrokerId::NONE {
+        // The tree is read while the logs are opened.
+        watching.begin(&parts);
+    }
     let opened = open_logs(&parts, shutdown.as_mut()).await;
     let (result, opened_epoch) = match opened {
         Ok((opened, Continue::Run)) => {
             let epoch = opened.clean_shutdown_epoch;
             let (http_tasks, http_address) = http;
             let ready = move |id| on_ready(&Ready { id, listeners: addresses, http: http_address });
-            let result = parts.serve(&opened, endpoints, shutdown, ready).await;
+            let result = parts.serve(&opened, endpoints, watching, shutdown, ready).await;
             drop(http_tasks);
             (result, epoch)
         }
@@ -285,6 +290,43 @@ async fn live(
     parts.close(stop_accepting, accepting, epoch).await;
     tracing::info!("stopped");
     result
+}
+
+/// The task that follows the tree. Ends with this.
+struct Watching {
+    tasks: JoinSet<()>,
+    leave: Arc<Notify>,
+    registered: watch::Sender<bool>,
+}
+
+impl Default for Watching {
+    fn default() -> Self {
+        Self { tasks: JoinSet::new(), leave: Arc::default(), registered: watch::Sender::new(false) }
+    }
+}
+
+impl Watching {
+    fn begin(&mut self, parts: &Parts) {
+        let watcher = Watcher {
+            client: parts.client.clone(),
+            broker: parts.identity.id(),
+            metadata: Arc::clone(&parts.metadata),
+            replicas: Arc::clone(&parts.replicas),
+            telemetry: Arc::clone(&parts.telemetry),
+            data: parts.data.clone(),
+            leave: Arc::clone(&self.leave),
+            registered: self.registered.subscribe(),
+        };
+        self.tasks.spawn(watcher.run());
+    }
+
+    /// What was read is taken from now on.
+    fn registered(&mut self, parts: &Parts) {
+        if self.tasks.is_empty() {
+            self.begin(parts);
+        }
+        self.registered.send_replace(true);
+    }
 }
 
 /// Whether the start goes on.
@@ -469,14 +511,13 @@ impl Parts {
         &self,
         opened: &OpenedLogs,
         endpoints: Vec<Endpoint>,
+        // Ends with this call: once the leaderships have moved, the quorum may take this broker out.
+        mut watching: Watching,
         mut shutdown: Pin<&mut impl Future<Output = ()>>,
         on_ready: impl FnOnce(BrokerId),
     ) -> Result<(), RunError> {
         let applicant = applicant(&self.config, &self.identity, opened, endpoints)?;
-        let leave_watch = Arc::new(Notify::new());
-        let mut session = self.session(applicant, Arc::clone(&leave_watch));
-        // Ends with this set: once the leaderships have moved, the quorum may take this broker out.
-        let mut watching = JoinSet::new();
+        let mut session = self.session(applicant, Arc::clone(&watching.leave));
         let mut cluster_id = None;
         let mut on_ready = Some(on_ready);
         let mut is_stopping = false;
@@ -487,7 +528,7 @@ impl Parts {
                 event = session.next() => match event {
                     SessionEvent::Registered(registered) => {
                         if cluster_id.replace(registered.cluster_id).is_none() {
-                            watching.spawn(self.watcher(Arc::clone(&leave_watch)).run());
+                            watching.registered(self);
                         }
                     }
                     SessionEvent::Serve => {
@@ -550,18 +591,6 @@ impl Parts {
             disk: self.replicas.clone(),
         };
         SessionRunner::new(config, applicant, context)
-    }
-
-    fn watcher(&self, leave: Arc<Notify>) -> Watcher {
-        Watcher {
-            client: self.client.clone(),
-            broker: self.identity.id(),
-            metadata: Arc::clone(&self.metadata),
-            replicas: Arc::clone(&self.replicas),
-            telemetry: Arc::clone(&self.telemetry),
-            data: self.data.clone(),
-            leave,
-        }
     }
 
     fn open_gate(&self, cluster_id: ClusterId) {

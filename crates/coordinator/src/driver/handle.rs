@@ -1,8 +1,7 @@
 //! The inputs of the driver, and the bounded queue for them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_consensus::{Snapshot, Status};
@@ -13,6 +12,7 @@ use ottla_quorum_node::{Event, View};
 use ottla_rpc::NotLeader;
 use tokio::sync::{mpsc, oneshot};
 
+use super::queue::{PutError, Sender};
 use super::watch::{self, WatchSender, Watching};
 use crate::rocksdb_store::DiskError;
 
@@ -75,33 +75,56 @@ pub struct Stopped;
 /// The way in. Cheap to clone.
 #[derive(Clone)]
 pub struct DriverHandle {
-    inputs: SyncSender<Input>,
+    inputs: Sender<Input>,
     streams: Arc<AtomicU64>,
+    answers_may_wait: Arc<AtomicBool>,
 }
 
 impl DriverHandle {
-    pub(crate) fn new(inputs: SyncSender<Input>) -> Self {
-        Self { inputs, streams: Arc::default() }
+    pub(crate) fn new(inputs: Sender<Input>) -> Self {
+        Self { inputs, streams: Arc::default(), answers_may_wait: Arc::default() }
     }
 
     /// Waits, without blocking the thread, while the queue is full.
     pub async fn send(&self, input: impl Into<Input>) -> Result<(), Stopped> {
-        let mut input = input.into();
+        self.put(input.into(), Sender::try_send).await
+    }
+
+    /// As [`Self::send`], of an input that the driver need not be woken for: it takes it with the next one, or with the
+    /// next tick. An idle quorum would wake its leader's driver for each answer to a heartbeat.
+    pub async fn send_quietly(&self, input: impl Into<Input>) -> Result<(), Stopped> {
+        self.put(input.into(), Sender::try_send_quietly).await
+    }
+
+    async fn put(
+        &self,
+        mut input: Input,
+        put: impl Fn(&Sender<Input>, Input) -> Result<(), PutError<Input>>,
+    ) -> Result<(), Stopped> {
         loop {
-            match self.inputs.try_send(input) {
+            match put(&self.inputs, input) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError::Disconnected(_)) => return Err(Stopped),
-                Err(TrySendError::Full(back)) => input = back,
+                Err(PutError::Ended) => return Err(Stopped),
+                Err(PutError::Full(back)) => input = back,
             }
             tokio::time::sleep(FULL_QUEUE_PAUSE).await;
         }
     }
 
+    /// Whether nothing waits for answers to Raft's heartbeats: see [`ottla_quorum_node::Node::answers_may_wait`].
+    pub fn answers_may_wait(&self) -> bool {
+        self.answers_may_wait.load(Ordering::Acquire)
+    }
+
+    pub(super) fn let_answers_wait(&self, may_wait: bool) {
+        self.answers_may_wait.store(may_wait, Ordering::Release);
+    }
+
     /// Drops the input if the queue is full.
     pub fn try_send(&self, input: impl Into<Input>) -> Result<(), Stopped> {
         match self.inputs.try_send(input.into()) {
-            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
-            Err(TrySendError::Disconnected(_)) => Err(Stopped),
+            Ok(()) | Err(PutError::Full(_)) => Ok(()),
+            Err(PutError::Ended) => Err(Stopped),
         }
     }
 

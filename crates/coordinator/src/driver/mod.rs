@@ -8,11 +8,11 @@
 
 pub mod handle;
 mod peer_queue;
+pub(crate) mod queue;
 mod shell;
 pub mod watch;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch as state};
 
 pub use handle::{DriverHandle, Input, Outcome, RequestError, Stopped};
 pub use peer_queue::{Peer, PeerMessage};
+use queue::{Receiver, queue};
 pub use shell::Change;
 use shell::Shell;
 pub use watch::Watching;
@@ -45,7 +46,7 @@ pub struct DriverConfig {
     pub id: CoordinatorId,
     pub node: NodeConfig,
     pub tick: Duration,
-    /// While there is a leader nothing happens in between, so the driver sleeps for this many ticks at once.
+    /// While it leads nothing happens in between, so the driver sleeps for this many ticks at once.
     pub heartbeat_ticks: u32,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
@@ -107,6 +108,7 @@ struct Driver {
     tick: Duration,
     heartbeat_ticks: u32,
     clock: Clock,
+    handle: DriverHandle,
     metrics: Arc<Metrics>,
     halted: bool,
     /// Set by [`Input::Stop`]: when to stop waiting for an heir.
@@ -118,7 +120,7 @@ pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Runni
     let disk = member.store().disk().clone();
     let node = Node::new(config.node.clone(), member)?;
     let view = CurrentView::new(node.view().clone());
-    let (sender, inputs) = sync_channel(handle::QUEUED_INPUTS_MAX);
+    let (sender, inputs) = queue(handle::QUEUED_INPUTS_MAX);
     let handle = DriverHandle::new(sender);
     let (role, role_receiver) = tokio::sync::watch::channel(node.role());
     let (members, members_receiver) = tokio::sync::watch::channel(node.members().clone());
@@ -128,6 +130,7 @@ pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Runni
         tick: config.tick,
         heartbeat_ticks: config.heartbeat_ticks,
         clock: config.clock,
+        handle: handle.clone(),
         metrics: config.metrics.clone(),
         shell: Shell::new(config, handle.clone(), disk, view.clone(), role, members),
         halted: false,
@@ -166,20 +169,27 @@ impl Driver {
     fn serve(&mut self, inputs: &Receiver<Input>) -> Result<(), Fatal> {
         self.node.start()?;
         self.flush()?;
+        // The ticks up to `counted` have been counted; `ticks` more are slept through at once.
+        let mut counted = Instant::now();
         let mut ticks = 1;
-        let mut next_tick = Instant::now() + self.tick;
         loop {
             let mut taken = 0;
-            let wait = next_tick.saturating_duration_since(Instant::now());
-            let mut next = match inputs.recv_timeout(wait) {
-                Ok(input) => Some(input),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
+            let next_tick = counted + self.tick * ticks;
+            let mut next = inputs.recv_until(next_tick);
+            if next.is_some() && self.node.follows() {
+                // Before the input: what is counted late would count against a leader that has just been heard. None of
+                // these ticks makes this member campaign, so that no input need come before them.
+                let passed = self.ticks_since(counted).min(ticks - 1);
+                if passed > 0 {
+                    self.tick(passed)?;
+                    counted += self.tick * passed;
+                    ticks -= passed;
+                }
+            }
             while let Some(input) = next {
                 self.handle(input)?;
                 taken += 1;
-                next = if taken < INPUTS_AT_ONCE_MAX { inputs.try_recv().ok() } else { None };
+                next = if taken < INPUTS_AT_ONCE_MAX { inputs.try_recv() } else { None };
             }
             if self.halted {
                 return Ok(());
@@ -194,15 +204,19 @@ impl Driver {
                 // Exactly the ticks of the planned sleep, even if it took longer: time in which this coordinator did
                 // not run is not silence of the others.
                 self.tick(ticks)?;
-                let start = if late < self.tick { next_tick } else { now };
+                counted = if late < self.tick { next_tick } else { now };
                 ticks = self.ticks_at_once();
-                next_tick = start + self.tick * ticks;
             }
             self.flush()?;
-            if ticks > self.ticks_at_once() {
+            let at_once = self.ticks_at_once();
+            if self.node.follows() {
+                // Its leader was heard perhaps: then all of its time-out is left.
+                ticks = at_once;
+            } else if ticks > at_once {
                 // The leader was lost in the meantime: the next tick matters.
-                ticks = self.ticks_at_once();
-                next_tick = next_tick.min(now + self.tick * ticks);
+                let next_tick = (counted + self.tick * ticks).min(now + self.tick * at_once);
+                ticks = at_once;
+                counted = next_tick - self.tick * ticks;
             }
             if self.stop_at.is_some_and(|deadline| !self.node.is_leader() || now >= deadline) {
                 self.node.end_leadership(&mut self.shell);
@@ -215,8 +229,20 @@ impl Driver {
         self.clock.now()
     }
 
+    /// A follower is woken by its leader's heartbeats. It sleeps through two of them at most: a longer sleep would count
+    /// against the leader as a whole, although this process stood still.
     fn ticks_at_once(&self) -> u32 {
-        if self.node.may_sleep() { self.heartbeat_ticks.max(1) } else { 1 }
+        let heartbeat_ticks = self.heartbeat_ticks.max(1);
+        match self.node.may_sleep() {
+            true if self.node.follows() => self.node.ticks_to_campaign().clamp(1, heartbeat_ticks * 2),
+            true => heartbeat_ticks,
+            false => 1,
+        }
+    }
+
+    fn ticks_since(&self, counted: Instant) -> u32 {
+        let tick_ms = self.tick.as_millis().max(1);
+        u32::try_from(counted.elapsed().as_millis() / tick_ms).unwrap_or(u32::MAX)
     }
 
     fn tick(&mut self, ticks: u32) -> Result<(), Fatal> {
@@ -288,6 +314,7 @@ impl Driver {
         }
         self.metrics.progress(self.node.view().revision, self.node.committed());
         self.metrics.proposed(self.node.take_proposals());
+        self.handle.let_answers_wait(self.node.answers_may_wait());
         Ok(())
     }
 }

@@ -301,7 +301,7 @@ mod tests {
         let mut members = Members::new(&membership, &Image::empty(), &BTreeMap::new());
         let view = CurrentView::new(Arc::new(View::new(Tree::new(), Image::empty())));
         let role = watch::channel(RoleChange { role: Role::Follower, leader: None, term: 1 }).0;
-        let handle = DriverHandle::new(std::sync::mpsc::sync_channel(1).0);
+        let handle = DriverHandle::new(crate::driver::queue::queue(1).0);
         let told = watch::channel(Arc::new(members.clone())).0;
         let mut shell = Shell::new(config, handle, disk, view, role, told);
         let message = || Outgoing { to: CoordinatorId(5), head: Bytes::from_static(b"vote"), snapshot_data: None };

@@ -107,12 +107,17 @@ impl Cluster for ClusterService {
 
 /// Runs until the stream or the driver ends, or a heartbeat names another broker than the first one did.
 async fn forward_beats(driver: &DriverHandle, stream: StreamId, first: Beat, beats: &mut Streaming<HeartbeatRequest>) {
+    let mut last = first;
     while let Ok(Some(beat)) = beats.message().await {
         let Ok(beat) = convert::beat_from_proto(&beat) else { return };
         if (beat.broker, beat.incarnation) != (first.broker, first.incarnation) {
             return;
         }
-        if driver.send(Event::StreamBeat { stream, beat }).await.is_err() {
+        let has_news = std::mem::replace(&mut last, beat) != beat;
+        let event = Event::StreamBeat { stream, beat };
+        // Else it only says that the broker is there, which is asked with the next tick.
+        let sent = if has_news { driver.send(event).await } else { driver.send_quietly(event).await };
+        if sent.is_err() {
             return;
         }
     }

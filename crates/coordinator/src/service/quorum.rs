@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
+use ottla_consensus::Incoming;
 use ottla_model::{BrokerId, CoordinatorId, IncarnationId};
 use ottla_quorum_node::identity::names;
 use ottla_quorum_node::{Admission, AdmissionStep, BrokenRules, Event, StreamRefused};
@@ -163,7 +164,14 @@ impl Quorum for QuorumService {
                 formed.driver.send(event).await.map_err(|_| stopping())?;
             }
             if let Some(message) = assembly.push(frame)? {
-                formed.driver.send(Event::Raft { sender, disk, message }).await.map_err(|_| stopping())?;
+                let may_wait = formed.driver.answers_may_wait()
+                    && Incoming::parse(&message).is_ok_and(|it| it.is_plain_heartbeat_answer());
+                let event = Event::Raft { sender, disk, message };
+                match may_wait {
+                    true => formed.driver.send_quietly(event).await,
+                    false => formed.driver.send(event).await,
+                }
+                .map_err(|_| stopping())?;
             }
             let next = tokio::select! {
                 // Then it asks who it is, and is told.

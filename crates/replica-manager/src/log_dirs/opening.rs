@@ -130,7 +130,7 @@ fn open(
     let opened = when_descriptors_are_free(DESCRIPTOR_TRIES, DESCRIPTOR_PAUSE, || {
         open_log(RealEnv, found, context, Some(&mut count))
     });
-    let (log, error) = FoundLog::new(found, directory.clone(), context, opened);
+    let (log, error) = FoundLog::new(&RealEnv, found, directory.clone(), context, opened);
     if let Some(error) = error {
         tracing::error!(%error, tried_again = log.awaits_room, "a log is not opened");
     }

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::log_dirs::{FoundLog, Log, LogDir};
 use crate::log_io::{self, Urgency};
 use crate::partition::Partition;
+use crate::partition::touched::Pass;
 use crate::partition::waiters::Wakes;
 use crate::topic_settings::TopicSettings;
 
@@ -457,12 +458,7 @@ impl ReplicaManager {
         }
         if news.became_active {
             for id in image.hosted_by(change.id) {
-                // One whose disk does not answer is ticked by the next round of all.
-                let is_served =
-                    |partition: &Arc<Partition>| partition.leads() && partition.when_held(Errand::BrokerNews).is_none();
-                if let Some(partition) = self.partition(id).filter(is_served) {
-                    partition.tick(now);
-                }
+                self.broker_news(id, now);
             }
         }
         if news.has_left {
@@ -476,11 +472,17 @@ impl ReplicaManager {
             if number % PARTITIONS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
-            let is_served =
-                |partition: &Arc<Partition>| partition.leads() && partition.when_held(Errand::BrokerNews).is_none();
-            if let Some(partition) = self.partition(id).filter(is_served) {
-                partition.tick(clock::monotonic());
-            }
+            self.broker_news(id, clock::monotonic());
+        }
+    }
+
+    /// A broker that has a replica of this partition has come or gone. A leader whose disk does not answer is ticked by
+    /// the next round of all.
+    fn broker_news(&self, id: TopicIdPartition, now: MonotonicMs) {
+        let Some(partition) = self.partition(id).filter(|partition| partition.leads()) else { return };
+        match partition.when_held(Errand::BrokerNews) {
+            Some(_) => partition.look_again(Pass::Leaders),
+            None => partition.tick(now),
         }
     }
 

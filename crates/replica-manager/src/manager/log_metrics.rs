@@ -1,15 +1,16 @@
 //! How large the logs of this broker are and where they end, for a page of metrics.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 
 use ottla_metrics::{ComputedGauge, Registry, Rows};
-use ottla_model::{Offset, PartitionId, TopicName};
+use ottla_model::{Offset, PartitionId, TopicIdPartition, TopicName};
 use parking_lot::Mutex;
 
 use super::hosted_partitions::HostedPartitions;
 use crate::log_dirs::LogDir;
-use crate::partition::{LogFigures, Partition};
+use crate::partition::touched::Pass;
+use crate::partition::{AreCurrent, LogFigures, Partition};
 
 /// Partitions that have series of their own, the first ones by name: a page of more would take longer than the 50 ms
 /// that a scrape may cost.
@@ -67,10 +68,6 @@ struct First {
 pub struct DirectorySums(Vec<(Arc<LogDir>, u64)>);
 
 impl DirectorySums {
-    pub fn add(&mut self, partition: &Partition) {
-        self.add_bytes(partition, partition.log_figures().bytes);
-    }
-
     fn add_bytes(&mut self, partition: &Partition, bytes: u64) {
         match self.0.iter_mut().find(|(directory, _)| partition.is_in(directory)) {
             Some((_, sum)) => *sum += bytes,
@@ -78,9 +75,48 @@ impl DirectorySums {
         }
     }
 
+    fn take_bytes(&mut self, directory: usize, bytes: u64) {
+        if let Some((_, sum)) = self.0.iter_mut().find(|(known, _)| known.number() == directory) {
+            *sum = sum.saturating_sub(bytes);
+        }
+    }
+
     fn rows(&self) -> Rows {
         let path = |directory: &LogDir| vec![directory.path().display().to_string()];
         self.0.iter().map(|(directory, bytes)| (path(directory), number(*bytes))).collect()
+    }
+}
+
+/// The bytes of each log as they were counted last, so that only logs that may have changed are looked at again.
+#[derive(Default)]
+pub struct CountedLogs {
+    /// Of logs that are not empty: the number of the directory, and the bytes.
+    logs: HashMap<TopicIdPartition, (usize, u64)>,
+    sums: DirectorySums,
+}
+
+impl CountedLogs {
+    pub fn count(&mut self, partition: &Partition) {
+        let (LogFigures { bytes, .. }, AreCurrent(are_current)) = partition.log_figures();
+        if !are_current {
+            partition.look_again(Pass::Sums);
+        }
+        self.forget(partition.id());
+        self.sums.add_bytes(partition, bytes);
+        if bytes > 0 {
+            self.logs.insert(partition.id(), (partition.directory().number(), bytes));
+        }
+    }
+
+    /// The partition is not here any more.
+    pub fn forget(&mut self, partition: TopicIdPartition) {
+        if let Some((directory, bytes)) = self.logs.remove(&partition) {
+            self.sums.take_bytes(directory, bytes);
+        }
+    }
+
+    pub fn sums(&self) -> DirectorySums {
+        self.sums.clone()
     }
 }
 
@@ -188,7 +224,7 @@ fn smallest<T: Ord>(items: impl Iterator<Item = T>, max: usize) -> Vec<T> {
 fn series(partitions: impl Iterator<Item = Arc<Partition>>, mut seen: impl FnMut(&Partition, u64)) -> (Rows, Rows) {
     let (mut ends, mut sizes) = (Rows::new(), Rows::new());
     for partition in partitions {
-        let LogFigures { end, bytes } = partition.log_figures();
+        let (LogFigures { end, bytes }, _) = partition.log_figures();
         seen(&partition, bytes);
         let labels = vec![partition.topic.to_string(), partition.id().partition.to_string()];
         ends.push((labels.clone(), offset(end)));

@@ -51,6 +51,7 @@ use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
 use crate::log_dirs::{FoundLog, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
+use crate::partition::touched::Touched;
 use crate::partition::{Partition, PartitionContext};
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
@@ -168,7 +169,9 @@ impl ReplicaManager {
             verifies_transactions: config.transaction_partition_verification_enable,
             metrics: metrics.clone(),
             data: data.clone(),
+            touched: Touched::default(),
             high_watermarks_moved: AtomicBool::new(false),
+            checkpoints_unwritten: AtomicBool::new(false),
             log_start_moved: Notify::new(),
             segment_flushed: Notify::new(),
             storage_failed: Notify::new(),

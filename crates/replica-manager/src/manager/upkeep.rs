@@ -4,22 +4,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ottla_model::TopicIdPartition;
 use ottla_partition::{CheckpointIntervals, CheckpointSchedule, DueCheckpoints, write_checkpoints};
 use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use super::ReplicaManager;
-use super::log_metrics::DirectorySums;
+use super::log_metrics::CountedLogs;
 use crate::clock;
-use crate::log_dirs::{Log, LogDir};
+use crate::log_dirs::LogDir;
 use crate::log_io::Urgency;
 use crate::partition::Partition;
+use crate::partition::touched::Pass;
 
 /// How often the logs of each directory are added up for metrics.
 const DIRECTORY_SUMS_INTERVAL: Duration = Duration::from_secs(10);
 /// Partitions that are looked at before other tasks of the thread get their turn.
 pub(super) const PARTITIONS_PER_TURN: usize = 500;
+
+/// Which offsets may differ from those that were written last.
+#[derive(Default)]
+struct ChangedOffsets {
+    high_watermark: bool,
+    recovery_point: bool,
+    log_start: bool,
+}
 
 impl ReplicaManager {
     /// Starts the timers. The watch over the directories runs on the calling runtime: a stalled write holds up `data`.
@@ -31,16 +41,25 @@ impl ReplicaManager {
         tokio::spawn(self.clone().watch_directories());
     }
 
-    /// Checks followers twice per `replica.lag.time.max.ms`, as Kafka.
+    /// Checks followers twice per `replica.lag.time.max.ms`, as Kafka; of leaders that may have something to do.
     async fn tick_leaders(self: Arc<Self>) {
         let mut interval = interval(self.config.replica_lag_time_max / 2);
         loop {
             interval.tick().await;
-            let now = clock::monotonic();
-            for partition in self.partitions().iter().filter(|partition| partition.leads()) {
-                partition.tick(now);
+            for ids in self.context.touched.take(Pass::Leaders).chunks(PARTITIONS_PER_TURN) {
+                let now = clock::monotonic();
+                for partition in self.looked_at(Pass::Leaders, ids).filter(|partition| partition.leads()) {
+                    partition.tick(now);
+                }
+                tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Those of the partitions that are still here; this pass looks at them now.
+    fn looked_at(&self, pass: Pass, ids: &[TopicIdPartition]) -> impl Iterator<Item = Arc<Partition>> {
+        let partitions = ids.iter().filter_map(|id| self.partition(*id));
+        partitions.inspect(move |partition| partition.looked_at(pass))
     }
 
     async fn write_checkpoints(self: Arc<Self>) {
@@ -50,6 +69,7 @@ impl ReplicaManager {
             log_start: self.config.log_flush_start_offset_checkpoint_interval,
         };
         let mut schedule = CheckpointSchedule::new(clock::monotonic(), intervals);
+        let mut changed = ChangedOffsets::default();
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(clock::instant(schedule.next_at())) => {}
@@ -59,8 +79,8 @@ impl ReplicaManager {
             if self.is_stopping() {
                 return;
             }
-            let have_moved = || self.context.high_watermarks_moved.swap(false, Ordering::AcqRel);
-            let DueCheckpoints { kinds, closes_idle_files } = schedule.take_due(clock::monotonic(), have_moved);
+            let may_differ = |kind| self.may_differ(&mut changed, kind);
+            let DueCheckpoints { kinds, closes_idle_files } = schedule.take_due(clock::monotonic(), may_differ);
             if closes_idle_files {
                 self.close_idle_files();
             }
@@ -74,41 +94,76 @@ impl ReplicaManager {
         }
     }
 
-    /// For a page of metrics, which may not look at tens of thousands of logs.
+    /// Whether offsets of this kind may differ from those that were written last.
+    fn may_differ(&self, changed: &mut ChangedOffsets, kind: CheckpointKind) -> bool {
+        let moved = self.context.high_watermarks_moved.swap(false, Ordering::AcqRel);
+        let touched = self.context.touched.take(Pass::Checkpoints);
+        self.looked_at(Pass::Checkpoints, &touched).for_each(drop);
+        let unwritten = self.context.checkpoints_unwritten.swap(false, Ordering::AcqRel);
+        changed.high_watermark |= moved || unwritten;
+        changed.recovery_point |= !touched.is_empty() || unwritten;
+        changed.log_start |= !touched.is_empty() || unwritten;
+        match kind {
+            CheckpointKind::HighWatermark => std::mem::take(&mut changed.high_watermark),
+            CheckpointKind::RecoveryPoint => std::mem::take(&mut changed.recovery_point),
+            CheckpointKind::LogStart => std::mem::take(&mut changed.log_start),
+            CheckpointKind::Cleaner => false,
+        }
+    }
+
+    /// For a page of metrics, which may not look at tens of thousands of logs. Nor does this: only at those that may
+    /// have changed.
     async fn sum_directories(self: Arc<Self>) {
         let mut interval = interval(DIRECTORY_SUMS_INTERVAL);
+        let mut counted = CountedLogs::default();
         loop {
             interval.tick().await;
             if self.is_stopping() {
                 return;
             }
-            let mut sums = DirectorySums::default();
-            for partitions in self.partitions().chunks(PARTITIONS_PER_TURN) {
-                partitions.iter().for_each(|partition| sums.add(partition));
+            let touched = self.context.touched.take(Pass::Sums);
+            if touched.is_empty() {
+                continue;
+            }
+            for ids in touched.chunks(PARTITIONS_PER_TURN) {
+                for id in ids {
+                    match self.partition(*id) {
+                        Some(partition) => {
+                            partition.looked_at(Pass::Sums);
+                            counted.count(&partition);
+                        }
+                        None => counted.forget(*id),
+                    }
+                }
                 tokio::task::yield_now().await;
             }
-            self.metrics.logs.show_directories(sums);
+            self.metrics.logs.show_directories(counted.sums());
         }
     }
 
     fn close_idle_files(self: &Arc<Self>) {
+        let touched = self.context.touched.take(Pass::Files);
+        if touched.is_empty() {
+            return;
+        }
+        let partitions: Vec<_> = self.looked_at(Pass::Files, &touched).collect();
         for directory in self.log_dirs.all() {
-            let (manager, owner) = (self.clone(), directory.clone());
+            let here: Vec<_> = partitions.iter().filter(|partition| partition.is_in(directory)).cloned().collect();
             // A partition's lock may be held until its disk answers.
-            directory.run(Urgency::Background, move || {
-                for partition in manager.partitions_in(&owner) {
-                    partition.with_log(Log::close_idle_files);
-                }
-            });
+            directory.run(Urgency::Background, move || here.iter().for_each(|partition| partition.close_idle_files()));
         }
     }
 
     /// Writes checkpoints of one directory. Waits for the disk.
     fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
         let is_current = self.replicas.lock().is_current();
+        if !is_current {
+            self.context.checkpoints_unwritten.store(true, Ordering::Release);
+        }
         let written =
             write_checkpoints(directory, is_current, kinds, |kind| offsets(&self.partitions_in(directory), kind));
         if let Err(error) = written {
+            self.context.checkpoints_unwritten.store(true, Ordering::Release);
             self.context.directory_refused(directory, &error, error.io());
         }
     }

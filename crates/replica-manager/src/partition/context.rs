@@ -15,6 +15,7 @@ use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
 use crate::manager::metrics::ReplicaMetrics;
 use crate::metadata_cache::MetadataCache;
+use crate::partition::touched::Touched;
 use crate::replica_fetcher::Fetchers;
 use crate::replication_throttles::ReplicationThrottles;
 
@@ -32,8 +33,12 @@ pub struct PartitionContext {
     pub metrics: Arc<ReplicaMetrics>,
     /// The runtime for delayed work.
     pub data: Handle,
+    /// Which partitions the timers have to look at.
+    pub touched: Touched,
     /// Some high watermark moved since the last checkpoint.
     pub high_watermarks_moved: AtomicBool,
+    /// Some checkpoint was not written when it was due.
+    pub checkpoints_unwritten: AtomicBool,
     /// Somebody deleted records: the log starts want to be written down soon.
     pub log_start_moved: Notify,
     /// A segment was closed and is on the disk: the recovery point wants to be written down soon.

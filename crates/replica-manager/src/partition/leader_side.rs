@@ -12,6 +12,7 @@ use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
 use ottla_replication::{AppendTerms, EndMarker, EpochEnd, IsrOutcome, VerificationGuard, VerificationRequest};
 use ottla_storage::RealEnv;
 
+use super::touched::Pass;
 use super::waiters::{PendingAck, PendingAcks, Wakes};
 use super::{AppendRefused, FetchRead, Partition, State};
 use crate::log_io::{self, Blocking};
@@ -260,7 +261,10 @@ impl Partition {
         epoch: LeaderEpoch,
     ) -> Result<OwnRecords, ErrorCode> {
         let read = |from| self.lock().replica.read_own(epoch, from, max_bytes);
-        ottla_partition::read_own(from, &Blocking, read).map_err(|error| self.read_failed(&error))
+        let read = ottla_partition::read_own(from, &Blocking, read).map_err(|error| self.read_failed(&error));
+        // It may have opened files without the lock.
+        self.look_again(Pass::Files);
+        read
     }
 
     /// Where the log of this leader of `epoch` ends, if it has no records. Does not wait for the disk.
@@ -338,6 +342,8 @@ impl Partition {
             self.fetch_anew();
         }
         let read = fetched.and_then(|fetched| self.finish_read(fetch, fetched));
+        // It may have opened files without the lock.
+        self.look_again(Pass::Files);
         read.unwrap_or_else(|error| FetchRead::error(self.read_failed(&error)))
     }
 
@@ -414,13 +420,17 @@ impl Partition {
         }
     }
 
-    /// Time passed, or a broker's registration changed: followers may have to leave or join the ISR.
+    /// Time passed, or a broker's registration changed: followers may have to leave or join the ISR. The round of all
+    /// leaders comes again while there is something left for it to do.
     pub fn tick(&self, now: MonotonicMs) {
         let mut wakes = Wakes::default();
-        let Some(mut state) = self.lock_for(Errand::Tick) else { return };
+        let Some(mut state) = self.lock_quietly_for(Errand::Tick) else { return self.look_again(Pass::Leaders) };
         let brokers = |broker| self.context.eligible_epoch(broker);
         let effects = state.replica.tick(now, &brokers);
         self.execute(&mut state, effects, &mut wakes);
+        if !state.replica.is_at_rest(&brokers) {
+            self.look_again(Pass::Leaders);
+        }
     }
 }
 

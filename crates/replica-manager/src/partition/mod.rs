@@ -16,6 +16,7 @@ mod follower_side;
 mod leader_side;
 mod retention_side;
 mod throttling;
+pub mod touched;
 pub mod waiters;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
@@ -43,6 +44,7 @@ pub use leader_side::{AckWait, Appended, OwnRecords, ProducedBatch};
 pub use ottla_partition::{ConsumerTerms, Fetch, FoundOffset, IsNear, OffsetQuery, Reader, Visible};
 pub use ottla_replication::FollowerStep;
 pub use throttling::LeaderThrottle;
+use touched::{Marks, Pass};
 use waiters::{PendingAck, Subscribers, Subscription, Wakes, Watcher};
 
 type Replica = ottla_partition::Replica<RealEnv, PendingAck>;
@@ -122,6 +124,10 @@ pub struct LogFigures {
     pub bytes: u64,
 }
 
+/// Whether figures are of now; else they may be older.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AreCurrent(pub bool);
+
 pub struct Partition {
     pub topic: TopicName,
     id: TopicIdPartition,
@@ -142,6 +148,7 @@ pub struct Partition {
     flushing: AtomicBool,
     /// A flush waits for `flush.ms`.
     flush_timer: AtomicBool,
+    marks: Marks,
     watcher: OnceLock<Weak<dyn Watcher>>,
     state: Mutex<State>,
 }
@@ -170,6 +177,7 @@ impl Partition {
             shown_bytes: AtomicU64::new(0),
             flushing: AtomicBool::new(false),
             flush_timer: AtomicBool::new(false),
+            marks: Marks::default(),
             watcher: OnceLock::new(),
             state: Mutex::new(State {
                 replica: Replica::new(high_watermark),
@@ -239,8 +247,15 @@ impl Partition {
     }
 
     /// The lock. A caller that does not get it within 2 ms waits on a blocking thread: a disk that stalls while the
-    /// lock is held delays only the callers of this partition.
+    /// lock is held delays only the callers of this partition. The timers look at the partition afterwards.
     fn lock(&self) -> MutexGuard<'_, State> {
+        let state = self.lock_quietly();
+        self.touch();
+        state
+    }
+
+    /// As [`Self::lock`], for timers, which change nothing that another timer would have to see.
+    fn lock_quietly(&self) -> MutexGuard<'_, State> {
         if !self.directory.load().health().has_siblings() {
             return self.state.lock();
         }
@@ -252,6 +267,13 @@ impl Partition {
 
     /// The lock, for this errand; none if the errand passes this partition by, whose holder seems to wait for a disk.
     fn lock_for(&self, errand: Errand) -> Option<MutexGuard<'_, State>> {
+        let state = self.lock_quietly_for(errand)?;
+        self.touch();
+        Some(state)
+    }
+
+    /// As [`Self::lock_for`], for timers.
+    fn lock_quietly_for(&self, errand: Errand) -> Option<MutexGuard<'_, State>> {
         if !self.directory.load().health().has_siblings() {
             return Some(self.state.lock());
         }
@@ -263,6 +285,20 @@ impl Partition {
             WhenHeld::WaitsBriefly => log_io::run_blocking(|| self.state.try_lock_for(STALL_PATIENCE)),
             WhenHeld::Waits | WhenHeld::Later => Some(log_io::run_blocking(|| self.state.lock())),
         }
+    }
+
+    fn touch(&self) {
+        self.context.touched.touch(self.id, &self.marks);
+    }
+
+    /// This pass looks at the partition now, which it took from [`touched::Touched::take`].
+    pub fn looked_at(&self, pass: Pass) {
+        self.marks.clear(pass);
+    }
+
+    /// This pass looks at the partition again the next time, whatever happens to it.
+    pub fn look_again(&self, pass: Pass) {
+        self.context.touched.mark(pass, self.id, &self.marks);
     }
 
     /// What the errand has to do if the lock is not free within 2 ms, presumably because its holder waits for a disk.
@@ -366,7 +402,7 @@ impl Partition {
         match kind {
             // Without the lock: it moves with every fetch.
             CheckpointKind::HighWatermark => Some(self.high_watermark()),
-            kind => self.lock().replica.checkpointed(kind),
+            kind => self.lock_quietly().replica.checkpointed(kind),
         }
     }
 
@@ -488,18 +524,20 @@ impl Partition {
     }
 
     /// The log's end and size, for metrics. While the lock is held, perhaps until a disk answers, these are the figures
-    /// of the last call.
-    pub fn log_figures(&self) -> LogFigures {
-        if let Some(state) = self.state.try_lock()
+    /// of the last call; it then says so.
+    pub fn log_figures(&self) -> (LogFigures, AreCurrent) {
+        let state = self.state.try_lock();
+        if let Some(state) = &state
             && let Some(log) = state.replica.log()
         {
             self.shown_end.store(log.log_end_offset().0, Ordering::Relaxed);
             self.shown_bytes.store(log.size_bytes(), Ordering::Relaxed);
         }
-        LogFigures {
+        let figures = LogFigures {
             end: Offset(self.shown_end.load(Ordering::Relaxed)),
             bytes: self.shown_bytes.load(Ordering::Relaxed),
-        }
+        };
+        (figures, AreCurrent(state.is_some()))
     }
 
     fn publish(&self, high_watermark: Offset) {
@@ -536,6 +574,16 @@ impl Partition {
     /// A look at the open log.
     pub fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Option<T> {
         self.lock().replica.log_mut().map(look)
+    }
+
+    /// Closes the files that were not used since the last call. Those that stay open are looked at again.
+    pub fn close_idle_files(&self) {
+        let mut state = self.lock_quietly();
+        let Some(log) = state.replica.log_mut() else { return };
+        log.close_idle_files();
+        if log.open_files() > 0 {
+            self.look_again(Pass::Files);
+        }
     }
 
     /// Puts another log, in another directory, in the place of this one, as `finish` makes it. Nothing else happens to

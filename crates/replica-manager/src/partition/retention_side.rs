@@ -3,6 +3,7 @@
 use ottla_model::{ErrorCode, Offset, TimestampMs};
 use ottla_storage::DeletedFiles;
 
+use super::touched::Pass;
 use super::waiters::Wakes;
 use super::{AckWait, Partition};
 use crate::log_io;
@@ -11,18 +12,26 @@ impl Partition {
     /// Takes out the segments that the log no longer keeps. Returns the files to delete and the delay in milliseconds.
     /// Waits for the disk, briefly.
     pub fn delete_old_segments(&self, now: TimestampMs) -> Option<(DeletedFiles, i64)> {
-        if let Some(Some(search)) = self.with_log(|log| log.age_search(now)) {
+        let search = self.lock_quietly().replica.log_mut().and_then(|log| log.age_search(now));
+        if let Some(search) = search {
             // Without the lock. The pass below meets an error that has not passed.
             let _ = search.run();
         }
         let mut wakes = Wakes::default();
-        let mut guard = self.lock();
+        let mut guard = self.lock_quietly();
         let state = &mut *guard;
         let health = self.directory.load().health().clone();
         let brokers = |broker| self.context.eligible_epoch(broker);
         let replica = &mut state.replica;
         let retained = log_io::writing(&health, || replica.delete_old_segments(now, &brokers))?;
+        if state.replica.log().is_some_and(|log| log.open_files() > 0) {
+            self.look_again(Pass::Files);
+        }
         let (from, to) = retained.log_start;
+        // Also of an attempt that failed: it may have taken segments out of the log.
+        if to > from || !retained.files.as_ref().is_ok_and(DeletedFiles::is_empty) {
+            self.touch();
+        }
         if to > from {
             tracing::info!(partition = %self.name(), %from, %to, "old segments are deleted");
         }

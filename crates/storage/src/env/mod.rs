@@ -59,6 +59,15 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// The entries of a directory, in the order of their names. Names that are no UTF-8 are left out.
     fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>>;
 
+    /// [`Self::list`], and the content of the file of this name if it is listed: an environment may find it without
+    /// walking the whole path again.
+    fn list_and_read(&self, directory: &Path, name: &str) -> io::Result<(Vec<DirectoryEntry>, Option<Vec<u8>>)> {
+        let entries = self.list(directory)?;
+        let is_listed = entries.iter().any(|entry| entry.name == name && !entry.is_directory);
+        let content = is_listed.then(|| self.read_file(&directory.join(name))).transpose()?;
+        Ok((entries, content))
+    }
+
     /// Whether the name exists, as a file or a directory.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 

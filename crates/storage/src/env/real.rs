@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +13,14 @@ use std::sync::{Arc, OnceLock, Weak};
 use ottla_model::TimestampMs;
 use ottla_replication::producer_state::ProducerBudget;
 use parking_lot::Mutex;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirectoryEntry, Env, File, OpenMode};
 use crate::open_files::{Kept, OpenFiles};
+
+/// Of the names of a directory that are read at once.
+const LISTING_BYTES: usize = 16 * 1024;
 
 /// The machine's file system. Holds nothing.
 #[derive(Clone, Copy, Default, Debug)]
@@ -131,6 +136,61 @@ impl AsFd for RealFile {
     }
 }
 
+fn open_directory(directory: &Path) -> io::Result<OwnedFd> {
+    // An empty path is the parent of a relative name.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(directory, flags, Mode::empty())?)
+}
+
+/// Names are looked up in the open directory: a start lists a hundred thousand of them, and walking their paths would
+/// take most of its time. The kernel says with a name whether it is a directory, so that only files are looked at.
+fn list(directory: &OwnedFd) -> io::Result<Vec<DirectoryEntry>> {
+    let mut entries = Vec::new();
+    let mut buffer = [MaybeUninit::uninit(); LISTING_BYTES];
+    let mut listing = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = listing.next() {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        if name == "." || name == ".." {
+            continue;
+        }
+        let size_bytes = match entry.file_type() {
+            FileType::Directory => None,
+            kind => {
+                let flags = match kind {
+                    FileType::RegularFile => AtFlags::SYMLINK_NOFOLLOW,
+                    // What a link leads to, and whatever the file system does not name.
+                    _ => AtFlags::empty(),
+                };
+                match rustix::fs::statat(directory, entry.file_name(), flags) {
+                    Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => None,
+                    Ok(found) => Some(u64::try_from(found.st_size).unwrap_or(0)),
+                    // Removed between the listing and the look.
+                    Err(Errno::NOENT) => continue,
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        };
+        entries.push(DirectoryEntry {
+            name: name.to_owned(),
+            is_directory: size_bytes.is_none(),
+            size_bytes: size_bytes.unwrap_or(0),
+        });
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+/// The content of a listed file.
+fn read_in(directory: &OwnedFd, entry: &DirectoryEntry) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = RealFile::new(fs::File::from(rustix::fs::openat(directory, entry.name.as_str(), flags, Mode::empty())?));
+    let mut content = vec![0; usize::try_from(entry.size_bytes).map_err(io::Error::other)?];
+    file.read_exact_at(&mut content, 0)?;
+    Ok(content)
+}
+
 impl Env for RealEnv {
     type File = RealFile;
     type Lock = RealLock;
@@ -154,30 +214,15 @@ impl Env for RealEnv {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            // Relative to the open directory; only a link's target is looked up by its path.
-            let metadata = entry.metadata().and_then(|metadata| match metadata.is_symlink() {
-                true => fs::metadata(entry.path()),
-                false => Ok(metadata),
-            });
-            let metadata = match metadata {
-                Ok(metadata) => metadata,
-                // Removed between the listing and the look.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let is_directory = metadata.is_dir();
-            entries.push(DirectoryEntry {
-                name,
-                is_directory,
-                size_bytes: if is_directory { 0 } else { metadata.len() },
-            });
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        list(&open_directory(directory)?)
+    }
+
+    fn list_and_read(&self, directory: &Path, name: &str) -> io::Result<(Vec<DirectoryEntry>, Option<Vec<u8>>)> {
+        let directory = open_directory(directory)?;
+        let entries = list(&directory)?;
+        let listed = entries.iter().find(|entry| entry.name == name && !entry.is_directory);
+        let content = listed.map(|entry| read_in(&directory, entry)).transpose()?;
+        Ok((entries, content))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -287,6 +332,32 @@ impl File for RealFile {
 mod tests {
     use super::*;
     use ottla_model::Offset;
+
+    #[test]
+    fn a_listing_knows_sizes_follows_links_and_gives_the_content_of_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("directory")).unwrap();
+        fs::write(at("file"), [7; 300]).unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("nowhere"), at("dangling")).unwrap();
+        std::os::unix::fs::symlink(at("directory"), at("other")).unwrap();
+        let (entries, content) = RealEnv.list_and_read(folder.path(), "file").unwrap();
+        let entry =
+            |name: &str, is_directory, size_bytes| DirectoryEntry { name: name.to_owned(), is_directory, size_bytes };
+        let expected = [
+            entry("directory", true, 0),
+            entry("file", false, 300),
+            entry("link", false, 300),
+            entry("other", true, 0),
+        ];
+        assert_eq!((entries.as_slice(), content), (expected.as_slice(), Some(vec![7; 300])));
+        assert_eq!(RealEnv.list(folder.path()).unwrap(), expected);
+        assert_eq!(RealEnv.list_and_read(folder.path(), "directory").unwrap().1, None);
+        // More names than are read at once.
+        (0..2_000).for_each(|number| fs::write(at(&format!("directory/{number:09}")), []).unwrap());
+        assert_eq!(RealEnv.list(&at("directory")).unwrap().len(), 2_000);
+    }
 
     #[test]
     fn what_was_not_used_for_longest_is_closed() {

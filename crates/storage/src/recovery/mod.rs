@@ -102,7 +102,17 @@ struct Listing {
     transaction_indexes: BTreeSet<Offset>,
     snapshots: Vec<Offset>,
     has_epochs: bool,
-    has_metadata: bool,
+    /// The content of `partition.metadata`.
+    metadata: Option<Vec<u8>>,
+}
+
+impl Listing {
+    fn with_empty_indexes(&self) -> Option<Offset> {
+        let (last, _) = self.logs.last_key_value()?;
+        let is_empty = |indexes: &BTreeMap<Offset, u64>| indexes.get(last) == Some(&0);
+        let are_empty = is_empty(&self.offset_indexes) && is_empty(&self.time_indexes);
+        (are_empty && !self.transaction_indexes.contains(last)).then_some(*last)
+    }
 }
 
 impl<E: Env> Log<E> {
@@ -133,11 +143,13 @@ struct Opening<'l, 'p, E: Env> {
     told_bytes: u64,
     total_bytes: u64,
     cut_bytes: u64,
+    /// The last segment, if its index files are there and empty.
+    with_empty_indexes: Option<Offset>,
 }
 
 impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     fn new(log: &'l mut Log<E>, options: OpenOptions<'p>) -> Self {
-        Self { log, options, scanned_bytes: 0, told_bytes: 0, total_bytes: 0, cut_bytes: 0 }
+        Self { log, options, scanned_bytes: 0, told_bytes: 0, total_bytes: 0, cut_bytes: 0, with_empty_indexes: None }
     }
 
     fn open(mut self) -> Result<(Offset, u64, u64), Fault> {
@@ -146,6 +158,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         if self.log.topic_id.is_none() && self.is_unfinished(&listing) {
             self.discard_unfinished(&mut listing)?;
         }
+        self.with_empty_indexes = listing.with_empty_indexes();
         let epochs_are_known = self.read_epochs(&listing)?;
         self.log.snapshots.clone_from(&listing.snapshots);
         self.load_segments(&listing)?;
@@ -191,7 +204,9 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     fn list(&mut self) -> Result<Listing, Fault> {
         let mut listing = Listing::default();
         let directory = self.log.directory.clone();
-        for DirectoryEntry { name, is_directory, size_bytes } in swap::finish(&self.log.env, &directory)? {
+        let (entries, metadata) = self.log.env.list_and_read(&directory, file_name::PARTITION_METADATA)?;
+        listing.metadata = metadata;
+        for DirectoryEntry { name, is_directory, size_bytes } in swap::finish(&self.log.env, &directory, entries)? {
             if is_directory {
                 continue;
             }
@@ -210,7 +225,6 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
                 }
                 Some((offset, file_name::PRODUCER_SNAPSHOT)) => listing.snapshots.push(offset),
                 _ if name == file_name::LEADER_EPOCH_CHECKPOINT => listing.has_epochs = true,
-                _ if name == file_name::PARTITION_METADATA => listing.has_metadata = true,
                 _ => {}
             }
         }
@@ -219,11 +233,8 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     }
 
     fn read_topic_id(&mut self, listing: &Listing) -> Result<(), Fault> {
-        if !listing.has_metadata {
-            return Ok(());
-        }
-        let path = self.log.directory.join(file_name::PARTITION_METADATA);
-        match partition_metadata::decode(&self.log.env.read_file(&path)?) {
+        let Some(metadata) = &listing.metadata else { return Ok(()) };
+        match partition_metadata::decode(metadata) {
             Ok(topic_id) => self.log.topic_id = Some(topic_id),
             // The process ended while it created the log: there is nothing in it that could be another topic's.
             Err(_) if listing.logs.values().all(|size| *size == 0) => {}
@@ -242,7 +253,9 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         let is_empty = listing.logs.values().all(|size| *size == 0);
         let begins_at_the_start = listing.logs.keys().all(|base| *base == Offset::ZERO);
         is_empty
-            && (listing.has_metadata || listing.logs.is_empty() || begins_at_the_start && !self.options.clean_shutdown)
+            && (listing.metadata.is_some()
+                || listing.logs.is_empty()
+                || begins_at_the_start && !self.options.clean_shutdown)
     }
 
     /// The process, or the host's power, ended before the topic id was durable, and so before any record was.
@@ -256,7 +269,8 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
                 place.env.remove_file_if_there(&place.path(*base, kind))?;
             }
         }
-        *listing = Listing { has_epochs: listing.has_epochs, has_metadata: listing.has_metadata, ..Listing::default() };
+        let metadata = listing.metadata.take();
+        *listing = Listing { has_epochs: listing.has_epochs, metadata, ..Listing::default() };
         self.options.recovery_point = Offset::ZERO;
         self.options.log_start = Offset::ZERO;
         self.options.high_watermark = Offset::ZERO;

@@ -18,10 +18,13 @@ const TMP_SUFFIX: &str = ".tmp";
 /// Files that an interrupted process left.
 const LEFT_OVER: [&str; 4] = [CLEANED_SUFFIX, SWAP_SUFFIX, DELETED_SUFFIX, TMP_SUFFIX];
 
-/// Removes incomplete files, and finishes a swap. Returns what the directory then holds: it is listed once if there is
-/// nothing to do, because a start waits for the directories of a hundred thousand logs.
-pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<Vec<DirectoryEntry>, Fault> {
-    let entries = env.list(directory)?;
+/// Removes incomplete files, and finishes a swap. Returns what the directory, which holds `entries` now, then holds: it
+/// is listed once if there is nothing to do, because a start waits for the directories of a hundred thousand logs.
+pub(super) fn finish<E: Env>(
+    env: &E,
+    directory: &Path,
+    entries: Vec<DirectoryEntry>,
+) -> Result<Vec<DirectoryEntry>, Fault> {
     let files = || entries.iter().filter(|entry| !entry.is_directory);
     if !files().any(|file| LEFT_OVER.iter().any(|suffix| file.name.ends_with(suffix))) {
         return Ok(entries);

@@ -72,7 +72,7 @@ fn open_directory(
     let mut logs = Vec::new();
     for place in &content.live {
         let opened = open_log(directory.env().clone(), place, context, None);
-        let (log, error) = FoundLog::new(place, number, context, opened);
+        let (log, error) = FoundLog::new(directory.env(), place, number, context, opened);
         if let Some(error) = error {
             out.note(format_args!("does not open {} in directory {number}: {error}", place.partition));
         }
@@ -256,8 +256,9 @@ impl Process {
 
     /// The image says which logs belong here.
     pub(super) fn write_due_checkpoints(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let have_moved = || std::mem::take(&mut self.high_watermarks_moved);
-        let due = self.checkpoints.take_due(now, have_moved);
+        let may_differ =
+            |kind| kind != CheckpointKind::HighWatermark || std::mem::take(&mut self.high_watermarks_moved);
+        let due = self.checkpoints.take_due(now, may_differ);
         self.write_checkpoints(&due.kinds, out);
     }
 

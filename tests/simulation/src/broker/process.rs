@@ -391,7 +391,12 @@ impl Process {
     pub(super) fn tick_leader(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let effects = replica.core.tick(now, &|broker| eligible_epoch(image, broker));
+        let brokers = |broker| eligible_epoch(image, broker);
+        let rests = replica.core.is_at_rest(&brokers);
+        let effects = replica.core.tick(now, &brokers);
+        let is_idle = effects.proposal.is_none() && effects.high_watermark.is_none() && effects.acknowledged.is_empty();
+        // The service's round of ticks passes by replicas at rest.
+        assert!(!rests || is_idle, "partition {id:?} was at rest, and had something to do");
         self.execute(id, effects, out);
     }
 

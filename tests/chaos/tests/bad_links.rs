@@ -3,15 +3,13 @@
 //! missing, twice or out of order; no transaction may be torn. Standard error shows how long clients waited; no test
 //! asserts a time.
 
-use std::panic::panic_any;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{Link, Load, Network, Place, networked_cluster, report};
+use ottla_chaos::{Link, Load, Network, Place, networked_cluster, report, seeded, wait_in_sync};
 use ottla_e2e::quorum::{addresses, leader};
 use ottla_e2e::{Cluster, Node, wait};
-use ottla_test_support::each_seed;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -30,7 +28,7 @@ fn is_broker(place: Place) -> bool {
 
 /// A fault of links for some time, and the return: all processes live, and every replica comes back into its ISR.
 fn suffers(
-    (cluster, network, load): (&mut Cluster, &Network, &mut Load),
+    (cluster, network, load): (&mut Cluster, &Network, &mut Load<'_>),
     name: &str,
     time: Duration,
     fault: impl FnOnce() -> Result<()>,
@@ -41,10 +39,11 @@ fn suffers(
         Ok(())
     })?;
     network.heal();
+    let clients = load.clients();
     load.step("all links work again", || {
         ensure!(cluster.ended()?.is_empty(), "{:?} ended", cluster.ended()?);
         cluster.wait_ready()?;
-        ottla_chaos::wait_in_sync(&cluster.bootstrap())
+        wait_in_sync(&clients.operator)
     })?;
     Ok(())
 }
@@ -57,8 +56,8 @@ fn quorum_leader(cluster: &Cluster) -> Result<Place> {
 #[test]
 #[ignore = "a minute: make soak runs it"]
 fn links_of_a_broker_are_cut_silent_lossy_and_slow() -> Result<()> {
-    let Some((mut cluster, network)) = networked_cluster(1)? else { return Ok(()) };
-    let mut load = Load::start(&cluster)?;
+    let Some((mut cluster, clients, network)) = networked_cluster(1)? else { return Ok(()) };
+    let mut load = Load::start(&cluster, &clients)?;
     let mut suffers = |name: &str, fault: &dyn Fn()| {
         suffers((&mut cluster, &network, &mut load), name, FAULT, || {
             fault();
@@ -83,14 +82,14 @@ fn links_of_a_broker_are_cut_silent_lossy_and_slow() -> Result<()> {
     suffers("broker 1 is 300 ms away, out of order", &|| {
         network.set_both(BROKER, ALL, Link::slow(Duration::from_millis(300), Duration::from_millis(50)));
     })?;
-    load.finish()
+    load.finish(&cluster)
 }
 
 #[test]
 #[ignore = "a minute: make soak runs it"]
 fn links_of_the_leading_coordinator_are_cut_silent_lossy_and_slow() -> Result<()> {
-    let Some((mut cluster, network)) = networked_cluster(2)? else { return Ok(()) };
-    let mut load = Load::start(&cluster)?;
+    let Some((mut cluster, clients, network)) = networked_cluster(2)? else { return Ok(()) };
+    let mut load = Load::start(&cluster, &clients)?;
     let faults: [(&str, &dyn Fn(Place)); 6] = [
         ("others hear nothing of the leader", &|leader| {
             for place in network.places().into_iter().filter(|place| *place != leader) {
@@ -116,25 +115,21 @@ fn links_of_the_leading_coordinator_are_cut_silent_lossy_and_slow() -> Result<()
             Ok(())
         })?;
     }
-    load.finish()
+    load.finish(&cluster)
 }
 
 /// Faults of links drawn by the seed, one after the other.
 #[test]
 fn random_faults_of_links_lose_nothing() {
-    each_seed(0..1, |seed| {
-        if let Err(error) = random_faults(seed) {
-            panic_any(format!("{error:?}"));
-        }
-    });
+    seeded(0, random_faults);
 }
 
 fn random_faults(seed: u64) -> Result<()> {
     const FAULTS: usize = 5;
     report(&format!("links, seed {seed}"));
     let mut random = StdRng::seed_from_u64(seed);
-    let Some((mut cluster, network)) = networked_cluster(seed)? else { return Ok(()) };
-    let mut load = Load::start(&cluster)?;
+    let Some((mut cluster, clients, network)) = networked_cluster(seed)? else { return Ok(()) };
+    let mut load = Load::start(&cluster, &clients)?;
     let servers: Vec<Place> = network.places().into_iter().filter(|place| *place != Place::Clients).collect();
     for _ in 0..FAULTS {
         let place = *servers.get(random.random_range(0..servers.len())).context("a place")?;
@@ -165,5 +160,5 @@ fn random_faults(seed: u64) -> Result<()> {
             Ok(())
         })?;
     }
-    load.finish()
+    load.finish(&cluster)
 }

@@ -222,7 +222,7 @@ fn restart_brokers(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: 
             restart_cleanly(cluster, Node::Broker(*id))?;
         }
         let done = Instant::now();
-        let at = access(&cluster);
+        let at = access(cluster);
         wait_for_preferred_leaders(&at)?;
         report(&format!("leaders balanced {:.2} s after the last broker was in sync", done.elapsed().as_secs_f64()));
         Ok(None)

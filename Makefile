@@ -157,7 +157,8 @@ soak: build
 	cargo run --release --locked -p ottla-simulation -- --clusters --releases --seeds 2000 --from $(FROM)
 	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
 	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
-	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
+	. "$(OTTLA_CACHE)/test.env"; SEEDS=4 cargo test --locked -p ottla-chaos
+	. "$(OTTLA_CACHE)/test.env"; cargo test --locked -p ottla-chaos
 	. "$(OTTLA_CACHE)/test.env"; cargo test --locked -p ottla-chaos --test failing_disks --test bad_links --test clocks \
 	  -- --ignored
 	. "$(OTTLA_CACHE)/test.env"; SEEDS=10 cargo test --locked -p ottla-chaos random_faults -- --nocapture

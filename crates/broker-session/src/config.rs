@@ -61,4 +61,6 @@ pub struct BrokenRules {
     pub ignores_fencing: bool,
     /// Broken: after another registration, heartbeats carry the epoch that was fenced.
     pub keeps_fenced_epoch: bool,
+    /// Broken: an image that stays behind is watched on where it is.
+    pub stays_with_lagging_watch: bool,
 }

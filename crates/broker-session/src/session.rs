@@ -304,7 +304,7 @@ impl Session {
             Some(heartbeats::Step::Close) => effects.push(Effect::CloseHeartbeats { is_silent: true }),
             None => {}
         }
-        if self.heartbeats.leaves_watch(now) {
+        if self.heartbeats.leaves_watch(now) && !self.config.rules.stays_with_lagging_watch {
             effects.push(Effect::LeaveWatch);
         }
     }

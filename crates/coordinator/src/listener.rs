@@ -12,7 +12,7 @@ use ottla_model::KafkaPrincipal;
 use ottla_resources::connections::{Caller, ConnectionLimits, ConnectionPermit};
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::http_port;
-use ottla_tls::{ReadAhead, ServerTls, handshake};
+use ottla_tls::ServerTls;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,10 +37,6 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A TLS handshake, after its first byte.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a client to hear why it is refused; as long as it holds a connection at most.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-/// The first request of such a client, or a part of it.
-const UNREAD_BYTES: usize = 4 * 1024;
 /// A four-letter word and its line end, with room for what else people send.
 const WORD_BYTES_MAX: usize = 64;
 /// Connections that wait for the server.
@@ -226,24 +222,16 @@ async fn shake_hands(
 ) -> Result<Stream, HandshakeError> {
     let address = peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
-    let mut refused = None;
-    let accepting = tls.accept(stream).into_fallible();
-    let accepting = async {
-        accepting.await.map_err(|(error, stream)| {
-            refused = Some(stream);
-            error
-        })
-    };
-    let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake::observe(accepting));
+    let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
     let done = tokio::select! {
         done = shaking => done.map_err(|_| HandshakeError::Slow)?,
         _ = &mut permit.cancelled => return Err(HandshakeError::Slow),
     };
-    if let Some(refused) = refused {
-        drop(permit);
-        let _ = tokio::time::timeout(LINGER_TIMEOUT, linger(refused)).await;
-    }
-    let stream = done.map_err(HandshakeError::Failed)?;
+    drop(permit);
+    let stream = match done {
+        Ok(stream) => stream,
+        Err(refused) => return Err(HandshakeError::Failed(refused.say_farewell().await)),
+    };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let client = certificate.map(|certificate| {
         let name = tls.principal_name(certificate).ok_or(HandshakeError::NoPrincipal)?;
@@ -254,16 +242,6 @@ async fn shake_hands(
     let mut stream = Stream::from(stream);
     stream.client = client;
     Ok(stream)
-}
-
-/// Closes one side, and reads what the client sends until it has closed the other: a client that has shaken hands in
-/// TLS 1.3 sends its first request at once, and a connection that is closed with unread bytes is reset, so that the
-/// client would not hear why its certificate is refused.
-async fn linger(mut stream: ReadAhead) -> io::Result<()> {
-    stream.shutdown().await?;
-    let mut unread = [0; UNREAD_BYTES];
-    while stream.read(&mut unread).await? > 0 {}
-    Ok(())
 }
 
 /// What a client speaks, by its first bytes.

@@ -12,7 +12,7 @@ use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::{Caller, ConnectionLimits};
-use ottla_tls::{ServerTls, handshake};
+use ottla_tls::ServerTls;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -224,6 +224,10 @@ pub async fn accept<S: Service>(
                 tracing::debug!(%listener, %peer, "connection closed: {end}");
             }
         });
+        // One at a time: a crowd that comes at once waits in the socket's queue, and clients that are there have their
+        // turn between two handshakes. The worker goes on with this when it has nothing else to do, or after some
+        // dozens of other turns.
+        tokio::task::yield_now().await;
     }
     drop(socket);
     while connections.join_next().await.is_some() {}
@@ -258,11 +262,15 @@ async fn shake_hands(
     let address = context.peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
     // In a box: the state of a handshake is larger than that of an idle connection, which every connection would pay.
-    let shaking = Box::pin(handshake::observe(tls.accept(stream)));
-    let shaking = tokio::time::timeout(HANDSHAKE_MAX, shaking);
-    let stream = tokio::select! {
-        done = shaking => done.map_err(|_| HandshakeError::Slow)??,
+    let shaking = tokio::time::timeout(HANDSHAKE_MAX, Box::pin(tls.accept(stream)));
+    let done = tokio::select! {
+        done = shaking => done.map_err(|_| HandshakeError::Slow)?,
         _ = &mut permit.cancelled => return Err(HandshakeError::Slow),
+    };
+    drop(permit);
+    let stream = match done {
+        Ok(stream) => stream,
+        Err(refused) => return Err(Box::pin(refused.say_farewell()).await.into()),
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     if context.security_protocol == SecurityProtocol::Ssl
@@ -329,6 +337,38 @@ mod tests {
         let expected = format!("listeners=PLAINTEXT://127.0.0.1:{port}: the port is in use: process 7");
         assert_eq!(error.to_string(), expected);
         assert!(matches!(bind(&name, "no.such.host.invalid", 0, true, 16), Err(BindError::Other { .. })));
+    }
+
+    /// Others have a turn after each connection, however many are waiting.
+    #[tokio::test]
+    async fn a_crowd_is_accepted_one_by_one() {
+        const CROWD: u64 = 40;
+        let metrics = Arc::new(NetworkMetrics::new(&Registry::new("test")));
+        let shared = ConnectionShared::<Greeter>::new(
+            Arc::default(),
+            Arc::clone(&metrics),
+            1024,
+            FrameBudget::new(1024),
+            Ledger::new(1024),
+            None,
+        );
+        let bound = bind(&ListenerName::new("PLAINTEXT"), "127.0.0.1", 0, true, 64).expect("a free port");
+        let crowd: Vec<_> = (0..CROWD).map(|_| std::net::TcpStream::connect(bound.address)).collect();
+        let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
+        let limits =
+            ConnectionLimits::new(|_, _| Limits { total: 64, kept_for_brokers: 0, of_listener: 64, per_ip: 64 });
+        let (_stop, stopped) = watch::channel(false);
+        let security = ListenerSecurity::plaintext();
+        let accepting = tokio::spawn(accept(bound, security, Arc::new(shared), Arc::new(limits), options, stopped));
+        let mut before = 0;
+        while before < CROWD {
+            tokio::task::yield_now().await;
+            let accepted = metrics.connections_accepted.get();
+            assert!(accepted <= before + 1, "{} in one turn", accepted - before);
+            before = accepted;
+        }
+        accepting.abort();
+        assert!(crowd.iter().all(Result::is_ok));
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ pub use handshake::HandshakeError;
 pub use principal::PrincipalRules;
 pub use read_ahead::ReadAhead;
 pub use rustls::pki_types::CertificateDer;
-pub use server::ServerTls;
+pub use server::{Refused, ServerTls};
 pub use settings::{ClientAuth, Password, TlsSettings};
 
 /// A connection that a client opened.

@@ -1,17 +1,25 @@
 //! A listener's side.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::{Accept, TlsAcceptor};
+use tokio_rustls::TlsAcceptor;
 
 use crate::followed::Followed;
 use crate::settings::{ClientAuth, TlsSettings};
 use crate::verifier::ClientVerifier;
-use crate::{HTTP_1, HTTP_2, ReadAhead, TlsError, names, provider, store};
+use crate::{HTTP_1, HTTP_2, HandshakeError, ReadAhead, ServerTlsStream, TlsError, handshake, names, provider, store};
+
+/// For a client to hear why it is refused: as long as it holds a connection at most.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// What such a client sent before it heard, read in pieces of this size.
+const UNREAD_BYTES: usize = 4 * 1024;
 
 /// The TLS of one listener. New connections use the files as they were when [`ServerTls::follow`] looked last;
 /// connections that are open keep what they have.
@@ -35,8 +43,17 @@ impl ServerTls {
     }
 
     /// The handshake, with the certificates that are in use now.
-    pub fn accept(&self, socket: TcpStream) -> Accept<ReadAhead> {
-        TlsAcceptor::from(self.followed.current()).accept(ReadAhead::new(socket))
+    pub async fn accept(&self, socket: TcpStream) -> Result<ServerTlsStream, Refused> {
+        let accepting = TlsAcceptor::from(self.followed.current()).accept(ReadAhead::new(socket)).into_fallible();
+        let mut refused = None;
+        let accepting = async {
+            accepting.await.map_err(|(error, socket)| {
+                refused = Some(socket);
+                error
+            })
+        };
+        let done = handshake::observe(accepting).await;
+        done.map_err(|error| Refused { error, socket: refused })
     }
 
     /// Reads the files again if one has changed, or if the settings have; true: new ones are in use. Blocks. On an
@@ -54,6 +71,33 @@ impl ServerTls {
     pub fn principal_name(&self, certificate: &CertificateDer<'_>) -> Option<String> {
         self.followed.settings().principal_rules.name_of(certificate)
     }
+}
+
+/// A handshake that failed.
+#[derive(Debug)]
+pub struct Refused {
+    pub error: HandshakeError,
+    socket: Option<ReadAhead>,
+}
+
+impl Refused {
+    /// Closes one side, and reads what the client sends until it has closed the other, or [`FAREWELL_MAX`] is over: a
+    /// client that has shaken hands in TLS 1.3 sends its first request at once, and a connection that is closed with
+    /// unread bytes is reset, so that the client would not hear why its certificate is refused.
+    pub async fn say_farewell(self) -> HandshakeError {
+        if let Some(socket) = self.socket {
+            // A client that is gone does not hear it.
+            let _ = tokio::time::timeout(FAREWELL_MAX, read_to_end(socket)).await;
+        }
+        self.error
+    }
+}
+
+async fn read_to_end(mut socket: ReadAhead) -> io::Result<()> {
+    socket.shutdown().await?;
+    let mut unread = [0; UNREAD_BYTES];
+    while socket.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {

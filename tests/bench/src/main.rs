@@ -1,6 +1,7 @@
 //! `make bench`: one figure per layer, compared with the machine's own limit, measured alternately in one run. Machines
 //! are shared and noisy: quote the ratios, not the figures.
 
+mod access_rules;
 mod baseline;
 mod client_io;
 mod group_clients;
@@ -23,11 +24,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[command(about = "Ottla's layers beside what this machine can do")]
 struct Arguments {
     /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), groups, client,
-    /// group-clients, logins.
+    /// group-clients, logins, rules.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "raft,log,logs,recovery,partitions,groups,client,group-clients,logins"
+        default_value = "raft,log,logs,recovery,partitions,groups,client,group-clients,logins,rules"
     )]
     rows: Vec<String>,
     /// Rounds; each row prints its median.
@@ -51,8 +52,10 @@ fn main() -> Result<()> {
             "client" => client_io::run(arguments.rounds, arguments.mib)?,
             "group-clients" => group_clients::run(arguments.rounds)?,
             "logins" => logins::run(arguments.rounds)?,
+            "rules" => access_rules::run(arguments.rounds, arguments.mib)?,
             unknown => anyhow::bail!(
-                "--rows {unknown}: one of raft, log, logs, recovery, partitions, groups, client, group-clients, logins"
+                "--rows {unknown}: one of raft, log, logs, recovery, partitions, groups, client, group-clients, \
+                 logins, rules"
             ),
         }
     }

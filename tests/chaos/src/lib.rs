@@ -4,17 +4,19 @@
 mod disk;
 mod load;
 mod network;
+mod security;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::{Cluster, clients, wait};
+use ottla_e2e::{Access, Cluster, clients, wait};
 use serde_json::Value;
 
 pub use disk::{DiskState, FaultyDisk};
 pub use load::{Load, OpenTransaction, Shown, SteadyTransactions, describe, partitions, report, wait_in_sync};
 pub use network::{Link, Network, Place, networked_cluster};
+pub use security::{Clients, Security, prepare, start};
 
 /// A client script that reads lines and answers each with one line of JSON.
 struct Script {
@@ -25,8 +27,8 @@ struct Script {
 
 impl Script {
     /// Returns when it has said `ready`.
-    fn start(name: &str, arguments: &[&str]) -> Result<Self> {
-        let mut child = clients::start_script(name, arguments)?;
+    fn start(access: &Access, name: &str, arguments: &[&str]) -> Result<Self> {
+        let mut child = clients::start_piped(&mut access.script(name, arguments))?;
         let input = child.stdin.take().context("piped input")?;
         let output = BufReader::new(child.stdout.take().context("piped output")?);
         let mut script = Self { child, input, output };
@@ -63,8 +65,8 @@ impl Drop for Script {
 }
 
 /// How many partitions are led by another replica than the first.
-pub fn led_by_others(bootstrap: &str) -> Result<usize> {
-    let out = clients::run(&mut clients::tool("kafka-topics", bootstrap, &["--describe"])?)?;
+pub fn led_by_others(at: &Access) -> Result<usize> {
+    let out = describe(at, &[])?;
     let word = |line: &str, name: &str| -> Option<String> {
         let (_, rest) = line.split_once(name)?;
         rest.split([',', '\t']).next().map(|word| word.trim().to_owned())
@@ -73,12 +75,28 @@ pub fn led_by_others(bootstrap: &str) -> Result<usize> {
     Ok(led.filter(|(leader, first)| leader != first).count())
 }
 
-pub fn wait_for_preferred_leaders(bootstrap: &str) -> Result<()> {
+pub fn wait_for_preferred_leaders(at: &Access) -> Result<()> {
     wait::until_ok("the preferred replicas lead", || {
-        let others = led_by_others(bootstrap)?;
+        let others = led_by_others(at)?;
         ensure!(others == 0, "{others} partitions are led by another replica than the first");
         Ok(())
     })
+}
+
+/// The group id of readers without a group.
+const UNUSED_GROUP: &str = "unused";
+
+fn create_topic(access: &Access, topic: &str, partitions: u32) -> Result<()> {
+    clients::run(&mut access.script("create_topic.py", &[topic, &partitions.to_string()])).map(drop)
+}
+
+/// Runs `test` with one seed, or with those that the environment names.
+pub fn seeded(seed: u64, test: impl Fn(u64) -> Result<()>) {
+    ottla_test_support::each_seed(seed..seed + 1, |seed| {
+        if let Err(error) = test(seed) {
+            std::panic::panic_any(format!("{error:?}"));
+        }
+    });
 }
 
 fn count(of: &Value, key: &str) -> Result<u64> {
@@ -151,21 +169,23 @@ impl Longest {
 impl SteadyProducer {
     /// Creates a topic with replication factor 3 and min.insync.replicas 2 and writes to all its partitions; returns
     /// when all of them acknowledge.
-    pub fn start(cluster: &Cluster, topic: &str, partitions: u32) -> Result<Self> {
-        Self::start_at(&cluster.bootstrap(), topic, partitions)
+    pub fn start(cluster: &Cluster, clients: &Clients, topic: &str, partitions: u32) -> Result<Self> {
+        create_topic(&clients.operator, topic, partitions)?;
+        clients.allow(cluster, &[topic], &[UNUSED_GROUP], &[])?;
+        Script::start(&clients.load, "steady_producer.py", &[topic, &partitions.to_string()]).map(Self)
     }
 
-    /// As [`Self::start`], with the brokers at `bootstrap`.
+    /// As [`Self::start`], in plaintext, with the brokers at `bootstrap`.
     pub fn start_at(bootstrap: &str, topic: &str, partitions: u32) -> Result<Self> {
-        let partitions = partitions.to_string();
-        clients::run_script("create_topic.py", &[bootstrap, topic, &partitions])?;
-        Script::start("steady_producer.py", &[bootstrap, topic, &partitions]).map(Self)
+        let access = Access::plaintext(bootstrap.to_owned());
+        create_topic(&access, topic, partitions)?;
+        Script::start(&access, "steady_producer.py", &[topic, &partitions.to_string()]).map(Self)
     }
 
     /// Writes to a topic that is there: a record to each partition in `pause_s`.
-    pub fn start_paced(bootstrap: &str, topic: &str, partitions: u32, pause_s: f64) -> Result<Self> {
+    pub fn start_paced(access: &Access, topic: &str, partitions: u32, pause_s: f64) -> Result<Self> {
         let (partitions, pause_s) = (partitions.to_string(), pause_s.to_string());
-        Script::start("steady_producer.py", &[bootstrap, topic, &partitions, &pause_s]).map(Self)
+        Script::start(access, "steady_producer.py", &[topic, &partitions, &pause_s]).map(Self)
     }
 
     /// Ends a period; the longest time that a record of it waited for its acknowledgement.
@@ -211,10 +231,10 @@ pub struct SteadyGroup(Script);
 
 impl SteadyGroup {
     /// Reads the topics from their ends on; returns when each partition has an owner.
-    pub fn start(bootstrap: &str, group: &str, members: u32, topics: &[&str]) -> Result<Self> {
+    pub fn start(access: &Access, group: &str, members: u32, topics: &[&str]) -> Result<Self> {
         let members = members.to_string();
-        let arguments = [&[bootstrap, group, &members], topics].concat();
-        Script::start("steady_group.py", &arguments).map(Self)
+        let arguments = [&[group, members.as_str()], topics].concat();
+        Script::start(access, "steady_group.py", &arguments).map(Self)
     }
 
     /// Ends a period; the longest time that a record took from its producer to the group.

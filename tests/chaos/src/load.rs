@@ -6,9 +6,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_e2e::{Cluster, clients, wait};
+use ottla_e2e::{Access, Cluster, wait};
 
-use crate::{Longest, Script, SteadyGroup, SteadyProducer, count};
+use crate::{Clients, Longest, Script, SteadyGroup, SteadyProducer, UNUSED_GROUP, count, create_topic};
 
 const TOPIC: &str = "steady";
 const PARTITIONS: u32 = 12;
@@ -17,6 +17,7 @@ const PAUSE_S: f64 = 0.05;
 const TRANSACTIONS: &str = "transactions";
 const TRANSACTION_PARTITIONS: u32 = 3;
 const HELD: &str = "held";
+const GROUP: &str = "readers";
 /// Time of writing after each step, which counts for it.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -29,10 +30,9 @@ pub fn report(line: &str) {
 pub struct SteadyTransactions(Script);
 
 impl SteadyTransactions {
-    pub fn start(bootstrap: &str, topic: &str, partitions: u32) -> Result<Self> {
-        let partitions = partitions.to_string();
-        clients::run_script("create_topic.py", &[bootstrap, topic, &partitions])?;
-        Script::start("steady_transactions.py", &[bootstrap, topic, &partitions]).map(Self)
+    /// Writes to a topic that is there.
+    fn start(access: &Access, topic: &str, partitions: u32) -> Result<Self> {
+        Script::start(access, "steady_transactions.py", &[topic, &partitions.to_string()]).map(Self)
     }
 
     pub fn end_period(&mut self) -> Result<Longest> {
@@ -55,10 +55,10 @@ impl SteadyTransactions {
 pub struct OpenTransaction(Script);
 
 impl OpenTransaction {
-    pub fn begin(bootstrap: &str) -> Result<Self> {
-        let create = ["--create", "--if-not-exists", "--topic", HELD];
-        clients::run(&mut clients::tool("kafka-topics", bootstrap, &create)?)?;
-        Script::start("held_transaction.py", &[bootstrap, HELD, HELD]).map(Self)
+    /// Beside a [`Load`], which allows it.
+    pub fn begin(clients: &Clients) -> Result<Self> {
+        clients.operator.run_tool("kafka-topics", &["--create", "--if-not-exists", "--topic", HELD])?;
+        Script::start(&clients.load, "held_transaction.py", &[HELD, HELD]).map(Self)
     }
 
     pub fn commit(self) -> Result<()> {
@@ -69,24 +69,23 @@ impl OpenTransaction {
 }
 
 /// The clients.
-pub struct Load {
+pub struct Load<'a> {
     producer: SteadyProducer,
     group: SteadyGroup,
     transactions: SteadyTransactions,
-    bootstrap: String,
+    clients: &'a Clients,
 }
 
-impl Load {
-    pub fn start(cluster: &Cluster) -> Result<Self> {
-        Self::start_at(cluster.bootstrap())
-    }
-
-    pub fn start_at(bootstrap: String) -> Result<Self> {
-        clients::run_script("create_topic.py", &[&bootstrap, TOPIC, &PARTITIONS.to_string()])?;
-        let group = SteadyGroup::start(&bootstrap, "readers", 2, &[TOPIC])?;
-        let producer = SteadyProducer::start_paced(&bootstrap, TOPIC, PARTITIONS, PAUSE_S)?;
-        let transactions = SteadyTransactions::start(&bootstrap, TRANSACTIONS, TRANSACTION_PARTITIONS)?;
-        let mut load = Self { producer, group, transactions, bootstrap };
+impl<'a> Load<'a> {
+    pub fn start(cluster: &Cluster, clients: &'a Clients) -> Result<Self> {
+        create_topic(&clients.operator, TOPIC, PARTITIONS)?;
+        create_topic(&clients.operator, TRANSACTIONS, TRANSACTION_PARTITIONS)?;
+        let (topics, transactions) = ([TOPIC, TRANSACTIONS, HELD], [TRANSACTIONS, HELD]);
+        clients.allow(cluster, &topics, &[GROUP, UNUSED_GROUP], &transactions)?;
+        let group = SteadyGroup::start(&clients.load, GROUP, 2, &[TOPIC])?;
+        let producer = SteadyProducer::start_paced(&clients.load, TOPIC, PARTITIONS, PAUSE_S)?;
+        let transactions = SteadyTransactions::start(&clients.load, TRANSACTIONS, TRANSACTION_PARTITIONS)?;
+        let mut load = Self { producer, group, transactions, clients };
         load.step("nothing", || Ok(()))?;
         Ok(load)
     }
@@ -111,6 +110,10 @@ impl Load {
         Ok(Duration::from_secs_f64(producer.seconds))
     }
 
+    pub fn clients(&self) -> &'a Clients {
+        self.clients
+    }
+
     /// Waits until no partition's records wait: a client may be late to ask again.
     pub fn wait_until_acknowledged(&mut self) -> Result<()> {
         let began = Instant::now();
@@ -125,30 +128,31 @@ impl Load {
 
     /// Waits until every ISR has all replicas.
     pub fn wait_in_sync(&self) -> Result<()> {
-        wait_in_sync(&self.bootstrap)
+        wait_in_sync(&self.clients.operator)
     }
 
     /// Stops the clients and checks.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(self, cluster: &Cluster) -> Result<()> {
         let written = self.producer.finish()?;
         let delivered = self.group.finish()?;
         let transactions = self.transactions.finish()?;
         report(&format!("{} records acknowledged; {delivered:?}; {transactions}", written.acknowledged));
+        self.clients.check_denied(cluster)?;
         written.check()?;
         delivered.check()
     }
 }
 
-pub fn wait_in_sync(bootstrap: &str) -> Result<()> {
+pub fn wait_in_sync(at: &Access) -> Result<()> {
     wait::until_ok("all replicas are in sync", || {
-        let under = describe(bootstrap, &["--under-replicated-partitions"])?;
+        let under = describe(at, &["--under-replicated-partitions"])?;
         ensure!(under.trim().is_empty(), "{under}");
         Ok(())
     })
 }
 
-pub fn describe(bootstrap: &str, arguments: &[&str]) -> Result<String> {
-    clients::run(&mut clients::tool("kafka-topics", bootstrap, &[&["--describe"], arguments].concat())?)
+pub fn describe(at: &Access, arguments: &[&str]) -> Result<String> {
+    at.run_tool("kafka-topics", &[&["--describe"], arguments].concat())
 }
 
 /// A partition, its leader (none: -1) and its ISR, as `kafka-topics --describe` shows them.
@@ -161,7 +165,7 @@ pub struct Shown {
 }
 
 /// All partitions.
-pub fn partitions(bootstrap: &str) -> Result<Vec<Shown>> {
+pub fn partitions(at: &Access) -> Result<Vec<Shown>> {
     let field = |line: &str, name: &str| -> Option<String> {
         let (_, rest) = line.split_once(&format!("{name}: "))?;
         Some(rest.split('\t').next()?.trim().to_owned())
@@ -171,5 +175,5 @@ pub fn partitions(bootstrap: &str) -> Result<Vec<Shown>> {
         let isr = field(line, "Isr")?.split(',').filter_map(|id| id.parse().ok()).collect();
         Some(Shown { name, leader: field(line, "Leader")?.parse().unwrap_or(-1), isr })
     };
-    Ok(describe(bootstrap, &[])?.lines().filter_map(shown).collect())
+    Ok(describe(at, &[])?.lines().filter_map(shown).collect())
 }

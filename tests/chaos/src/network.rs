@@ -23,6 +23,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::security::{self, Clients};
+
 const DEVICE: &str = "ottla0";
 const MTU: usize = 9_000;
 /// The most packets that are on their way: what comes beyond is dropped, as a switch does.
@@ -296,14 +298,16 @@ impl From<Node> for Place {
     }
 }
 
-/// A cluster whose processes have hosts of their own, with the network between them.
-pub fn networked_cluster(seed: u64) -> Result<Option<(Cluster, Network)>> {
+/// A cluster whose processes have hosts of their own, with the network between them. The seed is that of the lost
+/// packets, and tells whether there is security.
+pub fn networked_cluster(seed: u64) -> Result<Option<(Cluster, Clients, Network)>> {
     let mut options = ottla_e2e::ClusterOptions::default();
     let coordinators = (1..=options.coordinators).map(Node::Coordinator);
     let nodes: Vec<Node> = coordinators.chain((1..=options.brokers).map(Node::Broker)).collect();
     let Some(network) = Network::join(&nodes, seed)? else { return Ok(None) };
     options.hosts = network.hosts();
-    Ok(Some((Cluster::start_with(options)?, network)))
+    let (cluster, clients) = security::start(options, seed)?;
+    Ok(Some((cluster, clients, network)))
 }
 
 #[cfg(test)]

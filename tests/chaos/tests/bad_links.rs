@@ -7,10 +7,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{Link, Load, Network, Place, networked_cluster, partitions, report};
+use ottla_chaos::{Link, Load, Network, Place, networked_cluster, partitions, report, seeded, wait_in_sync};
 use ottla_e2e::quorum::{addresses, leader};
 use ottla_e2e::{Cluster, Node, wait};
-use ottla_test_support::each_seed;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -29,7 +28,7 @@ fn is_broker(place: Place) -> bool {
 
 /// A fault of links for some time, and the return: all processes live, and every replica comes back into its ISR.
 fn suffers(
-    (cluster, network, load): (&mut Cluster, &Network, &mut Load),
+    (cluster, network, load): (&mut Cluster, &Network, &mut Load<'_>),
     name: &str,
     time: Duration,
     fault: impl FnOnce() -> Result<()>,
@@ -40,10 +39,11 @@ fn suffers(
         Ok(())
     })?;
     network.heal();
+    let clients = load.clients();
     load.step("all links work again", || {
         ensure!(cluster.ended()?.is_empty(), "{:?} ended", cluster.ended()?);
         cluster.wait_ready()?;
-        ottla_chaos::wait_in_sync(&cluster.bootstrap())
+        wait_in_sync(&clients.operator)
     })?;
     Ok(())
 }
@@ -56,8 +56,8 @@ fn quorum_leader(cluster: &Cluster) -> Result<Place> {
 #[test]
 #[ignore = "a minute: make soak runs it"]
 fn links_of_a_broker_are_cut_silent_lossy_and_slow() -> Result<()> {
-    let Some((mut cluster, network)) = networked_cluster(1)? else { return Ok(()) };
-    let mut load = Load::start(&cluster)?;
+    let Some((mut cluster, clients, network)) = networked_cluster(1)? else { return Ok(()) };
+    let mut load = Load::start(&cluster, &clients)?;
     let mut suffers = |name: &str, fault: &dyn Fn()| {
         suffers((&mut cluster, &network, &mut load), name, FAULT, || {
             fault();
@@ -82,14 +82,14 @@ fn links_of_a_broker_are_cut_silent_lossy_and_slow() -> Result<()> {
     suffers("broker 1 is 300 ms away, out of order", &|| {
         network.set_both(BROKER, ALL, Link::slow(Duration::from_millis(300), Duration::from_millis(50)));
     })?;
-    load.finish()
+    load.finish(&cluster)
 }
 
 #[test]
 #[ignore = "a minute: make soak runs it"]
 fn links_of_the_leading_coordinator_are_cut_silent_lossy_and_slow() -> Result<()> {
-    let Some((mut cluster, network)) = networked_cluster(2)? else { return Ok(()) };
-    let mut load = Load::start(&cluster)?;
+    let Some((mut cluster, clients, network)) = networked_cluster(2)? else { return Ok(()) };
+    let mut load = Load::start(&cluster, &clients)?;
     let faults: [(&str, &dyn Fn(Place)); 6] = [
         ("others hear nothing of the leader", &|leader| {
             for place in network.places().into_iter().filter(|place| *place != leader) {
@@ -115,7 +115,7 @@ fn links_of_the_leading_coordinator_are_cut_silent_lossy_and_slow() -> Result<()
             Ok(())
         })?;
     }
-    load.finish()
+    load.finish(&cluster)
 }
 
 /// No broker reaches the leader of the quorum, which its peers reach: another coordinator leads before a broker is
@@ -124,13 +124,13 @@ fn links_of_the_leading_coordinator_are_cut_silent_lossy_and_slow() -> Result<()
 #[ignore = "half a minute: make soak runs it"]
 fn the_leader_of_the_quorum_is_cut_from_all_brokers() -> Result<()> {
     const CUT: Duration = Duration::from_secs(15);
-    let Some((mut cluster, network)) = networked_cluster(3)? else { return Ok(()) };
-    let mut load = Load::start(&cluster)?;
+    let Some((mut cluster, clients, network)) = networked_cluster(3)? else { return Ok(()) };
+    let mut load = Load::start(&cluster, &clients)?;
     // After a change of leaders nothing is handed over for a session's length.
     sleep(FAULT);
     let at = addresses(&cluster, &[1, 2, 3]);
     let before = leader(&at)?;
-    let led = partitions(&cluster.bootstrap())?;
+    let led = partitions(&clients.operator)?;
     suffers((&mut cluster, &network, &mut load), "the leader is silent to brokers", CUT, || {
         let began = Instant::now();
         network.set_both(Node::Coordinator(before).into(), is_broker, Link::CUT);
@@ -147,23 +147,23 @@ fn the_leader_of_the_quorum_is_cut_from_all_brokers() -> Result<()> {
         let log = cluster.log_text(node)?;
         ensure!(!log.contains("is fenced"), "{node} has fenced a broker:\n{log}");
     }
-    let now = partitions(&cluster.bootstrap())?;
+    let now = partitions(&clients.operator)?;
     ensure!(now == led, "leaders or ISRs changed: {led:?} became {now:?}");
-    load.finish()
+    load.finish(&cluster)
 }
 
 /// Faults of links drawn by the seed, one after the other.
 #[test]
 fn random_faults_of_links_lose_nothing() {
-    each_seed(0..1, random_faults);
+    seeded(0, random_faults);
 }
 
 fn random_faults(seed: u64) -> Result<()> {
     const FAULTS: usize = 5;
     report(&format!("links, seed {seed}"));
     let mut random = StdRng::seed_from_u64(seed);
-    let Some((mut cluster, network)) = networked_cluster(seed)? else { return Ok(()) };
-    let mut load = Load::start(&cluster)?;
+    let Some((mut cluster, clients, network)) = networked_cluster(seed)? else { return Ok(()) };
+    let mut load = Load::start(&cluster, &clients)?;
     let servers: Vec<Place> = network.places().into_iter().filter(|place| *place != Place::Clients).collect();
     for _ in 0..FAULTS {
         let place = *servers.get(random.random_range(0..servers.len())).context("a place")?;
@@ -194,5 +194,5 @@ fn random_faults(seed: u64) -> Result<()> {
             Ok(())
         })?;
     }
-    load.finish()
+    load.finish(&cluster)
 }

@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{Load, OpenTransaction, partitions};
+use ottla_chaos::{Load, OpenTransaction, partitions, prepare, seeded};
 use ottla_e2e::quorum::{addresses, leader};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use ottla_test_support::free_ports;
@@ -78,9 +78,9 @@ fn nobody_was_fenced(cluster: &Cluster) -> Result<()> {
 }
 
 /// Every process in turn, or those that the test names: its clock jumps, and nobody notices.
-fn clock_jumps(choose: impl Fn(&Cluster) -> Result<Node>) -> Result<()> {
+fn clock_jumps(seed: u64, choose: impl Fn(&Cluster) -> Result<Node>) -> Result<()> {
     let Some(library) = library() else { return Ok(()) };
-    let mut cluster = Cluster::prepare(&ClusterOptions::default())?;
+    let (mut cluster, clients) = prepare(ClusterOptions::default(), seed)?;
     let files = cluster.folder().join("clocks");
     fs::create_dir(&files)?;
     for node in cluster.nodes() {
@@ -92,15 +92,15 @@ fn clock_jumps(choose: impl Fn(&Cluster) -> Result<Node>) -> Result<()> {
         cluster.set_variable(node, http_port(node), &port.to_string())?;
     }
     cluster.spawn_all()?;
-    let at = cluster.bootstrap();
-    let mut load = Load::start(&cluster)?;
+    let at = &clients.operator;
+    let mut load = Load::start(&cluster, &clients)?;
     load.wait_in_sync()?;
     let node = choose(&cluster)?;
-    let before = partitions(&at)?;
+    let before = partitions(at)?;
     let mut furthest_s = 0;
     for (jump, offset_s) in JUMPS {
         load.step(&format!("{node}: clock {jump}"), || {
-            let open = OpenTransaction::begin(&at)?;
+            let open = OpenTransaction::begin(&clients)?;
             // A rename: the process reads the file at any time.
             let file = files.join("next");
             fs::write(&file, jump)?;
@@ -116,24 +116,24 @@ fn clock_jumps(choose: impl Fn(&Cluster) -> Result<Node>) -> Result<()> {
             open.commit().context("a transaction that was open during the jump")?;
             ensure!(cluster.ended()?.is_empty(), "{:?} ended", cluster.ended()?);
             nobody_was_fenced(&cluster)?;
-            let after = partitions(&at)?;
+            let after = partitions(at)?;
             let known: Vec<_> = after.into_iter().filter(|one| before.iter().any(|two| two.name == one.name)).collect();
             ensure!(known == before, "leaders or ISRs changed:\n{before:?}\n{known:?}");
             Ok(())
         })?;
     }
-    load.finish()
+    load.finish(&cluster)
 }
 
 #[test]
-fn the_clock_of_a_broker_jumps() -> Result<()> {
-    clock_jumps(|_| Ok(Node::Broker(1)))
+fn the_clock_of_a_broker_jumps() {
+    seeded(0, |seed| clock_jumps(seed, |_| Ok(Node::Broker(1))));
 }
 
 #[test]
 #[ignore = "a minute: make soak runs it"]
 fn the_clock_of_the_leading_coordinator_jumps() -> Result<()> {
-    clock_jumps(|cluster| {
+    clock_jumps(0, |cluster| {
         let id = wait::until_ok("a coordinator leads", || leader(&addresses(cluster, &[1, 2, 3])))?;
         Ok(Node::Coordinator(id))
     })

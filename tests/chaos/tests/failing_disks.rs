@@ -8,10 +8,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{DiskState, FaultyDisk, Load, Shown, partitions, report, wait_in_sync};
+use ottla_chaos::{Clients, DiskState, FaultyDisk, Load, Shown, partitions, prepare, report, seeded, wait_in_sync};
 use ottla_e2e::quorum::{addresses, leader};
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
-use ottla_test_support::each_seed;
+use ottla_e2e::{Access, Cluster, ClusterOptions, Node, wait};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -35,11 +34,10 @@ fn says(cluster: &Cluster, node: Node, line: &str) -> Result<()> {
 }
 
 /// Makes the coordinators write: a topic of its own. A broker that ends meanwhile takes the request with it.
-fn create_topic(cluster: &Cluster, name: &str) -> Result<()> {
+fn create_topic(clients: &Clients, name: &str) -> Result<()> {
     wait::until_ok("a topic", || {
         let arguments = ["--create", "--topic", name, "--if-not-exists"];
-        let mut create = clients::tool("kafka-topics", &cluster.bootstrap(), &arguments)?;
-        clients::run(&mut create).map(drop)
+        clients.operator.run_tool("kafka-topics", &arguments).map(drop)
     })
 }
 
@@ -48,7 +46,7 @@ fn create_topic(cluster: &Cluster, name: &str) -> Result<()> {
 #[test]
 #[ignore = "a minute, and a writer that waits for a stalled disk can fail it: make soak runs it"]
 fn a_brokers_disk_is_slow_stalls_fills_and_fails() -> Result<()> {
-    let mut cluster = Cluster::prepare(&ClusterOptions::default())?;
+    let (mut cluster, clients) = prepare(ClusterOptions::default(), 0)?;
     let faulty = cluster.data_folder(Node::Broker(1))?;
     let sound = faulty.with_file_name("data-2");
     fs::create_dir(&sound)?;
@@ -56,24 +54,24 @@ fn a_brokers_disk_is_slow_stalls_fills_and_fails() -> Result<()> {
     cluster.set_variable(Node::Broker(1), "KAFKA_LOG_DIRS", &both)?;
     let Some(disk) = FaultyDisk::mount(&faulty)? else { return Ok(()) };
     cluster.spawn_all()?;
-    let at = cluster.bootstrap();
-    let mut load = Load::start(&cluster)?;
+    let at = &clients.operator;
+    let mut load = Load::start(&cluster, &clients)?;
     let names = fs::read_dir(&sound)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let on_sound_disk = names.collect::<Result<BTreeSet<String>>>()?;
     let check = |holds: &dyn Fn(&Shown, bool) -> bool| -> Result<()> {
-        let shown = partitions(&at)?;
+        let shown = partitions(at)?;
         let wrong: Vec<_> = shown.iter().filter(|one| !holds(one, on_sound_disk.contains(&one.name))).collect();
         ensure!(!shown.is_empty() && wrong.is_empty(), "{wrong:?}");
         Ok(())
     };
-    let on_both = partitions(&at)?.iter().filter(|shown| on_sound_disk.contains(&shown.name)).count();
+    let on_both = partitions(at)?.iter().filter(|shown| on_sound_disk.contains(&shown.name)).count();
     ensure!(on_both > 0, "no partition is on the sound disk: {on_sound_disk:?}");
 
     load.step("syncs of 2 s", || {
         disk.set(SLOW);
         sleep(Duration::from_secs(5));
         disk.set(DiskState::Works);
-        load_in_sync(&at)
+        load_in_sync(at)
     })?;
     let is_written = |one: &Shown| ["steady-", "transactions-"].iter().any(|topic| one.name.starts_with(topic));
     for (name, state, line) in [
@@ -105,14 +103,14 @@ fn a_brokers_disk_is_slow_stalls_fills_and_fails() -> Result<()> {
                 check(&gives_up)?;
                 cluster.bounce(Node::Broker(1))?;
             }
-            load_in_sync(&at)
+            load_in_sync(at)
         })?;
         load.wait_until_acknowledged()?;
     }
-    load.finish()
+    load.finish(&cluster)
 }
 
-fn load_in_sync(at: &str) -> Result<()> {
+fn load_in_sync(at: &Access) -> Result<()> {
     let began = Instant::now();
     wait_in_sync(at)?;
     report(&format!("all in sync {:.2} s later", began.elapsed().as_secs_f64()));
@@ -123,14 +121,14 @@ fn load_in_sync(at: &str) -> Result<()> {
 #[test]
 #[ignore = "a minute: make soak runs it"]
 fn the_leading_coordinators_disk_is_slow_stalls_fills_and_fails() -> Result<()> {
-    let mut cluster = Cluster::prepare(&ClusterOptions::default())?;
+    let (mut cluster, clients) = prepare(ClusterOptions::default(), 0)?;
     let mut disks = Vec::new();
     for id in 1..=3 {
         let Some(disk) = FaultyDisk::mount(&cluster.data_folder(Node::Coordinator(id))?)? else { return Ok(()) };
         disks.push(disk);
     }
     cluster.spawn_all()?;
-    let mut load = Load::start(&cluster)?;
+    let mut load = Load::start(&cluster, &clients)?;
     for (name, state) in
         [("slow", SLOW), ("stall", DiskState::Stalled), ("fail", DiskState::Failed), ("full", DiskState::Full)]
     {
@@ -143,13 +141,13 @@ fn the_leading_coordinators_disk_is_slow_stalls_fills_and_fails() -> Result<()> 
             let began = Instant::now();
             disk.set(state);
             // The quorum writes: the one whose disk is at fault notices at the first entry.
-            create_topic(&cluster, &format!("during-{name}"))?;
+            create_topic(&clients, &format!("during-{name}"))?;
             report(&format!("{name}: a topic was created {:.2} s after the fault", began.elapsed().as_secs_f64()));
             comes(&format!("{name}: another coordinator leads"), began, || {
                 ensure!(leader(&others)? != id);
                 Ok(())
             })?;
-            create_topic(&cluster, &format!("after-{name}"))?;
+            create_topic(&clients, &format!("after-{name}"))?;
             let ends = matches!(state, DiskState::Failed | DiskState::Full);
             if ends {
                 comes(&format!("{name}: the coordinator ends"), began, || {
@@ -169,27 +167,27 @@ fn the_leading_coordinators_disk_is_slow_stalls_fills_and_fails() -> Result<()> 
             wait::until_ok("it follows", || leader(&own)).map(drop)
         })?;
     }
-    load.finish()
+    load.finish(&cluster)
 }
 
 /// One fault of a disk after the other, drawn by the seed: which process, which fault, how long.
 #[test]
 fn random_faults_of_disks_lose_nothing() {
-    each_seed(0..1, random_faults);
+    seeded(3, random_faults);
 }
 
 fn random_faults(seed: u64) -> Result<()> {
     const FAULTS: usize = 5;
     report(&format!("disks, seed {seed}"));
     let mut random = StdRng::seed_from_u64(seed);
-    let mut cluster = Cluster::prepare(&ClusterOptions::default())?;
+    let (mut cluster, clients) = prepare(ClusterOptions::default(), seed)?;
     let mut disks = Vec::new();
     for node in cluster.nodes() {
         let Some(disk) = FaultyDisk::mount(&cluster.data_folder(node)?)? else { return Ok(()) };
         disks.push((node, disk));
     }
     cluster.spawn_all()?;
-    let mut load = Load::start(&cluster)?;
+    let mut load = Load::start(&cluster, &clients)?;
     for number in 0..FAULTS {
         let Some((node, disk)) = disks.get(random.random_range(0..disks.len())) else { continue };
         let state = match random.random_range(0..4) {
@@ -201,7 +199,7 @@ fn random_faults(seed: u64) -> Result<()> {
         let time = Duration::from_millis(random.random_range(100..8_000));
         load.step(&format!("seed {seed}: {node}, {state:?} for {time:?}"), || {
             disk.set(state);
-            create_topic(&cluster, &format!("during-{number}"))?;
+            create_topic(&clients, &format!("during-{number}"))?;
             sleep(time);
             disk.set(DiskState::Works);
             for ended in cluster.ended()? {
@@ -215,8 +213,8 @@ fn random_faults(seed: u64) -> Result<()> {
                 cluster.bounce(*node)?;
             }
             cluster.wait_ready()?;
-            wait_in_sync(&cluster.bootstrap())
+            wait_in_sync(&clients.operator)
         })?;
     }
-    load.finish()
+    load.finish(&cluster)
 }

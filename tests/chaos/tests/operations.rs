@@ -12,9 +12,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{Longest, Report, SteadyGroup, SteadyProducer, Wrong, led_by_others, wait_for_preferred_leaders};
+use ottla_chaos::{
+    Longest, Report, SteadyGroup, SteadyProducer, Wrong, led_by_others, wait_for_preferred_leaders, wait_in_sync,
+};
 use ottla_e2e::quorum::{addresses, change_members, create_topics, leader, members, quorum};
-use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
+use ottla_e2e::{Access, Cluster, ClusterOptions, Node, clients, wait};
 use rustix::process::Signal;
 
 const TOPIC: &str = "moved";
@@ -38,17 +40,17 @@ fn size_mib() -> Result<u64> {
     }
 }
 
-fn tool(bootstrap: &str, name: &str, arguments: &[&str]) -> Result<String> {
-    clients::run(&mut clients::tool(name, bootstrap, arguments)?)
-}
-
 /// Runs a tool that may take as long as it needs to move data; its last line.
-fn long_tool(bootstrap: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = clients::tool("ottla", bootstrap, arguments)?;
+fn long_tool(at: &Access, arguments: &[&str]) -> Result<String> {
+    let mut command = at.tool("ottla", arguments)?;
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{arguments:?}: {text}");
     Ok(text.lines().last().unwrap_or_default().to_owned())
+}
+
+fn access(cluster: &Cluster) -> Access {
+    Access::plaintext(cluster.bootstrap())
 }
 
 /// One step of the operator, as the clients saw it.
@@ -69,12 +71,12 @@ struct Load {
 }
 
 impl Load {
-    fn start(bootstrap: &str, topics: &[(&str, u32, f64)]) -> Result<Self> {
+    fn start(at: &Access, topics: &[(&str, u32, f64)]) -> Result<Self> {
         let names: Vec<&str> = topics.iter().map(|(name, ..)| *name).collect();
-        let group = SteadyGroup::start(bootstrap, "readers", 2, &names)?;
+        let group = SteadyGroup::start(at, "readers", 2, &names)?;
         let producers = topics
             .iter()
-            .map(|(name, partitions, pause_s)| SteadyProducer::start_paced(bootstrap, name, *partitions, *pause_s))
+            .map(|(name, partitions, pause_s)| SteadyProducer::start_paced(at, name, *partitions, *pause_s))
             .collect::<Result<_>>()?;
         let mut load = Self { producers, group, steps: Vec::new() };
         // Connections are made, and all partitions have been read.
@@ -154,16 +156,16 @@ fn joined(ids: &[i32], between: &str) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
 }
 
-fn create(bootstrap: &str, topic: &str, replicas: &[Vec<i32>], min_insync_replicas: u32) -> Result<()> {
+fn create(at: &Access, topic: &str, replicas: &[Vec<i32>], min_insync_replicas: u32) -> Result<()> {
     let assignment = replicas.iter().map(|ids| joined(ids, ":")).collect::<Vec<_>>().join(",");
     let config = format!("min.insync.replicas={min_insync_replicas}");
     let arguments = ["--create", "--topic", topic, "--replica-assignment", &assignment, "--config", &config];
-    tool(bootstrap, "kafka-topics", &arguments).map(drop)
+    at.run_tool("kafka-topics", &arguments).map(drop)
 }
 
 /// Gives the partitions of a topic these replicas; returns when they have them.
 fn reassign(cluster: &Cluster, topic: &str, targets: &[Vec<i32>]) -> Result<()> {
-    let at = cluster.bootstrap();
+    let at = access(cluster);
     let entry = |(partition, replicas): (usize, &Vec<i32>)| {
         format!(r#"{{"topic":"{topic}","partition":{partition},"replicas":{replicas:?}}}"#)
     };
@@ -171,26 +173,18 @@ fn reassign(cluster: &Cluster, topic: &str, targets: &[Vec<i32>]) -> Result<()> 
     let path = cluster.folder().join(format!("{topic}.json"));
     std::fs::write(&path, format!(r#"{{"version":1,"partitions":[{}]}}"#, entries.join(",")))?;
     let path = path.display().to_string();
-    tool(&at, "kafka-reassign-partitions", &["--execute", "--reassignment-json-file", &path])?;
+    at.run_tool("kafka-reassign-partitions", &["--execute", "--reassignment-json-file", &path])?;
     // A large one takes longer than a test waits for a state: as long as fewer are under way than before, it goes on.
     let mut under_way = usize::MAX;
     while under_way > 0 {
         under_way = wait::until_ok("the reassignment goes on", || {
-            let out = tool(&at, "kafka-reassign-partitions", &["--list"])?;
+            let out = at.run_tool("kafka-reassign-partitions", &["--list"])?;
             let left = out.lines().filter(|line| line.contains(": replicas: ")).count();
             ensure!(left == 0 || left < under_way, "{left} partitions are under way");
             Ok(left)
         })?;
     }
     Ok(())
-}
-
-fn wait_in_sync(bootstrap: &str) -> Result<()> {
-    wait::until_ok("all replicas are in sync", || {
-        let behind = tool(bootstrap, "kafka-topics", &["--describe", "--under-replicated-partitions"])?;
-        ensure!(behind.is_empty(), "{behind}");
-        Ok(())
-    })
 }
 
 /// As an operator does it: the next step only when all replicas are in sync.
@@ -202,7 +196,7 @@ fn restart_cleanly(cluster: &mut Cluster, node: Node) -> Result<()> {
     match node {
         Node::Broker(_) => {
             cluster.wait_ready()?;
-            wait_in_sync(&cluster.bootstrap())
+            wait_in_sync(&access(cluster))
         }
         Node::Coordinator(id) => {
             let address = cluster.coordinator_address(id);
@@ -228,7 +222,7 @@ fn restart_brokers(cluster: &mut Cluster, load: &mut Load, name: &str, brokers: 
             restart_cleanly(cluster, Node::Broker(*id))?;
         }
         let done = Instant::now();
-        let at = cluster.bootstrap();
+        let at = access(cluster);
         wait_for_preferred_leaders(&at)?;
         report(&format!("leaders balanced {:.2} s after the last broker was in sync", done.elapsed().as_secs_f64()));
         Ok(None)
@@ -250,9 +244,9 @@ fn restart_coordinators(cluster: &mut Cluster, load: &mut Load, name: &str) -> R
 
 /// Starts a drain, stops the broker when it is empty, and waits until it is unregistered.
 fn drain(cluster: &mut Cluster, id: i32) -> Result<()> {
-    let at = cluster.bootstrap();
+    let at = access(cluster);
     let arguments = ["broker", "drain", &id.to_string()];
-    let mut command = clients::tool("ottla", &at, &arguments)?;
+    let mut command = at.tool("ottla", &arguments)?;
     let mut drain = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(drain.stdout.take().context("its output")?).lines();
     let is_empty = |line: &String| line.ends_with("stop it; it is unregistered then");
@@ -274,13 +268,12 @@ fn three_of_five(mib: u64) -> Result<Cluster> {
         }
     }
     cluster.wait_ready()?;
-    let at = cluster.bootstrap();
+    let at = access(&cluster);
     create(&at, TOPIC, &in_turn(&[1, 2, 3], PARTITIONS, 3)?, 2)?;
     create(&at, GROWING, &in_turn(&[1, 2, 3], GROWING_PARTITIONS, 1)?, 1)?;
     let (records, size) = ((mib << 20) / RECORD_BYTES, RECORD_BYTES.to_string());
-    let mut fill = clients::tool(
+    let mut fill = at.tool(
         "kafka-producer-perf-test",
-        &at,
         &["--topic", TOPIC, "--num-records", &records.to_string(), "--record-size", &size, "--throughput", "-1"],
     )?;
     // Bounded by the records, not by a time: 10 GB take minutes.
@@ -294,7 +287,7 @@ fn three_of_five(mib: u64) -> Result<Cluster> {
 fn an_operators_work_costs_clients_nothing() -> Result<()> {
     let mib = size_mib()?;
     let mut cluster = three_of_five(mib)?;
-    let at = cluster.bootstrap();
+    let at = access(&cluster);
     let topics = [(TOPIC, PARTITIONS, PAUSE_S), (GROWING, GROWING_PARTITIONS, GROWING_PAUSE_S)];
     let mut load = Load::start(&at, &topics)?;
 
@@ -311,7 +304,7 @@ fn an_operators_work_costs_clients_nothing() -> Result<()> {
     ensure!(elections > 100, "{elections} partitions of broker 1 are led by others");
     load.step(&format!("{elections} preferred elections"), || {
         let began = Instant::now();
-        tool(&at, "kafka-leader-election", &["--election-type", "preferred", "--all-topic-partitions"])?;
+        at.run_tool("kafka-leader-election", &["--election-type", "preferred", "--all-topic-partitions"])?;
         report(&format!("the tool's call took {:.2} s", began.elapsed().as_secs_f64()));
         wait_for_preferred_leaders(&at)?;
         Ok(None)
@@ -335,7 +328,7 @@ fn an_operators_work_costs_clients_nothing() -> Result<()> {
     load.step("quorum 3→4→3, a lost disk replaced", || {
         let (is_stopped, made) = (AtomicBool::new(false), AtomicU32::new(0));
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| create_topics(&at, &is_stopped, &made));
+            let writer = scope.spawn(|| create_topics(&at.bootstrap, &is_stopped, &made));
             let story = change_members(&mut cluster, &made);
             is_stopped.store(true, Ordering::Relaxed);
             let longest = writer.join().map_err(|_| anyhow::anyhow!("the admin client panicked"))?;
@@ -346,30 +339,30 @@ fn an_operators_work_costs_clients_nothing() -> Result<()> {
 }
 
 /// The finalized level of `ottla.version`.
-fn finalized_level(at: &str) -> Result<String> {
-    let out = tool(at, "kafka-features", &["describe"])?;
+fn finalized_level(at: &Access) -> Result<String> {
+    let out = at.run_tool("kafka-features", &["describe"])?;
     let line = out.lines().find(|line| line.contains("ottla.version")).with_context(|| out.clone())?;
     let (_, rest) = line.split_once("FinalizedVersionLevel: ").with_context(|| line.to_owned())?;
     Ok(rest.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
-fn raise_level(at: &str) -> Result<String> {
-    tool(at, "kafka-features", &["upgrade", "--feature", "ottla.version=2"])
+fn raise_level(at: &Access) -> Result<String> {
+    at.run_tool("kafka-features", &["upgrade", "--feature", "ottla.version=2"])
 }
 
 /// What belongs to level 2.
-fn subscribe(at: &str) -> Result<String> {
+fn subscribe(at: &Access) -> Result<String> {
     let subscription = ["--entity-type", "client-metrics", "--entity-name", "all", "--alter"];
-    tool(at, "kafka-configs", &[&subscription[..], &["--add-config", "interval.ms=60000"]].concat())
+    at.run_tool("kafka-configs", &[&subscription[..], &["--add-config", "interval.ms=60000"]].concat())
 }
 
 /// What both releases read, although only the newer one writes all of its fields.
-fn alter_topic(at: &str, retention_ms: &str) -> Result<()> {
+fn alter_topic(at: &Access, retention_ms: &str) -> Result<()> {
     let topic = ["--entity-type", "topics", "--entity-name", TOPIC];
     let config = format!("retention.ms={retention_ms}");
-    tool(at, "kafka-configs", &[&topic[..], &["--alter", "--add-config", &config]].concat())?;
+    at.run_tool("kafka-configs", &[&topic[..], &["--alter", "--add-config", &config]].concat())?;
     wait::until_ok("every release reads the configuration", || {
-        let out = tool(at, "kafka-configs", &[&topic[..], &["--describe"]].concat())?;
+        let out = at.run_tool("kafka-configs", &[&topic[..], &["--describe"]].concat())?;
         ensure!(out.contains(&config) && out.contains("min.insync.replicas=2"), "{out}");
         Ok(())
     })
@@ -390,7 +383,7 @@ fn start_older(cluster: &mut Cluster, (older, newer): (&Path, &Path)) -> Result<
     cluster.use_binaries_of(broker, newer)?;
     cluster.spawn(broker)?;
     cluster.wait_ready()?;
-    wait_in_sync(&cluster.bootstrap())?;
+    wait_in_sync(&access(cluster))?;
 
     let at = addresses(cluster, &[1, 2, 3]);
     if leader(&at)? == 3 {
@@ -431,7 +424,7 @@ fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
         cluster.spawn(node)?;
     }
     cluster.wait_ready()?;
-    let at = cluster.bootstrap();
+    let at = access(&cluster);
     create(&at, TOPIC, &in_turn(&[1, 2, 3], PARTITIONS, 3)?, 2)?;
     let mut load = Load::start(&at, &[(TOPIC, PARTITIONS, GROWING_PAUSE_S)])?;
     for (name, folder) in [("upgrade", &newer), ("downgrade", &older), ("upgrade again", &newer)] {

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """create_topic.py BOOTSTRAP TOPIC PARTITIONS [REPLICAS]: creates a topic, by default with replication factor 3 and
-min.insync.replicas 2, and waits until every ISR has all replicas."""
+min.insync.replicas 2, and waits until every ISR has all replicas. OTTLA_CLIENT_SETTINGS: further settings, as JSON."""
+import json
+import os
 import sys
 import time
 
@@ -8,7 +10,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 bootstrap, topic, partitions = sys.argv[1], sys.argv[2], int(sys.argv[3])
 replicas = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-admin = AdminClient({"bootstrap.servers": bootstrap})
+settings = json.loads(os.environ.get("OTTLA_CLIENT_SETTINGS", "{}"))
+admin = AdminClient({"bootstrap.servers": bootstrap} | settings)
 new_topic = NewTopic(topic, partitions, replicas, config={"min.insync.replicas": str(min(2, replicas))})
 admin.create_topics([new_topic])[topic].result(30)
 deadline = time.monotonic() + 30

@@ -2,12 +2,14 @@
 """held_transaction.py BOOTSTRAP TOPIC TRANSACTIONAL_ID: opens a transaction, writes a record to partition 0 and prints
 `ready`. A line on standard input ends it: the script commits, and prints one JSON line with the error (null: none)."""
 import json
+import os
 import sys
 
 from confluent_kafka import KafkaException, Producer
 
 BOOTSTRAP, TOPIC, TRANSACTIONAL_ID = sys.argv[1:]
-producer = Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": TRANSACTIONAL_ID, "log_level": 0})
+SETTINGS = {"bootstrap.servers": BOOTSTRAP, "log_level": 0} | json.loads(os.environ.get("OTTLA_CLIENT_SETTINGS", "{}"))
+producer = Producer(SETTINGS | {"transactional.id": TRANSACTIONAL_ID})
 producer.init_transactions(60)
 producer.begin_transaction()
 producer.produce(TOPIC, value=b"held", partition=0)

@@ -7,6 +7,7 @@ that a record took from its producer to the group (`wait_s`, in `partition`), by
 line ends the reading: the script waits until everything up to the ends is delivered and prints one JSON line: the
 records that the group did not get, got again, or got out of order."""
 import json
+import os
 import sys
 import threading
 import time
@@ -15,7 +16,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 BOOTSTRAP, GROUP, MEMBERS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 TOPICS = sys.argv[4:]
-CONFIG = {"bootstrap.servers": BOOTSTRAP, "group.id": GROUP, "log_level": 0}
+SETTINGS = {"bootstrap.servers": BOOTSTRAP, "log_level": 0} | json.loads(os.environ.get("OTTLA_CLIENT_SETTINGS", "{}"))
+CONFIG = SETTINGS | {"group.id": GROUP}
 lock = threading.Lock()
 delivered = {}
 next_offset = {}

@@ -10,6 +10,7 @@ client's errors, the missing, duplicated or reordered records (in all, and in ea
 partition had no acknowledgement (for information; tests assert no times)."""
 import bisect
 import json
+import os
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ import time
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 BOOTSTRAP, TOPIC = sys.argv[1:3]
+SETTINGS = {"bootstrap.servers": BOOTSTRAP, "log_level": 0} | json.loads(os.environ.get("OTTLA_CLIENT_SETTINGS", "{}"))
 PAUSE_S = float(sys.argv[4]) if len(sys.argv) > 4 else 0.02
 FIRST = int(sys.argv[5]) if len(sys.argv) > 5 else 0
 PARTITIONS = range(FIRST, FIRST + int(sys.argv[3]))
@@ -77,9 +79,7 @@ def end_period(number):
     periods.append(number)
 
 
-consumer = Consumer(
-    {"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False, "log_level": 0}
-)
+consumer = Consumer(SETTINGS | {"group.id": "unused", "enable.auto.commit": False})
 
 
 def end_of(p):
@@ -103,8 +103,8 @@ def end_of(p):
 
 begins = {p: end_of(p) for p in PARTITIONS}
 producer = Producer(
-    {
-        "bootstrap.servers": BOOTSTRAP,
+    SETTINGS
+    | {
         "acks": "all",
         "enable.idempotence": True,
         "linger.ms": 0,
@@ -113,7 +113,6 @@ producer = Producer(
         "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 200,
         "delivery.timeout.ms": 90000,
-        "log_level": 0,
     }
 )
 number = 0

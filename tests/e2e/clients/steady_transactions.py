@@ -8,6 +8,7 @@ records does, and prints one JSON line: the transactions that were committed, ab
 client gave up); the records missing, twice or out of order; the records of aborted transactions that are seen
 (`phantoms`), and the transactions of unknown outcome that are seen in part (`torn`)."""
 import json
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import time
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 BOOTSTRAP, TOPIC, PARTITIONS = sys.argv[1], sys.argv[2], range(int(sys.argv[3]))
+SETTINGS = {"bootstrap.servers": BOOTSTRAP, "log_level": 0} | json.loads(os.environ.get("OTTLA_CLIENT_SETTINGS", "{}"))
 PAUSE_S = 0.05
 stop = threading.Event()
 lock = threading.Lock()
@@ -54,15 +56,14 @@ def tried(call, seconds=90):
 
 def new_producer():
     producer = Producer(
-        {
-            "bootstrap.servers": BOOTSTRAP,
+        SETTINGS
+        | {
             "transactional.id": TOPIC,
             "transaction.timeout.ms": 60000,
             "retry.backoff.ms": 20,
             "retry.backoff.max.ms": 200,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 200,
-            "log_level": 0,
         }
     )
     tried(lambda: producer.init_transactions(60))
@@ -107,14 +108,13 @@ while not stop.is_set():
     time.sleep(PAUSE_S)
 
 consumer = Consumer(
-    {
-        "bootstrap.servers": BOOTSTRAP,
+    SETTINGS
+    | {
         "group.id": "unused",
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
-        "log_level": 0,
     }
 )
 # The last transaction has ended: the last stable offset is the end, and each partition says when it is reached.

@@ -21,6 +21,9 @@ pub struct Identity {
 }
 
 impl Authority {
+    /// Nothing ends before it, unless a test wants it.
+    pub const LAST_YEAR: i32 = 4_000;
+
     /// Writes `NAME-ca.pem` into the folder.
     pub fn new(folder: &Path, name: &str) -> Result<Self> {
         let mut params = CertificateParams::default();
@@ -35,7 +38,7 @@ impl Authority {
 
     /// A certificate for this machine's addresses, in the name of `CN=name`.
     pub fn sign(&self, name: &str) -> Result<Identity> {
-        self.sign_until(name, 4_000)
+        self.sign_until(name, Self::LAST_YEAR)
     }
 
     /// As [`Authority::sign`], good until the beginning of a year.
@@ -57,7 +60,7 @@ impl Authority {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
         params.distinguished_name.push(DnType::CommonName, name);
-        params.not_after = rcgen::date_time_ymd(4_000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(Self::LAST_YEAR, 1, 1);
         change(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;

@@ -96,12 +96,13 @@ pub fn script(name: &str) -> PathBuf {
 
 /// Starts a Python client script with piped input and output.
 pub fn start_script(name: &str, arguments: &[&str]) -> Result<Child> {
-    python_script(name, arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .with_context(|| format!("start {name}"))
+    start_piped(&mut python_script(name, arguments))
+}
+
+/// Starts a command with piped input and output.
+pub fn start_piped(command: &mut Command) -> Result<Child> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command.spawn().with_context(|| format!("start {command:?}"))
 }
 
 /// Runs a Python client script to its end; its output, or an error with it.

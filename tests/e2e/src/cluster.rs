@@ -178,16 +178,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// As [`Cluster::start_with`]; the processes show coordinators certificates ([`Cluster::show_certificates`]).
-    pub fn start_secured(options: &ClusterOptions) -> Result<Self> {
-        let mut cluster = Self::prepare(options)?;
-        let folder = cluster.folder().join("certificates");
-        fs::create_dir(&folder)?;
-        cluster.show_certificates(&Authority::new(&folder, "ours")?)?;
-        cluster.spawn_all()?;
-        Ok(cluster)
-    }
-
     /// A cluster whose processes are not running yet.
     pub fn prepare(options: &ClusterOptions) -> Result<Self> {
         let folder = TempDir::with_prefix("ottla-e2e-")?;
@@ -289,7 +279,10 @@ impl Cluster {
         let ca = authority.certificate.display().to_string();
         let members = self.nodes().iter().map(|node| format!("User:CN={node}")).collect::<Vec<_>>().join(";");
         for node in self.nodes() {
-            let store = authority.sign(&node.to_string())?.store.display().to_string();
+            let name = node.to_string();
+            let address = self.address_of(node).octets();
+            let identity = authority.sign_for(&name, "localhost", address, Authority::LAST_YEAR)?;
+            let store = identity.store.display().to_string();
             let environment = &mut self.member_mut(node)?.environment;
             let variables = match node {
                 Node::Coordinator(_) => {

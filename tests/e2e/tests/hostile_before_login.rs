@@ -2,8 +2,7 @@
 //! memory stays, and a client that has logged in is served as before. `make soak` sends 100,000.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -213,6 +212,18 @@ impl Good {
         took.sort();
         took.get(took.len() * 99 / 100).copied().context("a record")
     }
+
+    /// The 99th percentile while others work, and what their work returned.
+    fn write_beside<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| self.write_while(|| !is_over.load(Ordering::Acquire)));
+            let done = work();
+            is_over.store(true, Ordering::Release);
+            let percentile = writing.join().ok().context("the good client ended")??;
+            Ok((percentile, done?))
+        })
+    }
 }
 
 /// Sends; returns whether the broker said anything.
@@ -240,6 +251,27 @@ fn hostile_clients_before_their_login_harm_nobody() -> Result<()> {
     Ok(())
 }
 
+/// A listener of this process that closes every connection at once, until the test ends.
+fn close_at_once() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    Ok(address)
+}
+
+/// Sends to a listener with SASL and to one with TLS in turn; how many said something.
+fn attack((sasl, tls): (SocketAddr, SocketAddr), random: &mut Random, count: u64) -> Result<[u64; 2]> {
+    let mut answers = [0, 0];
+    for at in 0..count {
+        let is_tls = at % 2 == 1;
+        let (address, bytes) = if is_tls { (tls, of_tls(random)) } else { (sasl, of_sasl(random)) };
+        if send(address, &bytes, at / 2 % READ_EVERY == 0)? {
+            answers[usize::from(is_tls)] += 1;
+        }
+    }
+    Ok(answers)
+}
+
 fn run(target: &Target, seed: u64, count: u64) -> Result<()> {
     let mut good = wait::until_ok("a good client", || {
         let mut good = Good::log_in(target.sasl)?;
@@ -248,25 +280,16 @@ fn run(target: &Target, seed: u64, count: u64) -> Result<()> {
     })?;
     let until = Instant::now() + QUIET;
     let quiet = good.write_while(|| Instant::now() < until)?;
+    // What the attack costs a client of this machine whose broker is not attacked.
+    let other = close_at_once()?;
+    let (elsewhere, _) = good.write_beside(|| attack((other, other), &mut Random(seed), count))?;
     let before = target.cluster.resident_kib(Node::Broker(1))?;
-    let ends = Arc::new(AtomicBool::new(false));
-    let ended = ends.clone();
-    let beside = std::thread::spawn(move || good.write_while(|| !ended.load(Ordering::Acquire)));
-    let mut random = Random(seed);
-    // What the broker answered on the listener with SASL, and on that with TLS.
-    let mut answers = [0, 0];
-    for at in 0..count {
-        let is_tls = at % 2 == 1;
-        let (address, bytes) =
-            if is_tls { (target.tls, of_tls(&mut random)) } else { (target.sasl, of_sasl(&mut random)) };
-        if send(address, &bytes, at / 2 % READ_EVERY == 0)? {
-            answers[usize::from(is_tls)] += 1;
-        }
-    }
-    ends.store(true, Ordering::Release);
-    let beside = beside.join().ok().context("the good client ended")??;
+    let (beside, answers) = good.write_beside(|| attack((target.sasl, target.tls), &mut Random(seed), count))?;
     let grown = target.cluster.resident_kib(Node::Broker(1))?.saturating_sub(before);
-    println!("{count} connections, answers {answers:?}, p99 {quiet:?} before and {beside:?} beside, {grown} KiB more");
+    println!(
+        "{count} connections, answers {answers:?}, p99 {quiet:?} before, {elsewhere:?} beside an attack on another \
+         process and {beside:?} beside one on the broker, {grown} KiB more"
+    );
     ensure!(answers.iter().all(|count| *count > 0), "both listeners answer hostile clients: {answers:?}");
     ensure!(grown < MEMORY_GROWTH_KIB, "resident memory grew by {grown} KiB");
     Good::log_in(target.sasl)?.write()?;

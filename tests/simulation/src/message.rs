@@ -71,6 +71,10 @@ pub enum Message {
         stream: u64,
         from: Revision,
     },
+    /// HTTP/2's, of the connection of a watch.
+    WatchPing {
+        stream: u64,
+    },
 
     // From a coordinator.
     /// Without an answer: this coordinator does not decide.
@@ -87,6 +91,9 @@ pub enum Message {
     WatchEvent {
         stream: u64,
         event: WatchEvent,
+    },
+    WatchPong {
+        stream: u64,
     },
 
     // Between brokers, and from clients to brokers.
@@ -269,6 +276,8 @@ impl Message {
             | Self::BeatAnswer { .. }
             | Self::Watch { .. }
             | Self::WatchEvent { .. }
+            | Self::WatchPing { .. }
+            | Self::WatchPong { .. }
             | Self::RaftRefused { .. }
             | Self::ConnectionLost => Delivery::Ordered,
         }
@@ -293,9 +302,11 @@ impl Message {
             Self::BeatOpen { .. } => "beat-open",
             Self::Beat { .. } => "beat",
             Self::Watch { .. } => "watch",
+            Self::WatchPing { .. } => "watch-ping",
             Self::ClusterAnswer { .. } => "cluster-answer",
             Self::BeatAnswer { .. } => "beat-answer",
             Self::WatchEvent { .. } => "watch-event",
+            Self::WatchPong { .. } => "watch-pong",
             Self::Produce { .. } => "produce",
             Self::EndTransaction { .. } => "end-transaction",
             Self::Fetch { .. } => "fetch",

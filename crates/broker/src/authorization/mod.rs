@@ -2,6 +2,7 @@
 //!
 //! Without an authorizer, and for super users, an [`Access`] holds nothing and every check is a comparison with none.
 
+mod memo;
 mod requirements;
 
 use std::fmt;
@@ -18,12 +19,14 @@ use ottla_replica_manager::metadata_cache::MetadataCache;
 use crate::audit::AuditLog;
 use crate::request::wire;
 
+use memo::Memo;
 pub use requirements::{Checked, requirements};
 
 /// The authorizer of a broker, with its settings. The rules are in the image.
 pub struct Authorization {
     authorizer: Authorizer,
     denials: RateLimit,
+    memo: Memo,
     /// Checks so far, for the test that says how many a fetch costs.
     #[cfg(test)]
     pub checks: std::sync::atomic::AtomicU64,
@@ -38,6 +41,7 @@ impl Authorization {
         Some(Arc::new(Self {
             authorizer,
             denials: RateLimit::per_second(),
+            memo: Memo::default(),
             #[cfg(test)]
             checks: std::sync::atomic::AtomicU64::new(0),
         }))
@@ -130,8 +134,10 @@ impl Access {
         self.checks.as_ref().is_none_or(|checks| {
             #[cfg(test)]
             checks.authorization.checks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let authorizer = &checks.authorization.authorizer;
-            authorizer.is_allowed(checks.image.acls(), &checks.requester, operation, resource_type, name)
+            let Checks { authorization, image, requester } = checks;
+            authorization.memo.recall(image.acls(), requester, (operation, resource_type, name), || {
+                authorization.authorizer.is_allowed(image.acls(), requester, operation, resource_type, name)
+            })
         })
     }
 

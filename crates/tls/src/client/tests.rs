@@ -72,7 +72,7 @@ async fn shake_hands(
         tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await
     };
     let accepting = async {
-        let mut stream = server.accept(theirs).await?;
+        let mut stream = server.accept(theirs).await.map_err(|refused| refused.error)?;
         tokio::io::AsyncWriteExt::write_all(&mut stream, b"x").await?;
         tokio::io::AsyncWriteExt::flush(&mut stream).await?;
         let certificates = stream.get_ref().1.peer_certificates();
@@ -123,6 +123,37 @@ async fn other_authorities_and_names_are_refused() {
     let stranger = identity(&other, "mallory");
     let stranger = ClientTls::new(settings(&[pem_key(&stranger), pem_trust(&ours)].concat())).expect("a client");
     assert!(shake_hands(&server, &stranger, "broker-1").await.is_err());
+}
+
+/// In TLS 1.3 a client has sent its first request before the server can refuse its certificate: it can send all of it,
+/// and hears why.
+#[tokio::test]
+async fn a_refused_client_can_send_its_request_and_hears_why() {
+    let ours = authority();
+    let broker = identity(&ours, "localhost");
+    let server = [pem_key(&broker), pem_trust(&ours), vec![("ssl.client.auth", "required".to_owned())]].concat();
+    let server = ServerTls::new(settings(&server)).expect("a server");
+    let stranger = ClientTls::new(settings(&pem_trust(&ours))).expect("a client");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (socket, accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().expect("an address")), listener.accept());
+    let refusing = async {
+        let refused = server.accept(accepted.expect("accepted").0).await.expect_err("refused");
+        refused.say_farewell().await.to_string()
+    };
+    let asking = async {
+        let name = ClientTls::server_name("localhost").expect("a name");
+        let mut stream = stranger.connect(name, socket.expect("connected")).await.expect("the client's half is done");
+        for _ in 0..50 {
+            tokio::io::AsyncWriteExt::write_all(&mut stream, &[7; 1_000]).await.expect("somebody reads");
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        let heard = tokio::io::AsyncReadExt::read_u8(&mut stream).await.expect_err("an alert");
+        crate::handshake::explain(&heard)
+    };
+    let (why, heard) = tokio::join!(refusing, asking);
+    assert!(why.starts_with("the other side shows no certificate"), "{why}");
+    assert!(heard.is_some_and(|text| text.starts_with("the other side demands a certificate")), "{heard:?}");
 }
 
 /// Java trusts a certificate that is in the trust store itself.

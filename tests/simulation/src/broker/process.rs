@@ -216,6 +216,7 @@ impl Process {
                 self.beat_answered(now, from, connection, answer, leader, out);
             }
             Message::WatchEvent { stream, event } => self.watched(now, wall, stream, event, out),
+            Message::WatchPong { stream } => self.watch_lives(now, stream),
             Message::FetchAnswer { call, error, session_id, partitions } => {
                 let received = Received::Fetch { error, session_id, partitions };
                 self.source_answered(now, wall, from, call, received, out);

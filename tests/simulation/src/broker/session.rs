@@ -23,7 +23,9 @@ use crate::random::Random;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A watch that brought nothing for this long is begun again, elsewhere.
+/// As the channels of `ottla-rpc` have it: a ping after a second without a byte, and a second for its answer. A
+/// coordinator that answers, and brings nothing, is left only because the session says so.
+const WATCH_PING_MS: u64 = 1_000;
 const WATCH_SILENCE_MS: u64 = 2_000;
 
 /// A registration is asked for in calls of this length.
@@ -51,7 +53,10 @@ pub(super) struct QuorumLink {
     watch_from: u64,
     stream: u64,
     is_watching: bool,
+    /// When the last event or pong came.
     last_event: MonotonicMs,
+    /// A ping is sent, and nothing has come since.
+    is_pinged: bool,
     coordinators: Vec<u64>,
 }
 
@@ -66,6 +71,7 @@ impl QuorumLink {
             stream: random.next_u64() >> 1,
             is_watching: false,
             last_event: MonotonicMs(0),
+            is_pinged: false,
             coordinators: coordinators.to_vec(),
         })
     }
@@ -109,9 +115,12 @@ pub(super) fn new_session(
 
 impl Process {
     pub(super) fn tick_session(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let is_silent = now.0.saturating_sub(self.link.last_event.0) >= WATCH_SILENCE_MS;
-        if !self.link.is_watching || is_silent {
+        let silent_ms = now.0.saturating_sub(self.link.last_event.0);
+        if !self.link.is_watching || silent_ms >= WATCH_SILENCE_MS {
             self.watch(now, out);
+        } else if silent_ms >= WATCH_PING_MS && !self.link.is_pinged {
+            self.link.is_pinged = true;
+            out.send(NodeId::Coordinator(self.link.watch_from), Message::WatchPing { stream: self.link.stream });
         }
         self.run_session(now, out);
     }
@@ -336,10 +345,17 @@ impl Process {
         self.link.watch_from = self.random.pick(&others).copied().unwrap_or(self.link.watch_from);
         self.link.stream += 1;
         self.link.is_watching = true;
-        self.link.last_event = now;
         let stream = self.link.stream;
+        self.watch_lives(now, stream);
         let from = self.image.revision();
         out.send(NodeId::Coordinator(self.link.watch_from), Message::Watch { stream, from });
+    }
+
+    pub(super) fn watch_lives(&mut self, now: MonotonicMs, stream: u64) {
+        if stream == self.link.stream {
+            self.link.last_event = now;
+            self.link.is_pinged = false;
+        }
     }
 
     pub(super) fn watched(
@@ -353,7 +369,7 @@ impl Process {
         if stream != self.link.stream {
             return;
         }
-        self.link.last_event = now;
+        self.watch_lives(now, stream);
         let followed = match event {
             WatchEvent::Snapshot { revision, nodes } => {
                 let nodes = nodes.iter().map(|(path, node)| (path, node));

@@ -478,6 +478,13 @@ impl Process {
                 events.push(Event::WatchOpened { watcher, from: revision });
                 events
             }
+            // Of a watch that has ended here, there is no answer: the connection is gone.
+            (Message::WatchPing { stream }, _) => {
+                if self.connections.watchers.values().any(|watcher| watcher.node == from && watcher.stream == stream) {
+                    out.send(from, Message::WatchPong { stream });
+                }
+                Vec::new()
+            }
             (Message::ConnectionLost, NodeId::Coordinator(id)) => {
                 self.peers.broken(now.monotonic, CoordinatorId(id), None, &mut self.pending);
                 self.taken.remove(&CoordinatorId(id));

@@ -1,6 +1,7 @@
 //! Clusters with security, step by step: what brokers that are cut off go on to believe, and until when.
 
 use ottla_authorizer::{Operation, PatternType, Permission, ResourceType};
+use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::TokenChange;
 use ottla_metadata::logins::BrokenRules as LoginRules;
 use ottla_metadata::watch::BrokenRules as WatchRules;
@@ -24,13 +25,17 @@ const CLIENT: u32 = 7;
 const SCRIPT_USER: &str = "script";
 
 fn secured(seed: u64, rules: SecurityRules) -> Step<Script> {
+    secured_in(seed, rules, WorldConfig::small())
+}
+
+fn secured_in(seed: u64, rules: SecurityRules, config: WorldConfig) -> Step<Script> {
     let security = SecurityConfig {
         allow_everyone_if_no_acl_found: false,
         brokers_are_super_users: true,
         reauth_max: None,
         rules,
     };
-    Script::new(seed, WorldConfig { security: Some(security), ..WorldConfig::small() })
+    Script::new(seed, WorldConfig { security: Some(security), ..config })
 }
 
 fn security(script: &mut Script) -> Step<&mut Security> {
@@ -118,6 +123,40 @@ fn scenario_56_rules_that_changed_while_a_broker_was_cut_off_come_by_a_snapshot(
     let Violation(what) = snapshot_story(0, WatchRules { snapshots_keep_acls: true, ..WatchRules::default() })
         .expect_err("the rule is out");
     assert!(what.contains("its index has"), "{what}");
+}
+
+/// A coordinator hears nothing of the others, and answers the brokers that watch it. They hear of the leader by their
+/// heartbeats.
+fn lagging_story(seed: u64, session_rules: SessionRules) -> Step {
+    let config = WorldConfig { session_rules, ..WorldConfig::small() };
+    let mut script = secured_in(seed, SecurityRules::default(), config)?;
+    script.converge()?;
+    let lagging = script.quorum_leader()? % 3 + 1;
+    for id in (1..=3).filter(|id| *id != lagging) {
+        script.world.network.cut_both(NodeId::Coordinator(lagging), NodeId::Coordinator(id));
+    }
+    make(&mut script, vec![acls(vec![on_topic(Operation::Write, Permission::Deny)])])?;
+    // Longer than the bound of the world's own check.
+    script.run_ms(15_000)?;
+    let brokers: Vec<_> = script.world.brokers.keys().copied().collect();
+    for broker in brokers {
+        let batch = script.batch(1)?;
+        let answer = script.produce(broker, -1, batch)?;
+        assert_eq!(answer.error, ErrorCode::TopicAuthorizationFailed, "b{broker}");
+    }
+    script.heal();
+    script.converge()
+}
+
+#[test]
+fn scenario_22_a_rule_comes_to_brokers_whose_coordinator_lags() {
+    ottla_test_support::each_seed(0..5, |seed| {
+        lagging_story(seed, SessionRules::default()).expect("they watch another one");
+    });
+    let broken = SessionRules { stays_with_lagging_watch: true, ..SessionRules::default() };
+    let noticed = (0..5).filter_map(|seed| lagging_story(seed, broken).err());
+    let named = noticed.filter(|Violation(what)| what.contains("does not have the change of revision")).count();
+    assert!(named > 0, "no seed notices");
 }
 
 fn token_story(seed: u64, logins: LoginRules) -> Step {

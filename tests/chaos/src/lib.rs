@@ -92,11 +92,7 @@ fn create_topic(access: &Access, topic: &str, partitions: u32) -> Result<()> {
 
 /// Runs `test` with one seed, or with those that the environment names.
 pub fn seeded(seed: u64, test: impl Fn(u64) -> Result<()>) {
-    ottla_test_support::each_seed(seed..seed + 1, |seed| {
-        if let Err(error) = test(seed) {
-            std::panic::panic_any(format!("{error:?}"));
-        }
-    });
+    ottla_test_support::each_seed(seed..seed + 1, test);
 }
 
 fn count(of: &Value, key: &str) -> Result<u64> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
-use ottla_network::{Answer, RequestContext, Service};
+use ottla_network::{Reply, RequestContext, Service};
 use ottla_protocol::{Api, FrameError, RequestHeader, bounds, frame};
 use ottla_replica_manager::identity::Identity;
 
@@ -16,13 +16,13 @@ use crate::request::heavy::LARGE_REQUEST_BYTES;
 impl Service for Broker {
     type Identity = Identity;
 
-    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer {
+    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Reply {
         dispatch(self, context, frame)
     }
 
     /// Before the broker has registered, ApiVersions is answered, by which a coordinator that dials recognises the
     /// incarnation, and what must be refused anyway.
-    fn handle_early(identity: &Identity, context: &RequestContext, frame: &BytesMut) -> Option<Answer> {
+    fn handle_early(identity: &Identity, context: &RequestContext, frame: &BytesMut) -> Option<Reply> {
         match frame::parse_header(frame) {
             Ok((header, body_start)) if header.api() == Some(Api::ApiVersions) => {
                 Some(api_versions::answer(identity, context, &header, frame.get(body_start..).unwrap_or_default()))
@@ -33,17 +33,17 @@ impl Service for Broker {
     }
 }
 
-fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut) -> Answer {
+fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut) -> Reply {
     let (header, body_start) = match frame::parse_header(&frame) {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&broker.identity, &error),
     };
     let Some(api) = header.api() else {
-        return Answer::close("an API that is not served");
+        return Reply::close("an API that is not served");
     };
     frame.advance(body_start);
     if let Err(error) = bounds::check_size(api, header.api_version, frame.len()) {
-        return Answer::close(error);
+        return Reply::close(error);
     }
     broker.telemetry.network.received(api);
     let handle: Handle = match api {
@@ -118,7 +118,7 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
     broker.heavy_work.carry_out(move || timed(&owned, &context, api, header, frame, handle))
 }
 
-type Handle = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Answer;
+type Handle = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Reply;
 
 /// Handles a request, and counts the time that it takes where somebody has a limit of it. Requests of brokers are not
 /// counted.
@@ -129,7 +129,7 @@ fn timed(
     header: RequestHeader,
     frame: BytesMut,
     handle: Handle,
-) -> Answer {
+) -> Reply {
     let is_brokers = context.is_inter_broker_listener && matches!(api, Api::WriteTxnMarkers | Api::AddPartitionsToTxn);
     let sender = broker.quotas.timed(context, header.client_id.as_deref()).filter(|_| !is_brokers);
     let Some(sender) = sender else { return handle(broker, context, header, frame) };
@@ -147,10 +147,10 @@ fn is_large(context: &RequestContext, api: Api, bytes: usize) -> bool {
 }
 
 /// Only ApiVersions of an unknown version has an answer: its sender cannot know yet what this broker speaks.
-fn refuse(identity: &Identity, error: &FrameError) -> Answer {
+fn refuse(identity: &Identity, error: &FrameError) -> Reply {
     match error.answerable() {
         Some(header) => api_versions::unsupported_version(identity, header),
-        None => Answer::close(error),
+        None => Reply::close(error),
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    fn early(frame: &[u8]) -> Option<Answer> {
+    fn early(frame: &[u8]) -> Option<Reply> {
         let identity = Identity::new(IncarnationKey::new([7; 32]), BrokerId(1));
         Broker::handle_early(&identity, &context(false), &BytesMut::from(frame))
     }
@@ -214,7 +214,7 @@ mod tests {
             frame(18, 0, &100i16.to_be_bytes()),
             frame(18, 0, &[]),
         ] {
-            assert!(matches!(early(&bytes), Some(Answer::Close(_))), "{bytes:?}");
+            assert!(matches!(early(&bytes), Some(Reply::Close(_))), "{bytes:?}");
         }
     }
 
@@ -222,7 +222,7 @@ mod tests {
     fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
         let mut unknown = ApiVersionsResponse::encode_request(4, 5, Some("future")).to_vec();
         unknown[6..8].copy_from_slice(&77i16.to_be_bytes());
-        let Some(Answer::Ready(response)) = early(&unknown[4..]) else { panic!("no answer") };
+        let Some(Reply::Ready(response)) = early(&unknown[4..]) else { panic!("no answer") };
         let [Part::Bytes(bytes)] = response.parts.as_slice() else { panic!("{} parts", response.parts.len()) };
         let (id, said) = ApiVersionsResponse::decode(0, &bytes[4..]).expect("version 0");
         assert_eq!((id, said.error), (5, ErrorCode::UnsupportedVersion));

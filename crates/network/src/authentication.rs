@@ -17,7 +17,7 @@ use ottla_protocol::{Api, RequestHeader, decode_request, frame};
 use ottla_sasl::{Mechanism, SaslError, ServerSession, Step};
 
 use crate::context::RequestContext;
-use crate::response::{Answer, Response};
+use crate::response::{Reply, Response};
 use crate::security::{LoginEvent, SaslListener};
 
 /// Kafka's: a client that logs in again and again gets ILLEGAL_SASL_STATE.
@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
     Serve,
     /// A request that is answered before a login too (ApiVersions), or refused.
     Early,
-    Answer(Answer),
+    Reply(Reply),
 }
 
 struct Login {
@@ -105,12 +105,12 @@ impl Authentication {
             State::Done => {
                 let has_expired = self.login.as_ref().and_then(|login| login.expires).is_some_and(|end| now >= end);
                 if has_expired {
-                    return Outcome::Answer(Answer::close("the login has expired, and the client did not renew it"));
+                    return Outcome::Reply(Reply::close("the login has expired, and the client did not renew it"));
                 }
                 return Outcome::Serve;
             }
-            State::Failed => return Outcome::Answer(Answer::close("a request after a failed login")),
-            State::Tokens { is_bare: true, .. } => return Outcome::Answer(self.bare_token(frame, now, principal)),
+            State::Failed => return Outcome::Reply(Reply::close("a request after a failed login")),
+            State::Tokens { is_bare: true, .. } => return Outcome::Reply(self.bare_token(frame, now, principal)),
             State::Handshake | State::Tokens { .. } => {}
         }
         let Ok((header, body_start)) = frame::parse_header(frame) else { return Outcome::Early };
@@ -122,10 +122,10 @@ impl Authentication {
             (api, _) => {
                 let api = api.map_or("an unknown API", Api::name);
                 self.fail(format!("{api} before the login is complete"));
-                Answer::close(format!("{api} before the login is complete"))
+                Reply::close(format!("{api} before the login is complete"))
             }
         };
-        Outcome::Answer(answer)
+        Outcome::Reply(answer)
     }
 
     /// Whether the frame begins a new login. Where logins do not end, or too soon, the service refuses it.
@@ -143,10 +143,10 @@ impl Authentication {
         self.is_new = true;
     }
 
-    fn handshake(&mut self, header: &RequestHeader, body: Bytes, nonce: &[u8; NONCE_BYTES]) -> Answer {
+    fn handshake(&mut self, header: &RequestHeader, body: Bytes, nonce: &[u8; NONCE_BYTES]) -> Reply {
         let request = match decode_request::<SaslHandshakeRequest>(header.api_version, body) {
             Ok(request) => request,
-            Err(error) => return Answer::close(error),
+            Err(error) => return Reply::close(error),
         };
         let offered = self.listener.mechanisms.iter().map(|mechanism| StrBytes::from_static_str(mechanism.name()));
         let response = SaslHandshakeResponse::default().with_mechanisms(offered.collect());
@@ -159,7 +159,7 @@ impl Authentication {
         };
         let session = ServerSession::new(mechanism, nonce);
         self.state = State::Tokens { mechanism, session, is_bare: header.api_version == 0 };
-        Answer::encode::<SaslHandshakeRequest>(header, &response)
+        Reply::encode::<SaslHandshakeRequest>(header, &response)
     }
 
     fn authenticate(
@@ -168,10 +168,10 @@ impl Authentication {
         body: Bytes,
         now: Instant,
         principal: &mut KafkaPrincipal,
-    ) -> Answer {
+    ) -> Reply {
         let request = match decode_request::<SaslAuthenticateRequest>(header.api_version, body) {
             Ok(request) => request,
-            Err(error) => return Answer::close(error),
+            Err(error) => return Reply::close(error),
         };
         match self.step(&request.auth_bytes, now, principal) {
             Ok(token) => {
@@ -180,7 +180,7 @@ impl Authentication {
                 let response = SaslAuthenticateResponse::default()
                     .with_auth_bytes(token.into())
                     .with_session_lifetime_ms(if header.api_version >= 1 { lifetime_ms } else { 0 });
-                Answer::encode::<SaslAuthenticateRequest>(header, &response)
+                Reply::encode::<SaslAuthenticateRequest>(header, &response)
             }
             Err((reason, told)) => {
                 self.fail(reason);
@@ -193,13 +193,13 @@ impl Authentication {
     }
 
     /// A token without a header. There is no answer to a failure but the end.
-    fn bare_token(&mut self, token: &[u8], now: Instant, principal: &mut KafkaPrincipal) -> Answer {
+    fn bare_token(&mut self, token: &[u8], now: Instant, principal: &mut KafkaPrincipal) -> Reply {
         match self.step(token, now, principal) {
             Ok(token) => {
                 let mut bytes = BytesMut::with_capacity(4 + token.len());
                 bytes.put_i32(i32::try_from(token.len()).unwrap_or(i32::MAX));
                 bytes.put_slice(&token);
-                Answer::Ready(Response::bytes(bytes))
+                Reply::Ready(Response::bytes(bytes))
             }
             Err((reason, _)) => {
                 self.fail(reason);
@@ -248,12 +248,12 @@ impl Authentication {
     }
 
     /// A response after which the connection ends, held back for a while.
-    fn late(&self, mut response: Response) -> Answer {
+    fn late(&self, mut response: Response) -> Reply {
         response.close_after = true;
         let delay = self.listener.failure_delay;
-        Answer::Held(Box::pin(async move {
+        Reply::Held(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            Answer::Ready(response)
+            Reply::Ready(response)
         }))
     }
 }

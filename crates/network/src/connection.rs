@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Requests are handled in the order of their arrival, each before the next is looked at: an append is done when
-//!   [`Service::handle`] returns, or when a request that is [held](Answer::Held) has been carried out. Answers leave in
+//!   [`Service::handle`] returns, or when a request that is [held](Reply::Held) has been carried out. Answers leave in
 //!   the same order; later requests are read while earlier answers wait, except where an earlier write is not done: a
 //!   request sees what its own connection wrote before.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
@@ -36,7 +36,7 @@ use crate::authentication::{self, Authentication};
 use crate::context::RequestContext;
 use crate::frame_budget::FramePermit;
 use crate::frame_reader::FrameReader;
-use crate::response::Answer;
+use crate::response::Reply;
 use crate::response_memory::ResponsePermit;
 use crate::response_writer::ResponseWriter;
 use crate::security::SaslListener;
@@ -109,7 +109,7 @@ type Wait<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 struct HeldRequest {
     api: Option<Api>,
     arrived: Instant,
-    future: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    future: Pin<Box<dyn Future<Output = Reply> + Send>>,
 }
 
 pub struct Connection<S: Service> {
@@ -449,13 +449,13 @@ impl<S: Service> Connection<S> {
     }
 
     /// The answer to a frame of a client that has not logged in, or that logs in again; none: the service handles it.
-    fn before_login(&mut self, frame: &BytesMut, now: Instant) -> Option<Answer> {
+    fn before_login(&mut self, frame: &BytesMut, now: Instant) -> Option<Reply> {
         let login = self.authentication.as_mut()?;
         let answer = match login.take(frame, now, rand::random, &mut self.context.principal) {
             authentication::Outcome::Serve => return None,
             authentication::Outcome::Early => S::handle_early(&self.shared.gate.identity, &self.context, frame)
-                .unwrap_or_else(|| Answer::close("a request before the login")),
-            authentication::Outcome::Answer(answer) => answer,
+                .unwrap_or_else(|| Reply::close("a request before the login")),
+            authentication::Outcome::Reply(answer) => answer,
         };
         self.context.is_by_token = login.is_by_token();
         login.tell(&self.context);
@@ -478,21 +478,21 @@ impl<S: Service> Connection<S> {
         Ok(())
     }
 
-    fn take_answer(&mut self, api: Option<Api>, arrived: Instant, answer: Answer) -> Result<(), End> {
+    fn take_answer(&mut self, api: Option<Api>, arrived: Instant, answer: Reply) -> Result<(), End> {
         match answer {
-            Answer::Ready(response) => {
+            Reply::Ready(response) => {
                 // Now: what has arrived with this request is not handled either.
                 self.muting.mute(response.mute);
                 self.pending.push_ready(api, arrived, response);
             }
-            Answer::Later(future) => self.pending.push_waiting(api, arrived, future),
-            Answer::Held(future) => {
+            Reply::Later(future) => self.pending.push_waiting(api, arrived, future),
+            Reply::Held(future) => {
                 self.shared.pending.fetch_add(1, Ordering::AcqRel);
                 self.held_request = Some(HeldRequest { api, arrived, future });
                 return Ok(());
             }
-            Answer::None => return Ok(()),
-            Answer::Close(reason) => return Err(End::Refused(reason)),
+            Reply::None => return Ok(()),
+            Reply::Close(reason) => return Err(End::Refused(reason)),
         }
         self.shared.pending.fetch_add(1, Ordering::AcqRel);
         Ok(())

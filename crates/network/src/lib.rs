@@ -28,7 +28,7 @@ pub use context::{ClientSoftware, RequestContext};
 pub use frame_budget::FrameBudget;
 pub use listener::{AcceptOptions, BindError, BoundListener, accept, bind};
 pub use metrics::NetworkMetrics;
-pub use response::{Answer, Part, RecordSlice, Response, SliceAccess};
+pub use response::{Part, RecordSlice, Reply, Response, SliceAccess};
 pub use security::{ListenerSecurity, LoginEvent, LoginWatcher, SaslListener};
 pub use service::Service;
 pub use transport::Transport;

@@ -19,23 +19,23 @@ pub use ottla_storage::slice::RecordSlice;
 pub type Part = fetch::Part<RecordSlice>;
 
 /// The outcome of a request, in the eyes of its connection.
-pub enum Answer {
+pub enum Reply {
     Ready(Response),
     /// The response depends on something that has not happened yet. The connection reads and handles the next requests
     /// meanwhile; responses leave in the order of their requests. The future runs in the connection's task, and is
     /// dropped when the connection ends: it must not be what makes the change happen.
     Later(Pin<Box<dyn Future<Output = Response> + Send>>),
     /// The request has not been carried out yet: the connection handles no further request before it has. Used where
-    /// the order of appends matters. The future gives the answer that handling the request gives; it is dropped when
+    /// the order of appends matters. The future gives the reply that handling the request gives; it is dropped when
     /// the connection ends.
-    Held(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Held(Pin<Box<dyn Future<Output = Reply> + Send>>),
     /// The protocol has no answer here (Produce with acks=0).
     None,
     /// The connection cannot go on; says why, for one line in the log.
     Close(String),
 }
 
-impl Answer {
+impl Reply {
     pub fn later(future: impl Future<Output = Response> + Send + 'static) -> Self {
         Self::Later(Box::pin(future))
     }
@@ -63,7 +63,7 @@ impl Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready(response) => f.debug_tuple("Ready").field(&response.size_bytes()).finish(),

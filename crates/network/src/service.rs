@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::context::RequestContext;
-use crate::response::Answer;
+use crate::response::Reply;
 
 /// A service behind connections. A [`crate::Gate`] holds requests back until there is one.
 pub trait Service: Send + Sync + Sized + 'static {
@@ -14,8 +14,8 @@ pub trait Service: Send + Sync + Sized + 'static {
 
     /// Handles one frame (without its length prefix). Synchronous: what can be done at once is done when this returns,
     /// in the order of the frames of a connection; what has to wait is the answer's future.
-    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer;
+    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Reply;
 
     /// The answer to a frame that came before the gate has opened; none if the frame has to wait for that.
-    fn handle_early(identity: &Self::Identity, context: &RequestContext, frame: &BytesMut) -> Option<Answer>;
+    fn handle_early(identity: &Self::Identity, context: &RequestContext, frame: &BytesMut) -> Option<Reply>;
 }

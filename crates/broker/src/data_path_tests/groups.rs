@@ -6,7 +6,7 @@ use std::thread::Scope;
 
 use bytes::{Bytes, BytesMut};
 use ottla_model::{ErrorCode, PartitionId, TopicId, TransactionResult};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::kafka_protocol::messages::offset_commit_request::{
@@ -37,7 +37,7 @@ use crate::request::RequestContext;
 const OFFSETS: u8 = 1;
 const LOGS: u8 = 2;
 
-type Handler = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Answer;
+type Handler = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Reply;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())

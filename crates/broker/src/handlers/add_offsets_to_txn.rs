@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, TopicName, TopicPartition};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::AddPartitions;
@@ -19,10 +19,10 @@ use crate::request::transaction::{self, fenced_for};
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 2;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<AddOffsetsToTxnRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let denied = if !access.transactional_id(Operation::Write, request.transactional_id.as_str()) {
@@ -33,14 +33,14 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         None
     };
     if let Some(error) = denied {
-        return Answer::encode::<AddOffsetsToTxnRequest>(&header, &response(error));
+        return Reply::encode::<AddOffsetsToTxnRequest>(&header, &response(error));
     }
     let partition = coordinator_partition(&broker.metadata.peek(), request.group_id.as_str());
     let (Some(partition), Ok(topic)) = (partition, TopicName::new(OFFSETS_TOPIC)) else {
         // The group's coordinator is asked next: it comes into being meanwhile.
         broker.internal_topics.offsets.create(broker);
         let response = response(ErrorCode::CoordinatorNotAvailable);
-        return Answer::encode::<AddOffsetsToTxnRequest>(&header, &response);
+        return Reply::encode::<AddOffsetsToTxnRequest>(&header, &response);
     };
     let id = transaction::transactional_id(&request.transactional_id);
     let add = Request::AddPartitions(AddPartitions {

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, TopicPartition};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
@@ -35,17 +35,17 @@ const FENCED_FROM: i16 = 2;
 /// The partitions, or what is wrong with them before the transaction is looked at.
 type Judged = Vec<(AddPartitionsToTxnTopic, Vec<(i32, Result<TopicPartition, ErrorCode>)>)>;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match decode_request::<AddPartitionsToTxnRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     if version >= BATCHED_FROM && !access.cluster(Operation::ClusterAction) {
         let code = ErrorCode::ClusterAuthorizationFailed.code();
         let denied = AddPartitionsToTxnResponse::default().with_error_code(code);
-        return Answer::encode::<AddPartitionsToTxnRequest>(&header, &denied);
+        return Reply::encode::<AddPartitionsToTxnRequest>(&header, &denied);
     }
     let transactions = if version >= BATCHED_FROM {
         request.transactions

@@ -10,7 +10,7 @@ use ottla_metadata::ConfigEntity;
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Refusal};
 use ottla_metadata::quota_config::{self, QuotaKind};
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::EntryData as Asked;
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_response::{EntityData, EntryData};
 use ottla_protocol::kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
@@ -21,10 +21,10 @@ use crate::quotas::entity;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<AlterClientQuotasRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let is_allowed = broker.access(context).cluster(Operation::AlterConfigs);
     let mut seen = BTreeSet::new();
@@ -43,7 +43,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let patience = Patience::of(broker.config.request_timeout);
     let decision =
         (asked > 0).then(|| broker.quorum.submit(AlterConfigs { entities, validate_only }, patience.remaining()));
-    Answer::later(async move {
+    Reply::later(async move {
         let mut decided = match decision {
             None => Vec::new(),
             Some(decision) => match decision.await {

@@ -11,7 +11,7 @@ use ottla_metadata::broker_config::{self, BrokerConfigError};
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, ConfigOutcomes, Refusal};
 use ottla_metadata::{ConfigEntity, ConfigKind, Image, group_config};
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as LegacyResult;
 use ottla_protocol::kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
@@ -51,10 +51,10 @@ pub fn handle_incremental(
     context: &RequestContext,
     header: RequestHeader,
     body: BytesMut,
-) -> Answer {
+) -> Reply {
     let request = match decode_request::<IncrementalAlterConfigsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let resources = request
         .resources
@@ -73,7 +73,7 @@ pub fn handle_incremental(
         })
         .collect();
     let outcome = alter(broker, &broker.access(context), resources, request.validate_only);
-    Answer::later(async move {
+    Reply::later(async move {
         let responses = outcome
             .await
             .into_iter()
@@ -91,10 +91,10 @@ pub fn handle_incremental(
     })
 }
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<AlterConfigsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let resources = request
         .resources
@@ -111,7 +111,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         })
         .collect();
     let outcome = alter(broker, &broker.access(context), resources, request.validate_only);
-    Answer::later(async move {
+    Reply::later(async move {
         let responses = outcome
             .await
             .into_iter()

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::controller::{AlterReassignments, PartitionOutcome, PartitionOutcomes, Refusal};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
 use ottla_protocol::kafka_protocol::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
@@ -21,21 +21,21 @@ use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<AlterPartitionReassignmentsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).cluster(Operation::Alter) {
         let denied = refused(&Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new()));
-        return Answer::encode::<AlterPartitionReassignmentsRequest>(&header, &denied);
+        return Reply::encode::<AlterPartitionReassignmentsRequest>(&header, &denied);
     }
     let alter = to_decide(&request);
     let allows = alter.allow_replication_factor_change;
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
     let decision = broker.quorum.submit(alter, patience.remaining());
-    Answer::later(async move {
+    Reply::later(async move {
         let response = match decision.await {
             Ok(outcomes) => {
                 patience.await_image(&broker.metadata, outcomes.revision).await;

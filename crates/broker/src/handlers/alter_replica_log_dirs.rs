@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, PartitionId, TopicName};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_response::{
     AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
 };
@@ -19,10 +19,10 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<AlterReplicaLogDirsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let is_allowed = broker.access(context).cluster(Operation::Alter);
     let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
@@ -46,7 +46,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         AlterReplicaLogDirTopicResult::default().with_topic_name(name).with_partitions(partitions)
     });
     let response = AlterReplicaLogDirsResponse::default().with_results(results.collect());
-    Answer::encode::<AlterReplicaLogDirsRequest>(&header, &response)
+    Reply::encode::<AlterReplicaLogDirsRequest>(&header, &response)
 }
 
 fn begin(broker: &Broker, topic: &str, partition: PartitionId, path: &std::path::Path) -> Result<(), ErrorCode> {

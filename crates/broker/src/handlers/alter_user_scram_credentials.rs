@@ -10,7 +10,7 @@ use ottla_authorizer::Operation;
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Refusal};
 use ottla_metadata::{ConfigEntity, ConfigKind, Image};
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::alter_user_scram_credentials_response::AlterUserScramCredentialsResult;
 use ottla_protocol::kafka_protocol::messages::{AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -25,10 +25,10 @@ use crate::request::{RequestContext, wire};
 /// What is to become of one user: the change of the credential of a mechanism, or why there is none.
 type Planned = Result<(&'static str, ConfigOp), Refusal>;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<AlterUserScramCredentialsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let mut planned = plan(&broker.metadata.current(), &request);
     if !broker.access(context).cluster(Operation::Alter) {
@@ -47,7 +47,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let decision = (!entities.is_empty())
         .then(|| broker.quorum.submit(AlterConfigs { entities, validate_only: false }, patience.remaining()));
     let broker = Arc::clone(broker);
-    Answer::later(async move {
+    Reply::later(async move {
         let mut decided = BTreeMap::new();
         let mut failure = None;
         match decision {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use ottla_metadata::image::FinalizedLevel;
 use ottla_model::{ErrorCode, FeatureLevels, OTTLA_VERSION};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::ApiVersionsRequest;
 use ottla_protocol::messages::api_versions::{ApiVersionsResponse, Feature};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -17,7 +17,7 @@ use crate::request::RequestContext;
 /// The first version whose request says which client asks (KIP-511).
 const CLIENT_SOFTWARE_FROM: i16 = 3;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let mut response = ApiVersionsResponse::of_this_broker(Some(broker.identity.incarnation()));
     let FinalizedLevel { level, since } = broker.metadata.current().finalized();
     let FeatureLevels { min, max } = FeatureLevels::OF_THIS_RELEASE;
@@ -33,11 +33,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
 
 /// Needs no more of the broker than its identity: it is answered before the broker has registered. It does not know the
 /// level of the cluster then, and tells of Kafka's features only.
-pub fn answer(identity: &Identity, context: &RequestContext, header: &RequestHeader, body: &[u8]) -> Answer {
+pub fn answer(identity: &Identity, context: &RequestContext, header: &RequestHeader, body: &[u8]) -> Reply {
     respond(ApiVersionsResponse::of_this_broker(Some(identity.incarnation())), context, header, body)
 }
 
-fn respond(mut response: ApiVersionsResponse, context: &RequestContext, header: &RequestHeader, body: &[u8]) -> Answer {
+fn respond(mut response: ApiVersionsResponse, context: &RequestContext, header: &RequestHeader, body: &[u8]) -> Reply {
     if header.api_version >= CLIENT_SOFTWARE_FROM {
         match decode_request::<ApiVersionsRequest>(header.api_version, Bytes::copy_from_slice(body)) {
             Ok(request)
@@ -50,15 +50,15 @@ fn respond(mut response: ApiVersionsResponse, context: &RequestContext, header: 
                 response.error = ErrorCode::InvalidRequest;
                 response.apis.clear();
             }
-            Err(error) => return Answer::close(error),
+            Err(error) => return Reply::close(error),
         }
     }
-    Answer::Ready(Response::bytes(response.encode(header.api_version, header.correlation_id)))
+    Reply::Ready(Response::bytes(response.encode(header.api_version, header.correlation_id)))
 }
 
 /// The answer to a version that is not served: version 0, so that any client can read it and ask again.
-pub fn unsupported_version(_: &Identity, header: &RequestHeader) -> Answer {
-    Answer::Ready(Response::bytes(ApiVersionsResponse::unsupported_version().encode(0, header.correlation_id)))
+pub fn unsupported_version(_: &Identity, header: &RequestHeader) -> Reply {
+    Reply::Ready(Response::bytes(ApiVersionsResponse::unsupported_version().encode(0, header.correlation_id)))
 }
 
 /// Letters, digits, and within them `-` and `.` (Kafka's `ApiVersionsRequest.SOFTWARE_NAME_VERSION_PATTERN`).
@@ -80,9 +80,9 @@ mod tests {
     use super::*;
     use ottla_network::response::Part;
 
-    fn bytes_of(answer: Answer) -> Bytes {
+    fn bytes_of(answer: Reply) -> Bytes {
         match answer {
-            Answer::Ready(response) => match response.parts.as_slice() {
+            Reply::Ready(response) => match response.parts.as_slice() {
                 [Part::Bytes(bytes)] => bytes.slice(4..),
                 other => panic!("{} parts", other.len()),
             },

@@ -8,7 +8,7 @@ use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::{ConsumerGroupDescribed, ConsumerGroupMember};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, GroupId, PartitionId, TopicId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::consumer_group_describe_response::{
     Assignment, DescribedGroup, Member, TopicPartitions,
 };
@@ -30,11 +30,11 @@ const CONSUMER_MEMBER: i8 = 1;
 /// Kafka's text.
 const HIDDEN_TOPICS: &str = "The group has described topic(s) that the client is not authorized to describe.";
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match decode_request::<ConsumerGroupDescribeRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let with_operations = request.include_authorized_operations;
     let access = broker.access(context);

@@ -8,7 +8,7 @@ use ottla_group_coordinator::answer::ConsumerHeartbeatAnswer;
 use ottla_group_coordinator::request::ConsumerGroupHeartbeat;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest, VisibleTopics};
 use ottla_model::{ErrorCode, PartitionId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
 use ottla_protocol::kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -21,26 +21,26 @@ use crate::request::{group, wire};
 /// From here on members choose their own ids (KIP-1082).
 const OWN_MEMBER_ID_FROM: i16 = 1;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<ConsumerGroupHeartbeatRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     if !access.group(Operation::Read, request.group_id.as_str()) {
         let denied = GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed);
-        return Answer::encode::<ConsumerGroupHeartbeatRequest>(&header, &response(denied));
+        return Reply::encode::<ConsumerGroupHeartbeatRequest>(&header, &response(denied));
     }
     if header.api_version >= OWN_MEMBER_ID_FROM && request.member_id.is_empty() {
         let response = ConsumerGroupHeartbeatResponse::default()
             .with_error_code(ErrorCode::InvalidRequest.code())
             .with_error_message(Some(wire::text("MemberId can't be empty.")));
-        return Answer::encode::<ConsumerGroupHeartbeatRequest>(&header, &response);
+        return Reply::encode::<ConsumerGroupHeartbeatRequest>(&header, &response);
     }
     let subscribed = request.subscribed_topic_names.iter().flatten();
     if !subscribed.into_iter().all(|name| access.topic(Operation::Describe, name.as_str())) {
         let denied = GroupAnswer::Failed(ErrorCode::TopicAuthorizationFailed);
-        return Answer::encode::<ConsumerGroupHeartbeatRequest>(&header, &response(denied));
+        return Reply::encode::<ConsumerGroupHeartbeatRequest>(&header, &response(denied));
     }
     let group_id = group::group_id(&request.group_id);
     let numbers = |partitions: &[i32]| partitions.iter().copied().map(PartitionId).collect();

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use ottla_authorizer::{AclBinding, Operation};
 use ottla_metadata::controller::{CreateAcls, Refusal};
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::create_acls_response::AclCreationResult;
 use ottla_protocol::kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -16,18 +16,18 @@ use crate::request::RequestContext;
 use crate::request::acls::{self, NO_AUTHORIZER};
 use crate::request::admin::{self, Patience};
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<CreateAclsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let count = request.creations.len();
     if broker.authorization.is_none() {
-        return Answer::encode::<CreateAclsRequest>(&header, &refuse_all(count, &no_authorizer()));
+        return Reply::encode::<CreateAclsRequest>(&header, &refuse_all(count, &no_authorizer()));
     }
     if !broker.access(context).cluster(Operation::Alter) {
         let denied = Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new());
-        return Answer::encode::<CreateAclsRequest>(&header, &refuse_all(count, &denied));
+        return Reply::encode::<CreateAclsRequest>(&header, &refuse_all(count, &denied));
     }
     let checked: Vec<Result<AclBinding, Refusal>> = request
         .creations
@@ -40,7 +40,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     // The request carries no time-out of its own.
     let patience = Patience::of(broker.config.request_timeout);
     let decision = (asked > 0).then(|| broker.quorum.submit(CreateAcls { bindings }, patience.remaining()));
-    Answer::later(async move {
+    Reply::later(async move {
         let mut decided = match decision {
             None => Vec::new(),
             Some(decision) => match decision.await {

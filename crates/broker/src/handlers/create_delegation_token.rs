@@ -9,7 +9,7 @@ use ottla_config::DelegationTokenConfig;
 use ottla_metadata::DelegationToken;
 use ottla_metadata::controller::{AlterDelegationToken, Gated, TokenChange};
 use ottla_model::{ErrorCode, KafkaPrincipal, TopicId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::{CreateDelegationTokenRequest, CreateDelegationTokenResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -17,10 +17,10 @@ use crate::broker::Broker;
 use crate::request::admin::{self, Patience};
 use crate::request::{RequestContext, tokens, wire};
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<CreateDelegationTokenRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let requester = context.principal.clone();
     let owner = owner(&request, &requester);
@@ -33,7 +33,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(change) => change,
         Err(code) => {
             let response = empty.with_error_code(code.code());
-            return Answer::encode::<CreateDelegationTokenRequest>(&header, &response);
+            return Reply::encode::<CreateDelegationTokenRequest>(&header, &response);
         }
     };
     let token_id = token_id();
@@ -41,7 +41,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let request = AlterDelegationToken { token_id: token_id.clone(), change };
     let decision = broker.quorum.submit(request, patience.remaining());
     let broker = Arc::clone(broker);
-    Answer::later(async move {
+    Reply::later(async move {
         let response = match decision.await {
             Ok(Ok(made)) => {
                 patience.await_image(&broker.metadata, made.revision).await;

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::controller::{CreatePartitions, NewPartitions, Refusal};
 use ottla_model::{BrokerId, ErrorCode};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
@@ -24,10 +24,10 @@ use crate::request::admin::{self, Patience};
 /// From here on clients know THROTTLING_QUOTA_EXCEEDED.
 const QUOTA_ERROR_FROM: i16 = 3;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<CreatePartitionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let broker = Arc::clone(broker);
@@ -40,7 +40,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let command =
         CreatePartitions { topics: once.iter().map(new_partitions).collect(), validate_only: request.validate_only };
     let decision = (!once.is_empty()).then(|| broker.quorum.submit(command, patience.remaining()));
-    let answer = Answer::later(async move {
+    let answer = Reply::later(async move {
         let duplicate = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
         let mut results: Vec<_> = twice.iter().map(|topic| result(topic, Some(&duplicate))).collect();
         let refusal = Refusal::new(ErrorCode::TopicAuthorizationFailed, "The topic authorization is failed.");

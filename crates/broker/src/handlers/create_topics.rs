@@ -9,7 +9,7 @@ use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::ConfigKind;
 use ottla_metadata::controller::{CreateTopics, NewTopic, Refusal, TopicOutcome};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
@@ -28,10 +28,10 @@ const CONFIGS_FROM: i16 = 5;
 /// From here on clients know THROTTLING_QUOTA_EXCEEDED.
 const QUOTA_ERROR_FROM: i16 = 6;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<CreateTopicsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
@@ -55,7 +55,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         default_replication_factor: i32::from(broker.config.default_replication_factor),
     };
     let decision = broker.quorum.submit(command, patience.remaining());
-    let answer = Answer::later(async move {
+    let answer = Reply::later(async move {
         let (mut outcomes, revision) =
             admin::outcomes(decision.await, request.topics.len() - count_refused(&request.topics, &refused));
         if let Some(revision) = revision.filter(|_| !request.validate_only) {

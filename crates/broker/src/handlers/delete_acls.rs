@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use ottla_authorizer::{AclBinding, AclFilter, Operation};
 use ottla_metadata::controller::{DeleteAcls, Refusal};
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use ottla_protocol::kafka_protocol::messages::delete_acls_response::{DeleteAclsFilterResult, DeleteAclsMatchingAcl};
 use ottla_protocol::kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResponse};
@@ -19,18 +19,18 @@ use crate::request::acls::{self, WireFilter};
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DeleteAclsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let count = request.filters.len();
     if broker.authorization.is_none() {
-        return Answer::encode::<DeleteAclsRequest>(&header, &refuse_all(count, &no_authorizer()));
+        return Reply::encode::<DeleteAclsRequest>(&header, &refuse_all(count, &no_authorizer()));
     }
     if !broker.access(context).cluster(Operation::Alter) {
         let denied = Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new());
-        return Answer::encode::<DeleteAclsRequest>(&header, &refuse_all(count, &denied));
+        return Reply::encode::<DeleteAclsRequest>(&header, &refuse_all(count, &denied));
     }
     let checked: Vec<Option<AclFilter>> = request.filters.iter().map(filter).collect();
     let filters: Vec<AclFilter> = checked.iter().flatten().cloned().collect();
@@ -39,7 +39,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     // The request carries no time-out of its own.
     let patience = Patience::of(broker.config.request_timeout);
     let decision = (asked > 0).then(|| broker.quorum.submit(DeleteAcls { filters }, patience.remaining()));
-    Answer::later(async move {
+    Reply::later(async move {
         let mut decided = match decision {
             None => Vec::new(),
             Some(decision) => match decision.await {

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -17,10 +17,10 @@ use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::group;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DeleteGroupsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let mut seen = BTreeSet::new();

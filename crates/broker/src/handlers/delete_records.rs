@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, Offset, PartitionId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla_protocol::kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
@@ -40,10 +40,10 @@ struct Deletion {
     pending: Arc<PendingAcks>,
 }
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DeleteRecordsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let beginning = Beginning {
@@ -92,12 +92,12 @@ impl Sliced for Beginning {
         }
     }
 
-    fn answer(self, _: &Arc<Broker>, _: &RequestContext) -> Answer {
+    fn answer(self, _: &Arc<Broker>, _: &RequestContext) -> Reply {
         let deletion = self.deletion;
         if deletion.pending.is_complete() {
-            return Answer::Ready(deletion.answer());
+            return Reply::Ready(deletion.answer());
         }
-        Answer::Later(Box::pin(WaitingDeletion { deletion, timeout: Box::pin(tokio::time::sleep(self.timeout)) }))
+        Reply::Later(Box::pin(WaitingDeletion { deletion, timeout: Box::pin(tokio::time::sleep(self.timeout)) }))
     }
 }
 

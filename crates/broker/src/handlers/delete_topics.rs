@@ -9,7 +9,7 @@ use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::Image;
 use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
 use ottla_model::{ErrorCode, TopicId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use ottla_protocol::{Api, RequestHeader, decode_request};
@@ -26,10 +26,10 @@ const DELETION_DISABLED_FROM: i16 = 3;
 /// From here on clients know THROTTLING_QUOTA_EXCEEDED.
 const QUOTA_ERROR_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DeleteTopicsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let asked = asked(&request);
     if !broker.config.delete_topic_enable {
@@ -40,7 +40,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         };
         let refusal = Refusal::new(error, "Topic deletion is disabled.");
         let responses = asked.iter().map(|(name, id)| result(name.as_deref(), *id, Some(&refusal))).collect();
-        return Answer::encode::<DeleteTopicsRequest>(
+        return Reply::encode::<DeleteTopicsRequest>(
             &header,
             &DeleteTopicsResponse::default().with_responses(responses),
         );
@@ -55,7 +55,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let by_id = resolved(&broker.metadata.peek(), &topics);
     let decision =
         (!topics.is_empty()).then(|| broker.quorum.submit(DeleteTopics { topics: by_id }, patience.remaining()));
-    let answer = Answer::later(async move {
+    let answer = Reply::later(async move {
         if let Some(decision) = decision {
             let image = broker.metadata.current();
             let (outcomes, revision) = admin::outcomes(decision.await, topics.len());

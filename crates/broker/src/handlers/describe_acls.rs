@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::{AclBinding, AclFilter, AclIndex, Operation};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::describe_acls_response::{AclDescription, DescribeAclsResource};
 use ottla_protocol::kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
@@ -18,9 +18,9 @@ use crate::request::{RequestContext, ResponseBudget, wire};
 /// What a rule takes in a response beside its texts.
 const RULE_BYTES: usize = 8;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let is_allowed = broker.access(context).cluster(Operation::Describe);
-    Answer::respond(&header, body, |request: &DescribeAclsRequest| {
+    Reply::respond(&header, body, |request: &DescribeAclsRequest| {
         if broker.authorization.is_none() {
             return refused(ErrorCode::SecurityDisabled, NO_AUTHORIZER);
         }

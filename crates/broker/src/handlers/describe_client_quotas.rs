@@ -7,7 +7,7 @@ use ottla_authorizer::Operation;
 use ottla_metadata::Image;
 use ottla_metadata::quota_config::{self, QuotaKind};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 use ottla_protocol::kafka_protocol::messages::describe_client_quotas_response::{EntityData, EntryData, ValueData};
@@ -26,9 +26,9 @@ const SPECIFIED: i8 = 2;
 /// What an entry takes in a response beside its names.
 const ENTRY_BYTES: usize = 64;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let is_allowed = broker.access(context).cluster(Operation::DescribeConfigs);
-    Answer::respond(&header, body, |request: &DescribeClientQuotasRequest| {
+    Reply::respond(&header, body, |request: &DescribeClientQuotasRequest| {
         if !is_allowed {
             return refused(ErrorCode::ClusterAuthorizationFailed, "Cluster authorization failed.");
         }

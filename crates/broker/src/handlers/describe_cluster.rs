@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, ListenerName};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use ottla_protocol::kafka_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -19,15 +19,15 @@ use crate::request::{topology, wire};
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DescribeClusterRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let image = broker.metadata.current();
     let response = answer(&image, &access, broker.cluster_id.as_str(), &context.listener, &request);
-    Answer::encode::<DescribeClusterRequest>(&header, &response)
+    Reply::encode::<DescribeClusterRequest>(&header, &response)
 }
 
 fn answer(

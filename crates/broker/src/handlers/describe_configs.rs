@@ -9,7 +9,7 @@ use ottla_authorizer::Operation;
 use ottla_config::known::ConfigKind;
 use ottla_metadata::{ConfigEntity, Image};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -25,10 +25,10 @@ use crate::request::budget::TOO_LARGE;
 use crate::request::{RequestContext, ResponseBudget, admin, wire};
 use crate::telemetry::logging;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DescribeConfigsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let image = broker.metadata.current();
     let access = broker.access(context);
@@ -49,7 +49,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             result(&request, resource, found.and_then(|entries| within(&mut budget, &request, entries)))
         })
         .collect();
-    Answer::encode::<DescribeConfigsRequest>(&header, &DescribeConfigsResponse::default().with_results(results))
+    Reply::encode::<DescribeConfigsRequest>(&header, &DescribeConfigsResponse::default().with_results(results))
 }
 
 /// The names that are wanted of a resource; none: all.

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use ottla_authorizer::{Operation, ResourceType};
 use ottla_metadata::DelegationToken;
 use ottla_model::{ErrorCode, KafkaPrincipal};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::describe_delegation_token_response::{
     DescribedDelegationToken, DescribedDelegationTokenRenewer,
@@ -21,8 +21,8 @@ use crate::request::{RequestContext, tokens, wire};
 /// What a token takes in a response beside its principals: its HMAC, its id, three times.
 const TOKEN_BYTES: usize = 128;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    Answer::respond::<DescribeDelegationTokenRequest>(&header, body, |request| {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    Reply::respond::<DescribeDelegationTokenRequest>(&header, body, |request| {
         match described(broker, context, request) {
             Ok(described) => DescribeDelegationTokenResponse::default().with_tokens(described),
             Err(code) => DescribeDelegationTokenResponse::default().with_error_code(code.code()),

@@ -8,7 +8,7 @@ use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::Described;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, GroupId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use ottla_protocol::kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -22,11 +22,11 @@ use crate::request::{group, wire};
 /// The first version that tells a group that is not there from one without members.
 const NOT_FOUND_FROM: i16 = 6;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match decode_request::<DescribeGroupsRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let with_operations = request.include_authorized_operations;
     let access = broker.access(context);

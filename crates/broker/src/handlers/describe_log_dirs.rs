@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, Offset, TopicName};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -23,16 +23,16 @@ use crate::request::wire;
 /// The partitions that are asked for; none: all.
 type Wanted = Option<BTreeMap<String, BTreeSet<i32>>>;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DescribeLogDirsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).cluster(Operation::Describe) {
         let code = ErrorCode::ClusterAuthorizationFailed.code();
         let denied = DescribeLogDirsResponse::default().with_error_code(code);
         let frame = encode_response(header.api_version, header.correlation_id, &denied, &[]);
-        return Answer::Ready(Response::or_close(frame.map(Response::bytes)));
+        return Reply::Ready(Response::or_close(frame.map(Response::bytes)));
     }
     let wanted = request.topics.map(|topics| {
         let mut wanted: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
@@ -42,7 +42,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         wanted
     });
     let broker = Arc::clone(broker);
-    Answer::later(async move {
+    Reply::later(async move {
         // Every log is looked at, and every file system asked: not on a thread that serves others.
         let described = tokio::task::spawn_blocking(move || describe(&broker, &wanted)).await;
         let (response, cordoned) = match described {

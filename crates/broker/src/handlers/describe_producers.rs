@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, PartitionId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::describe_producers_response::{
     PartitionResponse, ProducerState, TopicResponse,
 };
@@ -21,10 +21,10 @@ use crate::request::RequestContext;
 /// A producer in a response.
 const PRODUCER_BYTES: usize = 37;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DescribeProducersRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let mut budget = broker.response_budget();
@@ -52,7 +52,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         TopicResponse::default().with_partitions(partitions.collect()).with_name(topic.name.clone())
     });
     let response = DescribeProducersResponse::default().with_topics(topics.collect());
-    Answer::encode::<DescribeProducersRequest>(&header, &response)
+    Reply::encode::<DescribeProducersRequest>(&header, &response)
 }
 
 fn partition(index: i32, producers: Result<Vec<ProducerSnapshot>, ErrorCode>) -> PartitionResponse {

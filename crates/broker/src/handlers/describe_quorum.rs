@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::quorum_progress::{Progress, QuorumProgress, Voter};
 use ottla_model::{ErrorCode, Revision};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::describe_quorum_request::TopicData as AskedTopic;
 use ottla_protocol::kafka_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
@@ -30,22 +30,22 @@ const NODES_FROM: i16 = 2;
 /// The request has no timeout of its own. An election takes a second at most.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DescribeQuorumRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).cluster(Operation::Describe) {
         let denied = DescribeQuorumResponse::default()
             .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())
             .with_error_message(None);
-        return Answer::encode::<DescribeQuorumRequest>(&header, &denied);
+        return Reply::encode::<DescribeQuorumRequest>(&header, &denied);
     }
     if !names_the_quorum(&request.topics) {
-        return Answer::encode::<DescribeQuorumRequest>(&header, &unknown(request.topics));
+        return Reply::encode::<DescribeQuorumRequest>(&header, &unknown(request.topics));
     }
     let progress = broker.quorum.progress(TIMEOUT);
-    Answer::later(async move {
+    Reply::later(async move {
         let response = match progress.await {
             Ok(progress) => response(header.api_version, &progress),
             Err(error) => {

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::{Operation, ResourceType};
 use ottla_metadata::{Image, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicName};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -20,20 +20,20 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{held_answers, topology, wire};
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let body_bytes = body.len();
     let request = match decode_request::<DescribeTopicPartitionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let hold =
         held_answers::hold(broker, false, body_bytes, |image, is_suspect| names_leader(image, &request, is_suspect));
     let Some(hold) = hold else {
         let response = respond(broker, &broker.access(context), &context.listener, &request);
-        return Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response);
+        return Reply::encode::<DescribeTopicPartitionsRequest>(&header, &response);
     };
     let (broker, context) = (Arc::clone(broker), context.clone());
-    Answer::later(async move {
+    Reply::later(async move {
         hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, &request, is_suspect)).await;
         let response = respond(&broker, &broker.access(&context), &context.listener, &request);
         Response::encode_or_close::<DescribeTopicPartitionsRequest>(&header, &response)

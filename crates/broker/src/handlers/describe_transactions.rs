@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::{Operation, ResourceType};
 use ottla_model::{ErrorCode, TopicName};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
 use ottla_protocol::kafka_protocol::messages::{
     DescribeTransactionsRequest, DescribeTransactionsResponse, TransactionalId as WireId,
@@ -22,10 +22,10 @@ use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
 use crate::transactions::PendingAnswer;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<DescribeTransactionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let of_ids = access.clone();

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::{ConfigKind, Image};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::describe_user_scram_credentials_response::{
     CredentialInfo, DescribeUserScramCredentialsResult,
@@ -21,10 +21,10 @@ use crate::broker::Broker;
 use crate::credentials;
 use crate::request::{RequestContext, wire};
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let image = broker.metadata.current();
     let is_allowed = broker.access(context).cluster(Operation::Describe);
-    Answer::respond::<DescribeUserScramCredentialsRequest>(&header, body, |request| match is_allowed {
+    Reply::respond::<DescribeUserScramCredentialsRequest>(&header, body, |request| match is_allowed {
         true => answer(&image, request),
         false => DescribeUserScramCredentialsResponse::default()
             .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())

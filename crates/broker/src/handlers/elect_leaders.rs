@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::controller::{ElectLeaders, ElectionType, PartitionOutcome, PartitionOutcomes, Refusal};
 use ottla_model::{ErrorCode, PartitionId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use ottla_protocol::kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -17,25 +17,25 @@ use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<ElectLeadersRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let named = named(&request);
     if !broker.access(context).cluster(Operation::Alter) {
         let denied = Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new());
-        return Answer::encode::<ElectLeadersRequest>(&header, &refused(named, header.api_version, &denied));
+        return Reply::encode::<ElectLeadersRequest>(&header, &refused(named, header.api_version, &denied));
     }
     let Some(election) = election_type(request.election_type) else {
         let error = Refusal::new(ErrorCode::InvalidRequest, "Unknown election type.");
         let response = refused(named, header.api_version, &error);
-        return Answer::encode::<ElectLeadersRequest>(&header, &response);
+        return Reply::encode::<ElectLeadersRequest>(&header, &response);
     };
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
     let decision = broker.quorum.submit(to_decide(election, named.as_ref()), patience.remaining());
-    Answer::later(async move {
+    Reply::later(async move {
         let response = match decision.await {
             Ok(outcomes) => {
                 patience.await_image(&broker.metadata, outcomes.revision).await;

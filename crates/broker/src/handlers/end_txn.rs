@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::{EndTxnRequest, EndTxnResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::EndTransaction;
@@ -21,17 +21,17 @@ const FENCED_FROM: i16 = 2;
 /// From here on every end gives the producer a new epoch.
 const BUMPS_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<EndTxnRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).transactional_id(Operation::Write, request.transactional_id.as_str()) {
         let denied = EndTxnResponse::default()
             .with_error_code(ErrorCode::TransactionalIdAuthorizationFailed.code())
             .with_producer_id(wire_producer_id(Producer::NONE.id))
             .with_producer_epoch(Producer::NONE.epoch.0);
-        return Answer::encode::<EndTxnRequest>(&header, &denied);
+        return Reply::encode::<EndTxnRequest>(&header, &denied);
     }
     let version = header.api_version;
     let id = transaction::transactional_id(&request.transactional_id);

@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_config::ReplicaSelector;
 use ottla_model::{BrokerId, ErrorCode, PartitionId, TopicName, incarnation_key};
-use ottla_network::response::{Answer, RecordSlice, Response};
+use ottla_network::response::{RecordSlice, Reply, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
@@ -58,21 +58,21 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 /// How long a client is told to wait before its next fetch where there was no room for this one to park.
 const NO_ROOM_THROTTLE_MS: i32 = 100;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let mut request = match fetch::parse(header.api_version, &body, 0) {
         Ok(request) => request,
-        Err(error) => return Answer::close(format_args!("Fetch: {error}")),
+        Err(error) => return Reply::close(format_args!("Fetch: {error}")),
     };
     drop(body);
     // A name is said again for each group of partitions in an answer: one that no topic can have must not be said at
     // length.
     let is_too_long = |topic: &TopicRef| matches!(topic, TopicRef::Name(name) if name.len() > TopicName::MAX_LENGTH);
     if request.topics.iter().any(|topic| is_too_long(&topic.topic)) {
-        return Answer::close("Fetch: a topic name that is longer than any topic's");
+        return Reply::close("Fetch: a topic name that is longer than any topic's");
     }
     let fetcher = match fetcher(broker, context, &request) {
         Ok(fetcher) => fetcher,
-        Err(error) => return Answer::Ready(refuse(&header, error)),
+        Err(error) => return Reply::Ready(refuse(&header, error)),
     };
     let quota = match fetcher.is_replica() {
         true => None,
@@ -89,13 +89,13 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let mut wakes = Wakes::default();
     let opened = match open(broker, fetcher, &header, request, &mut wakes) {
         Ok(opened) => opened,
-        Err(error) => return Answer::Ready(refuse(&header, error)),
+        Err(error) => return Reply::Ready(refuse(&header, error)),
     };
     let terms = FetchTerms { limits, consumer, full: opened.full };
     let fetch = OpenFetch { header, context: context.clone(), terms, opened, rack };
     match fetch.first_look(broker, max_wait, &mut wakes) {
-        FirstLook::Answered(response) => Answer::Ready(response),
-        FirstLook::Parks(room) => Answer::Later(Box::pin(ParkedFetch {
+        FirstLook::Answered(response) => Reply::Ready(response),
+        FirstLook::Parks(room) => Reply::Later(Box::pin(ParkedFetch {
             broker: broker.clone(),
             fetch,
             timeout: Box::pin(tokio::time::sleep(max_wait)),

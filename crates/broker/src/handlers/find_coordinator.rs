@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::Image;
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::find_coordinator_response::Coordinator;
 use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
@@ -51,11 +51,11 @@ struct Place {
 
 type Found = Result<Place, (ErrorCode, String)>;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let body_bytes = body.len();
     let mut request = match decode_request::<FindCoordinatorRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     // A key takes two bytes in the request, its coordinator's host up to 255 in the response: each is answered once.
     let mut seen = BTreeSet::new();
@@ -69,7 +69,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let listener = context.listener.clone();
     let Some(hold) = hold else { return answer_now(broker, access, listener, header, request) };
     let broker = Arc::clone(broker);
-    Answer::later(async move {
+    Reply::later(async move {
         hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, version, &request, is_suspect)).await;
         drop(hold);
         held_answers::response(answer_now(&broker, access, listener, header, request)).await
@@ -82,17 +82,17 @@ fn answer_now(
     listener: ListenerName,
     header: RequestHeader,
     request: FindCoordinatorRequest,
-) -> Answer {
+) -> Reply {
     let places = find_all(&broker.metadata.peek(), &access, &listener, header.api_version, &request);
     if !places.iter().any(may_come) {
-        return Answer::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
+        return Reply::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
     }
     let topic = topic_of(broker, request.key_type);
     if let Some(topic) = topic.as_ref().filter(|topic| broker.metadata.peek().topic(topic.name()).is_none()) {
         topic.create(broker);
     }
     let broker = Arc::clone(broker);
-    Answer::later(async move {
+    Reply::later(async move {
         let mut revisions = broker.metadata.subscribe();
         let search = async {
             loop {

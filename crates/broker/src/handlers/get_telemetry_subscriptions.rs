@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ClientInstanceId;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::{GetTelemetrySubscriptionsRequest, GetTelemetrySubscriptionsResponse};
 use ottla_protocol::record_batch::Compression;
 use ottla_protocol::{RequestHeader, decode_request};
@@ -17,10 +17,10 @@ use crate::request::wire;
 /// Kafka's, in its order: the first one that a client knows is taken.
 const COMPRESSIONS: [Compression; 4] = [Compression::Zstd, Compression::Lz4, Compression::Gzip, Compression::Snappy];
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<GetTelemetrySubscriptionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     // Before it is known to a broker, a client has no id. Any random one is another than all others.
     let instance_id = match request.client_instance_id.is_nil() {
@@ -41,5 +41,5 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             .with_delta_temporality(true)
             .with_requested_metrics(asked.metrics.iter().map(|prefix| wire::text(prefix)).collect()),
     };
-    Answer::encode::<GetTelemetrySubscriptionsRequest>(&header, &response)
+    Reply::encode::<GetTelemetrySubscriptionsRequest>(&header, &response)
 }

@@ -7,7 +7,7 @@ use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::Heartbeat;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -15,14 +15,14 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::group;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<HeartbeatRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
         let denied = HeartbeatResponse::default().with_error_code(ErrorCode::GroupAuthorizationFailed.code());
-        return Answer::encode::<HeartbeatRequest>(&header, &denied);
+        return Reply::encode::<HeartbeatRequest>(&header, &denied);
     }
     let group_id = group::group_id(&request.group_id);
     let heartbeat = Heartbeat {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::InitProducer;
@@ -19,15 +19,15 @@ use crate::request::transaction::{self, fenced_for, wire_producer_id};
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 4;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<InitProducerIdRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let expected = transaction::producer(request.producer_id, request.producer_epoch);
     // One without the other means nothing.
     if (expected.id == Producer::NONE.id) != (expected.epoch == Producer::NONE.epoch) {
-        return Answer::encode::<InitProducerIdRequest>(&header, &response(Err(ErrorCode::InvalidRequest)));
+        return Reply::encode::<InitProducerIdRequest>(&header, &response(Err(ErrorCode::InvalidRequest)));
     }
     let access = broker.access(context);
     let denied = match request.transactional_id.as_ref().map(|id| id.as_str()) {
@@ -39,7 +39,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         None => (!access.idempotent_write()).then_some(ErrorCode::ClusterAuthorizationFailed),
     };
     if let Some(error) = denied {
-        return Answer::encode::<InitProducerIdRequest>(&header, &response(Err(error)));
+        return Reply::encode::<InitProducerIdRequest>(&header, &response(Err(error)));
     }
     let Some(id) = &request.transactional_id else { return without_transactions(broker, header) };
     let id = transaction::transactional_id(id);
@@ -60,11 +60,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
 }
 
 /// A new id begins with epoch 0.
-fn without_transactions(broker: &Arc<Broker>, header: RequestHeader) -> Answer {
+fn without_transactions(broker: &Arc<Broker>, header: RequestHeader) -> Reply {
     let first = |id| Producer { id, epoch: ottla_model::ProducerEpoch(0) };
     match broker.producer_ids.take() {
-        Ok(id) => Answer::encode::<InitProducerIdRequest>(&header, &response(Ok(first(id)))),
-        Err(receiver) => Answer::later(async move {
+        Ok(id) => Reply::encode::<InitProducerIdRequest>(&header, &response(Ok(first(id)))),
+        Err(receiver) => Reply::later(async move {
             // Without a block from the quorum the producer asks again.
             let id = receiver.await.map_err(|_| ErrorCode::CoordinatorLoadInProgress);
             Response::encode_or_close::<InitProducerIdRequest>(&header, &response(id.map(first)))

@@ -8,7 +8,7 @@ use ottla_group_coordinator::answer::Joined;
 use ottla_group_coordinator::request::JoinGroup;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, MemberId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use ottla_protocol::kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -26,15 +26,15 @@ const NULLABLE_PROTOCOL_FROM: i16 = 7;
 /// A leader may be told to keep the assignment (KIP-814).
 const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match decode_request::<JoinGroupRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
         let denied = GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed);
-        return Answer::encode::<JoinGroupRequest>(
+        return Reply::encode::<JoinGroupRequest>(
             &header,
             &response(version, &group::member_id(&request.member_id), denied),
         );

@@ -7,7 +7,7 @@ use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::{LeaveGroup, LeavingMember};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::leave_group_response::MemberResponse;
 use ottla_protocol::kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -19,15 +19,15 @@ use crate::request::{group, wire};
 /// The first version with a list of members; before it there is one, whose error is the answer's.
 const MEMBERS_FROM: i16 = 3;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match decode_request::<LeaveGroupRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
         let denied = GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed);
-        return Answer::encode::<LeaveGroupRequest>(&header, &response(version, denied));
+        return Reply::encode::<LeaveGroupRequest>(&header, &response(version, denied));
     }
     let members = match version {
         MEMBERS_FROM.. => request

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::{ConfigKind, Image};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use ottla_protocol::kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -19,15 +19,15 @@ use crate::request::wire;
 
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<ListConfigResourcesRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).cluster(Operation::DescribeConfigs) {
         let code = ErrorCode::ClusterAuthorizationFailed.code();
         let denied = ListConfigResourcesResponse::default().with_error_code(code);
-        return Answer::encode::<ListConfigResourcesRequest>(&header, &denied);
+        return Reply::encode::<ListConfigResourcesRequest>(&header, &denied);
     }
     let wanted: BTreeSet<i8> = match (header.api_version, request.resource_types.is_empty()) {
         (0, _) => BTreeSet::from([CLIENT_METRICS]),
@@ -42,7 +42,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     } else {
         ListConfigResourcesResponse::default().with_error_code(ErrorCode::UnsupportedVersion.code())
     };
-    Answer::encode::<ListConfigResourcesRequest>(&header, &response)
+    Reply::encode::<ListConfigResourcesRequest>(&header, &response)
 }
 
 fn list(image: &Image, wanted: &BTreeSet<i8>) -> Vec<(i8, String)> {

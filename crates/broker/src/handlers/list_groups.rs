@@ -7,7 +7,7 @@ use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_group_coordinator::request::ListGroups;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::list_groups_response::ListedGroup;
 use ottla_protocol::kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -22,11 +22,11 @@ const STATES_FROM: i16 = 4;
 /// The first version with types.
 const TYPES_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match decode_request::<ListGroupsRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let list = ListGroups {

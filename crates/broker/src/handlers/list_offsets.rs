@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, LeaderEpoch, PartitionId, TimestampMs};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
@@ -27,10 +27,10 @@ const OFFSET_NOT_AVAILABLE_FROM: i16 = 5;
 /// The isolation level of a reader of committed records.
 const READ_COMMITTED: i8 = 1;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<ListOffsetsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     // A follower that lost its place asks for the log's very end; nobody else may see above the high watermark.
@@ -89,8 +89,8 @@ impl Sliced for Searches {
         }
     }
 
-    fn answer(self, _: &Arc<Broker>, _: &RequestContext) -> Answer {
-        Answer::encode::<ListOffsetsRequest>(&self.header, &self.response)
+    fn answer(self, _: &Arc<Broker>, _: &RequestContext) -> Reply {
+        Reply::encode::<ListOffsetsRequest>(&self.header, &self.response)
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::{Image, TopicImage};
 use ottla_model::{ErrorCode, PartitionId, TopicName};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::list_partition_reassignments_response::{
     OngoingPartitionReassignment, OngoingTopicReassignment,
 };
@@ -18,19 +18,19 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     match decode_request::<ListPartitionReassignmentsRequest>(header.api_version, body.freeze()) {
         Ok(_) if !broker.access(context).cluster(Operation::Describe) => {
             let denied = ListPartitionReassignmentsResponse::default()
                 .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())
                 .with_error_message(None);
-            Answer::encode::<ListPartitionReassignmentsRequest>(&header, &denied)
+            Reply::encode::<ListPartitionReassignmentsRequest>(&header, &denied)
         }
         Ok(request) => {
             let response = answer(&broker.metadata.current(), &request);
-            Answer::encode::<ListPartitionReassignmentsRequest>(&header, &response)
+            Reply::encode::<ListPartitionReassignmentsRequest>(&header, &response)
         }
-        Err(error) => Answer::close(error),
+        Err(error) => Reply::close(error),
     }
 }
 

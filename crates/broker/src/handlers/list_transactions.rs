@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::{Operation, ResourceType};
 use ottla_model::{ErrorCode, ProducerId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::list_transactions_response::TransactionState as ListedState;
 use ottla_protocol::kafka_protocol::messages::{
     ListTransactionsRequest, ListTransactionsResponse, TransactionalId as WireId,
@@ -22,15 +22,15 @@ use crate::request::RequestContext;
 use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<ListTransactionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let Ok((list, unknown)) = filters(&request) else {
         let code = ErrorCode::InvalidRegularExpression.code();
         let response = ListTransactionsResponse::default().with_error_code(code);
-        return Answer::encode::<ListTransactionsRequest>(&header, &response);
+        return Reply::encode::<ListTransactionsRequest>(&header, &response);
     };
     let access = broker.access(context);
     let pending = broker.transactions.submit_all(&Request::List(list));

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::{BrokerRegistration, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId, TopicName};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::frame::FrameOverflow;
 use ottla_protocol::kafka_protocol::messages::MetadataRequest;
 use ottla_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -33,11 +33,11 @@ const BROKER_BYTES: usize = 64;
 const TOPIC_BYTES: usize = 40;
 const PARTITION_BYTES: usize = 32;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let body_bytes = body.len();
     let request = match decode_request::<MetadataRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let version = header.api_version;
     let may_know_more = held_answers::may_know_more(context.opened);
@@ -46,7 +46,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     });
     let Some(hold) = hold else { return answer_now(broker, context, header, request) };
     let (broker, context) = (Arc::clone(broker), context.clone());
-    Answer::later(async move {
+    Reply::later(async move {
         hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, version, &request, is_suspect)).await;
         drop(hold);
         held_answers::response(answer_now(&broker, &context, header, request)).await
@@ -58,7 +58,7 @@ fn answer_now(
     context: &RequestContext,
     header: RequestHeader,
     request: MetadataRequest,
-) -> Answer {
+) -> Reply {
     let image = broker.metadata.current();
     let access = broker.access(context);
     let departed = broker.metadata.departed().listed();
@@ -66,10 +66,10 @@ fn answer_now(
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
     if let Some(response) = made {
-        return Answer::Ready(response);
+        return Reply::Ready(response);
     }
     if partitions(&image, header.api_version, &request) <= INLINE_PARTITIONS_MAX {
-        return Answer::Ready(respond(broker, &access, &context.listener, &header, &request));
+        return Reply::Ready(respond(broker, &access, &context.listener, &header, &request));
     }
     let (for_later, listener) = (Arc::clone(broker), context.listener.clone());
     broker.heavy_work.answer(move || respond(&for_later, &access, &listener, &header, &request))

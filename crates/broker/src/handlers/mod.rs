@@ -1,5 +1,5 @@
-//! One file per API: from the request's bytes to an [`Answer`](ottla_network::response::Answer). All have the form
-//! `handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer`, with the
+//! One file per API: from the request's bytes to an [`Reply`](ottla_network::response::Reply). All have the form
+//! `handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply`, with the
 //! body after the header; they run in the connection's task and never block. What they share is in
 //! [`request`](crate::request).
 

@@ -8,7 +8,7 @@ use ottla_group_coordinator::request::{CommitOffsets, CommitPartition, GroupTopi
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, PartitionId, TopicId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
@@ -30,17 +30,17 @@ const MEMBER_EPOCHS_FROM: i16 = 9;
 
 type Outcomes = Vec<(GroupTopic, Vec<(PartitionId, ErrorCode)>)>;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match offset_commit::parse(version, &body, 0) {
         Ok(request) => request,
-        Err(error) => return Answer::close(format_args!("OffsetCommit: {error}")),
+        Err(error) => return Reply::close(format_args!("OffsetCommit: {error}")),
     };
     let image = broker.metadata.peek();
     let access = broker.access(context);
     if !access.group(Operation::Read, &request.group) {
         let refused = refuse_all(request.topics, ErrorCode::GroupAuthorizationFailed);
-        return Answer::encode::<WireRequest>(&header, &response(version, refused));
+        return Reply::encode::<WireRequest>(&header, &response(version, refused));
     }
     let (topics, mut refused) = check(&image, &access, request.topics);
     let named: Outcomes = topics
@@ -53,7 +53,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     // As Kafka: what names nothing that exists is answered without its group.
     if named.iter().flat_map(|(_, partitions)| partitions).all(|(_, error)| !error.is_ok()) {
         refused.extend(named);
-        return Answer::encode::<WireRequest>(&header, &response(version, refused));
+        return Reply::encode::<WireRequest>(&header, &response(version, refused));
     }
     let group_id = GroupId::new(request.group);
     let commit = CommitOffsets {

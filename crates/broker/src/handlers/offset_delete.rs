@@ -7,7 +7,7 @@ use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::DeleteOffsets;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, PartitionId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
@@ -18,15 +18,15 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<OffsetDeleteRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     if !access.group(Operation::Delete, request.group_id.as_str()) {
         let denied = OffsetDeleteResponse::default().with_error_code(ErrorCode::GroupAuthorizationFailed.code());
-        return Answer::encode::<OffsetDeleteRequest>(&header, &denied);
+        return Reply::encode::<OffsetDeleteRequest>(&header, &denied);
     }
     let image = broker.metadata.current();
     let mut refused: Vec<(String, Vec<(PartitionId, ErrorCode)>)> = Vec::new();

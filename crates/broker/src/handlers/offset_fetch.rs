@@ -10,7 +10,7 @@ use ottla_group_coordinator::request::{FetchOffsets, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, LeaderEpoch, MemberId, Offset, PartitionId, TopicId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
@@ -42,11 +42,11 @@ struct Question {
     refused: Topics,
 }
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let version = header.api_version;
     let request = match offset_fetch::parse(version, &body, 0) {
         Ok(request) => request,
-        Err(error) => return Answer::close(format_args!("OffsetFetch: {error}")),
+        Err(error) => return Reply::close(format_args!("OffsetFetch: {error}")),
     };
     let image = broker.metadata.current();
     let groups = &broker.groups;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::OffsetForLeaderEpochRequest;
 use ottla_protocol::kafka_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
@@ -18,10 +18,10 @@ use ottla_replication::EpochEnd;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<OffsetForLeaderEpochRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
     let is_follower = access.shows(Operation::ClusterAction, ResourceType::Cluster, CLUSTER);
@@ -44,7 +44,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         answers.topic = topic.topic;
         response.topics.push(answers);
     }
-    Answer::encode::<OffsetForLeaderEpochRequest>(&header, &response)
+    Reply::encode::<OffsetForLeaderEpochRequest>(&header, &response)
 }
 
 fn answer(partition: PartitionId, end: Result<Option<EpochEnd>, ErrorCode>) -> EpochEndOffset {

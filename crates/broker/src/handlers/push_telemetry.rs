@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ClientInstanceId;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::{PushTelemetryRequest, PushTelemetryResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -12,10 +12,10 @@ use crate::broker::Broker;
 use crate::client_metrics::Pushed;
 use crate::request::RequestContext;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<PushTelemetryRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let pushed = Pushed {
         subscription_id: request.subscription_id,
@@ -31,5 +31,5 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         tracing::debug!(client = %client, peer = %context.peer, "a push of metrics is refused: {refused}");
     }
     let code = taken.map_or_else(|refused| refused.code().code(), |()| 0);
-    Answer::encode::<PushTelemetryRequest>(&header, &PushTelemetryResponse::default().with_error_code(code))
+    Reply::encode::<PushTelemetryRequest>(&header, &PushTelemetryResponse::default().with_error_code(code))
 }

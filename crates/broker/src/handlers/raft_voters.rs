@@ -10,7 +10,7 @@ use ottla_metadata::Image;
 use ottla_metadata::controller::{ChangeQuorum, Refusal};
 use ottla_metadata::image::Standing;
 use ottla_model::{CoordinatorId, ErrorCode, IncarnationId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::{
     AddRaftVoterRequest, AddRaftVoterResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse,
 };
@@ -25,30 +25,30 @@ use crate::request::admin::{self, Patience};
 /// RemoveRaftVoter has no timeout of its own; Kafka's clients wait for 30 s.
 const TIMEOUT: Duration = Duration::from_secs(25);
 
-pub fn add(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn add(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<AddRaftVoterRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let patience = Patience::of_request(request.timeout_ms);
     let change = check(broker, context, request.cluster_id.as_ref()).and_then(|()| to_add(&request));
     let outcome = decide(broker, patience, change);
-    Answer::later(async move {
+    Reply::later(async move {
         let (code, message) = admin::told(outcome.await.err().as_ref());
         let response = AddRaftVoterResponse::default().with_error_code(code).with_error_message(message);
         Response::encode_or_close::<AddRaftVoterRequest>(&header, &response)
     })
 }
 
-pub fn remove(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn remove(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<RemoveRaftVoterRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let change =
         check(broker, context, request.cluster_id.as_ref()).and_then(|()| to_remove(&broker.metadata.peek(), &request));
     let outcome = decide(broker, Patience::of(TIMEOUT), change);
-    Answer::later(async move {
+    Reply::later(async move {
         let (code, message) = admin::told(outcome.await.err().as_ref());
         let response = RemoveRaftVoterResponse::default().with_error_code(code).with_error_message(message);
         Response::encode_or_close::<RemoveRaftVoterRequest>(&header, &response)

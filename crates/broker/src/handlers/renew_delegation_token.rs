@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::controller::{AlterDelegationToken, TokenChange};
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::{RenewDelegationTokenRequest, RenewDelegationTokenResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -13,20 +13,20 @@ use crate::broker::Broker;
 use crate::request::admin::{self, Patience};
 use crate::request::{RequestContext, tokens};
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<RenewDelegationTokenRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let refused = |code: ErrorCode| RenewDelegationTokenResponse::default().with_error_code(code.code());
     let asked = match check(broker, context, &request) {
         Ok(asked) => asked,
-        Err(code) => return Answer::encode::<RenewDelegationTokenRequest>(&header, &refused(code)),
+        Err(code) => return Reply::encode::<RenewDelegationTokenRequest>(&header, &refused(code)),
     };
     let patience = Patience::of(broker.config.request_timeout);
     let decision = broker.quorum.submit(asked, patience.remaining());
     let broker = Arc::clone(broker);
-    Answer::later(async move {
+    Reply::later(async move {
         let response = match decision.await {
             Ok(Ok(renewed)) => {
                 patience.await_image(&broker.metadata, renewed.revision).await;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::{SaslHandshakeRequest, SaslHandshakeResponse};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
 
-pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    Answer::respond::<SaslHandshakeRequest>(&header, body, |_| {
+pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    Reply::respond::<SaslHandshakeRequest>(&header, body, |_| {
         SaslHandshakeResponse::default().with_error_code(ErrorCode::IllegalSaslState.code())
     })
 }

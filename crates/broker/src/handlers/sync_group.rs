@@ -7,7 +7,7 @@ use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::SyncGroup;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -19,10 +19,10 @@ use crate::request::{group, wire};
 /// From here on the request has to say which protocol it is about.
 const PROTOCOL_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<SyncGroupRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let lacks_protocol = request.protocol_type.is_none() || request.protocol_name.is_none();
     let asked = if header.api_version >= PROTOCOL_FROM && lacks_protocol {

@@ -13,7 +13,7 @@ use ottla_metadata::Image;
 use ottla_model::{
     ErrorCode, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TopicName, TopicPartition,
 };
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestTopic;
 use ottla_protocol::kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
@@ -41,14 +41,14 @@ const JOINS_FROM: i16 = 5;
 /// Offsets have no sequence.
 const NO_SEQUENCE: i32 = -1;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<TxnOffsetCommitRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     let broker = Arc::clone(broker);
     let access = broker.access(context);
-    Answer::later(async move {
+    Reply::later(async move {
         let response = commit(&broker, &access, header.api_version, &request).await;
         Response::encode_or_close::<TxnOffsetCommitRequest>(&header, &response)
     })

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::controller::{Refusal, UnregisterBroker};
 use ottla_model::{BrokerId, ErrorCode};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -18,20 +18,20 @@ use crate::request::admin::{self, Patience};
 /// The request has no timeout of its own; Kafka's clients wait for 30 s.
 const TIMEOUT: Duration = Duration::from_secs(25);
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<UnregisterBrokerRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).cluster(Operation::Alter) {
         let denied = Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new());
-        return Answer::encode::<UnregisterBrokerRequest>(&header, &response(Some(denied)));
+        return Reply::encode::<UnregisterBrokerRequest>(&header, &response(Some(denied)));
     }
     let broker = Arc::clone(broker);
     let patience = Patience::of(TIMEOUT);
     let unregister = UnregisterBroker { broker: BrokerId(request.broker_id.0) };
     let decision = broker.quorum.submit(unregister, patience.remaining());
-    Answer::later(async move {
+    Reply::later(async move {
         let outcome = match decision.await {
             Ok(Ok(unregistered)) => {
                 patience.await_image(&broker.metadata, unregistered.revision).await;

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_metadata::controller::{FeatureChange, FeatureUpdate, Refusal, UpdateFeatures};
 use ottla_model::ErrorCode;
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use ottla_protocol::kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use ottla_protocol::kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
@@ -23,16 +23,16 @@ const CHANGES_FROM: i16 = 1;
 /// From this version on a response has one outcome for all updates.
 const ONE_OUTCOME_FROM: i16 = 2;
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<UpdateFeaturesRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Answer::close(error),
+        Err(error) => return Reply::close(error),
     };
     if !broker.access(context).cluster(Operation::Alter) {
         let denied = UpdateFeaturesResponse::default()
             .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())
             .with_error_message(None);
-        return Answer::encode::<UpdateFeaturesRequest>(&header, &denied);
+        return Reply::encode::<UpdateFeaturesRequest>(&header, &denied);
     }
     let version = header.api_version;
     let updates: Result<Vec<_>, _> =
@@ -40,14 +40,14 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let updates = match updates {
         Ok(updates) => updates,
         Err(refusal) => {
-            return Answer::encode::<UpdateFeaturesRequest>(&header, &response(version, &request, Some(&refusal)));
+            return Reply::encode::<UpdateFeaturesRequest>(&header, &response(version, &request, Some(&refusal)));
         }
     };
     let patience = Patience::of(Duration::from_millis(request.timeout_ms.max(0).unsigned_abs().into()));
     let decision =
         broker.quorum.submit(UpdateFeatures { updates, validate_only: request.validate_only }, patience.remaining());
     let broker = Arc::clone(broker);
-    Answer::later(async move {
+    Reply::later(async move {
         let refusal = match decision.await {
             Ok(Ok(updated)) => {
                 patience.await_image(&broker.metadata, updated.revision).await;

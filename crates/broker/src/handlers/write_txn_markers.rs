@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_group_coordinator::{GroupAnswer, TransactionEnd};
 use ottla_model::{ErrorCode, PartitionId, TransactionResult};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::write_txn_markers::{self, TxnMarker, TxnMarkerResult};
@@ -37,14 +37,14 @@ struct Markers {
     pending: Arc<PendingAcks>,
 }
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let mut markers = match write_txn_markers::parse_request(header.api_version, &body, 0) {
         Ok(markers) => markers,
-        Err(error) => return Answer::close(format_args!("WriteTxnMarkers: {error}")),
+        Err(error) => return Reply::close(format_args!("WriteTxnMarkers: {error}")),
     };
     let access = broker.access(context);
     if !access.shows(Operation::Alter, ResourceType::Cluster, CLUSTER) && !access.cluster(Operation::ClusterAction) {
-        return Answer::Ready(refuse_all(&header, markers, ErrorCode::ClusterAuthorizationFailed));
+        return Reply::Ready(refuse_all(&header, markers, ErrorCode::ClusterAuthorizationFailed));
     }
     // A partition that is named twice gets one marker.
     for (_, partitions) in markers.iter_mut().flat_map(|marker| &mut marker.topics) {
@@ -56,9 +56,9 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     append_all(broker, &markers, &pending);
     let markers = Markers { header, markers, pending };
     if markers.pending.is_complete() {
-        return Answer::Ready(markers.answer());
+        return Reply::Ready(markers.answer());
     }
-    Answer::Later(Box::pin(WaitingMarkers { markers, timeout: Box::pin(tokio::time::sleep(REPLICATION_TIMEOUT)) }))
+    Reply::Later(Box::pin(WaitingMarkers { markers, timeout: Box::pin(tokio::time::sleep(REPLICATION_TIMEOUT)) }))
 }
 
 fn refuse_all(header: &RequestHeader, markers: Vec<TxnMarker>, error: ErrorCode) -> Response {

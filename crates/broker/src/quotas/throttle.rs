@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ottla_network::response::{Answer, Part, Response};
+use ottla_network::response::{Part, Reply, Response};
 use ottla_protocol::Api;
 
 /// The answer, with a wait that its client is told. Nothing is changed without one.
-pub fn throttled(answer: Answer, api: Api, version: i16, wait: Duration) -> Answer {
+pub fn throttled(answer: Reply, api: Api, version: i16, wait: Duration) -> Reply {
     if wait.is_zero() {
         return answer;
     }
     match answer {
-        Answer::Ready(response) => Answer::Ready(tell(response, api, version, wait)),
-        Answer::Later(future) => Answer::later(async move { tell(future.await, api, version, wait) }),
-        Answer::Held(future) => Answer::Held(Box::pin(async move { throttled(future.await, api, version, wait) })),
+        Reply::Ready(response) => Reply::Ready(tell(response, api, version, wait)),
+        Reply::Later(future) => Reply::later(async move { tell(future.await, api, version, wait) }),
+        Reply::Held(future) => Reply::Held(Box::pin(async move { throttled(future.await, api, version, wait) })),
         // Nothing to tell it in.
-        Answer::None => Answer::Ready(Response::default().muting(wait)),
-        Answer::Close(reason) => Answer::Close(reason),
+        Reply::None => Reply::Ready(Response::default().muting(wait)),
+        Reply::Close(reason) => Reply::Close(reason),
     }
 }
 

@@ -7,7 +7,7 @@ use ottla_group_coordinator::request::{ClientInfo, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, TopicId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
@@ -66,10 +66,10 @@ pub fn respond<R: Request>(
     asked: PendingAnswer,
     patience: Option<Duration>,
     make: impl FnOnce(GroupAnswer) -> R::Response + Send + 'static,
-) -> Answer {
+) -> Reply {
     match asked {
-        PendingAnswer::Ready(answer) => Answer::encode::<R>(&header, &make(answer)),
-        waiting => Answer::later(async move {
+        PendingAnswer::Ready(answer) => Reply::encode::<R>(&header, &make(answer)),
+        waiting => Reply::later(async move {
             let answer = match patience {
                 Some(patience) => waiting.answer_within(patience).await,
                 None => waiting.answer().await,
@@ -87,7 +87,7 @@ pub fn respond_all<R: Request, T: Send + 'static>(
     mut budget: ResponseBudget,
     patience: Duration,
     make: impl FnOnce(Vec<(T, GroupAnswer)>) -> R::Response + Send + 'static,
-) -> Answer {
+) -> Reply {
     let mut within_budget = move |answer: GroupAnswer| match budget.take(group_answer_bytes(&answer)) {
         true => answer,
         false => GroupAnswer::Failed(ErrorCode::InvalidRequest),
@@ -103,9 +103,9 @@ pub fn respond_all<R: Request, T: Send + 'static>(
             PendingAnswer::Ready(answer) => Some((of, answer)),
             PendingAnswer::Waiting(_) => None,
         });
-        return Answer::encode::<R>(&header, &make(answers.collect()));
+        return Reply::encode::<R>(&header, &make(answers.collect()));
     }
-    Answer::later(async move {
+    Reply::later(async move {
         let deadline = Instant::now() + patience;
         let mut answers = Vec::with_capacity(asked.len());
         for (of, asked) in asked {

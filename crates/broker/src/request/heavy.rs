@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 
 /// From here on a request is handled beside the workers: it names thousands of things. Produce and Fetch have their own
 /// parsers and bounds.
@@ -50,9 +50,9 @@ impl Default for HeavyWork {
 impl HeavyWork {
     /// Handles a large request in its turn. The connection handles no further request meanwhile, so that each of them
     /// has one in the queue at most, and requests keep their order.
-    pub fn carry_out(&self, handle: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    pub fn carry_out(&self, handle: impl FnOnce() -> Reply + Send + 'static) -> Reply {
         let (turn, extra, patience) = (Arc::clone(&self.requests), Arc::clone(&self.extra_requests), self.patience);
-        Answer::Held(Box::pin(async move {
+        Reply::Held(Box::pin(async move {
             let turn = tokio::select! {
                 biased;
                 turn = turn.acquire_owned() => turn,
@@ -61,19 +61,19 @@ impl HeavyWork {
                     extra.acquire_owned().await
                 } => turn,
             };
-            let Ok(turn) = turn else { return Answer::close(STOPPED) };
+            let Ok(turn) = turn else { return Reply::close(STOPPED) };
             let handled = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 handle()
             });
-            handled.await.unwrap_or_else(|_| Answer::close(STOPPED))
+            handled.await.unwrap_or_else(|_| Reply::close(STOPPED))
         }))
     }
 
     /// The response that `make` makes, in its turn.
-    pub fn answer(&self, make: impl FnOnce() -> Response + Send + 'static) -> Answer {
+    pub fn answer(&self, make: impl FnOnce() -> Response + Send + 'static) -> Reply {
         let turn = Arc::clone(&self.turn);
-        Answer::later(async move {
+        Reply::later(async move {
             let Ok(turn) = turn.acquire_owned().await else { return Response::closing() };
             let made = tokio::task::spawn_blocking(move || {
                 // Held to the end of the work, also where the connection has ended.
@@ -102,17 +102,17 @@ mod tests {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(5));
                 running.fetch_sub(1, Ordering::SeqCst);
-                Answer::None
+                Reply::None
             })
         });
         let tasks: Vec<_> = answers
             .map(|answer| match answer {
-                Answer::Held(future) => tokio::spawn(future),
+                Reply::Held(future) => tokio::spawn(future),
                 other => panic!("{other:?}"),
             })
             .collect();
         for task in tasks {
-            assert!(matches!(task.await.expect("no panic"), Answer::None));
+            assert!(matches!(task.await.expect("no panic"), Reply::None));
         }
         assert_eq!(most.load(Ordering::SeqCst), 1);
     }
@@ -121,19 +121,19 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_large_request_that_waits_for_a_disk_holds_up_others_for_a_while_only() {
         let work = HeavyWork { patience: Duration::from_millis(1), ..HeavyWork::default() };
-        let begin = |answer: Answer| match answer {
-            Answer::Held(future) => tokio::spawn(future),
+        let begin = |answer: Reply| match answer {
+            Reply::Held(future) => tokio::spawn(future),
             other => panic!("{other:?}"),
         };
         let (disk_answers, answer) = std::sync::mpsc::channel::<()>();
         let stuck = begin(work.carry_out(move || {
             let _ = answer.recv();
-            Answer::None
+            Reply::None
         }));
-        let other = begin(work.carry_out(|| Answer::None));
+        let other = begin(work.carry_out(|| Reply::None));
         let outcome = tokio::time::timeout(Duration::from_secs(60), other).await;
         drop(disk_answers);
-        assert!(matches!(outcome, Ok(Ok(Answer::None))));
-        assert!(matches!(stuck.await, Ok(Answer::None)));
+        assert!(matches!(outcome, Ok(Ok(Reply::None))));
+        assert!(matches!(stuck.await, Ok(Reply::None)));
     }
 }

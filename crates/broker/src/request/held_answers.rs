@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ottla_metadata::Image;
 use ottla_model::{BrokerId, MonotonicMs};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_replica_manager::clock;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_resources::Share;
@@ -91,10 +91,10 @@ fn named_suspects_end(
 }
 
 /// The response of an answer that was made after the wait.
-pub async fn response(answer: Answer) -> Response {
+pub async fn response(answer: Reply) -> Response {
     match answer {
-        Answer::Ready(response) => response,
-        Answer::Later(response) => response.await,
-        Answer::Held(_) | Answer::None | Answer::Close(_) => Response::closing(),
+        Reply::Ready(response) => response,
+        Reply::Later(response) => response.await,
+        Reply::Held(_) | Reply::None | Reply::Close(_) => Response::closing(),
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
@@ -42,23 +42,23 @@ pub trait Sliced: Sized + Send + 'static {
     fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> bool;
 
     /// Called once, when all steps are done.
-    fn answer(self, broker: &Arc<Broker>, context: &RequestContext) -> Answer;
+    fn answer(self, broker: &Arc<Broker>, context: &RequestContext) -> Reply;
 }
 
 /// Carries out a request, the first slice of it now.
-pub fn carry_out(broker: &Arc<Broker>, context: &RequestContext, mut work: impl Sliced) -> Answer {
+pub fn carry_out(broker: &Arc<Broker>, context: &RequestContext, mut work: impl Sliced) -> Reply {
     if work.go_on(broker, &mut Slice::default()) {
         return work.answer(broker, context);
     }
     let (broker, context) = (Arc::clone(broker), context.clone());
-    Answer::Held(Box::pin(async move {
+    Reply::Held(Box::pin(async move {
         tokio::task::yield_now().await;
         carried_out(&broker, &context, work).await
     }))
 }
 
 /// As [`carry_out`], for a request that is held already.
-pub async fn carried_out(broker: &Arc<Broker>, context: &RequestContext, mut work: impl Sliced) -> Answer {
+pub async fn carried_out(broker: &Arc<Broker>, context: &RequestContext, mut work: impl Sliced) -> Reply {
     while !work.go_on(broker, &mut Slice::default()) {
         tokio::task::yield_now().await;
     }

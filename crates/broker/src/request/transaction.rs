@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ottla_model::{ErrorCode, PartitionId, ProducerEpoch, ProducerId, TopicName, TopicPartition, TransactionalId};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::Request;
@@ -41,10 +41,10 @@ pub fn respond<R: Request>(
     header: RequestHeader,
     pending: PendingAnswer,
     make: impl FnOnce(TransactionAnswer) -> R::Response + Send + 'static,
-) -> Answer {
+) -> Reply {
     match pending {
-        PendingAnswer::Ready(answer) => Answer::encode::<R>(&header, &make(answer)),
-        waiting => Answer::later(async move {
+        PendingAnswer::Ready(answer) => Reply::encode::<R>(&header, &make(answer)),
+        waiting => Reply::later(async move {
             let answer = waiting.answer_within(REPLICATION_TIMEOUT).await;
             Response::encode_or_close::<R>(&header, &make(answer))
         }),
@@ -56,8 +56,8 @@ pub fn respond_all<R: Request, T: Send + 'static>(
     header: RequestHeader,
     pending: Vec<(T, PendingAnswer)>,
     make: impl FnOnce(Vec<(T, TransactionAnswer)>) -> R::Response + Send + 'static,
-) -> Answer {
-    Answer::later(async move {
+) -> Reply {
+    Reply::later(async move {
         let deadline = Instant::now() + REPLICATION_TIMEOUT;
         let mut answers = Vec::with_capacity(pending.len());
         for (of, pending) in pending {
@@ -97,7 +97,7 @@ mod tests {
             assert!(answers.iter().all(|(_, answer)| answer.error() == ErrorCode::CoordinatorNotAvailable));
             DescribeTransactionsResponse::default()
         });
-        let Answer::Later(waiting) = answer else { panic!("nothing waits") };
+        let Reply::Later(waiting) = answer else { panic!("nothing waits") };
         let begun = Instant::now();
         drop(waiting.await);
         assert_eq!(begun.elapsed(), REPLICATION_TIMEOUT);

@@ -104,11 +104,11 @@ impl Bench {
 
 /// The bytes of an answer; none: the connection ends.
 async fn answer(outcome: Outcome) -> Option<Bytes> {
-    let Outcome::Answer(mut answer) = outcome else { panic!("no answer") };
+    let Outcome::Reply(mut answer) = outcome else { panic!("no answer") };
     loop {
         match answer {
-            Answer::Held(future) => answer = future.await,
-            Answer::Ready(response) => {
+            Reply::Held(future) => answer = future.await,
+            Reply::Ready(response) => {
                 return response.parts.into_iter().find_map(|part| match part {
                     Part::Bytes(bytes) => Some(bytes),
                     Part::Records(_) => None,

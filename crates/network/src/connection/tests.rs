@@ -35,18 +35,18 @@ pub(crate) struct Greeter;
 impl Service for Greeter {
     type Identity = ();
 
-    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer {
-        Self::handle_early(&(), context, &frame).unwrap_or(Answer::None)
+    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Reply {
+        Self::handle_early(&(), context, &frame).unwrap_or(Reply::None)
     }
 
-    fn handle_early((): &(), _: &RequestContext, frame: &BytesMut) -> Option<Answer> {
+    fn handle_early((): &(), _: &RequestContext, frame: &BytesMut) -> Option<Reply> {
         let (header, _) = match frame::parse_header(frame) {
             Ok(parsed) => parsed,
-            Err(error) => return Some(Answer::close(error)),
+            Err(error) => return Some(Reply::close(error)),
         };
         (header.api() == Some(Api::ApiVersions)).then(|| {
             let response = ApiVersionsResponse::of_this_broker(Some(INCARNATION));
-            Answer::Ready(Response::bytes(response.encode(header.api_version, header.correlation_id)))
+            Reply::Ready(Response::bytes(response.encode(header.api_version, header.correlation_id)))
         })
     }
 }
@@ -137,23 +137,23 @@ impl Recorder {
 impl Service for Recorder {
     type Identity = ();
 
-    fn handle(self: &Arc<Self>, _: &RequestContext, frame: BytesMut) -> Answer {
+    fn handle(self: &Arc<Self>, _: &RequestContext, frame: BytesMut) -> Reply {
         let api = api_of(&frame);
         self.handled.lock().expect("not poisoned").push(api);
         let mut response = 4i32.to_be_bytes().to_vec();
         response.extend_from_slice(&frame[4..8]);
         let response = Response::bytes(response);
         if !api.is_some_and(Api::is_write) {
-            return Answer::Ready(response);
+            return Reply::Ready(response);
         }
         let done = self.done.clone();
-        Answer::later(async move {
+        Reply::later(async move {
             done.notified().await;
             response
         })
     }
 
-    fn handle_early((): &(), _: &RequestContext, _: &BytesMut) -> Option<Answer> {
+    fn handle_early((): &(), _: &RequestContext, _: &BytesMut) -> Option<Reply> {
         None
     }
 }
@@ -224,7 +224,7 @@ async fn a_response_that_mutes_stops_the_reading_for_its_time() {
     };
     let mut connection = Connection::new(Transport::Plain(server), context, None, shared());
     let answered = |connection: &mut Connection<Greeter>, mute| {
-        let response = Answer::Ready(Response::default().muting(mute));
+        let response = Reply::Ready(Response::default().muting(mute));
         connection.take_answer(Some(Api::Metadata), Instant::now(), response).expect("goes on");
         connection.may_read()
     };
@@ -250,19 +250,19 @@ struct Holder {
 impl Service for Holder {
     type Identity = ();
 
-    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer {
-        let answer = Greeter::handle_early(&(), context, &frame).unwrap_or(Answer::None);
+    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Reply {
+        let answer = Greeter::handle_early(&(), context, &frame).unwrap_or(Reply::None);
         if self.handled.fetch_add(1, Ordering::AcqRel) > 0 {
             return answer;
         }
         let release = self.release.clone();
-        Answer::Held(Box::pin(async move {
+        Reply::Held(Box::pin(async move {
             release.notified().await;
             answer
         }))
     }
 
-    fn handle_early((): &(), _: &RequestContext, _: &BytesMut) -> Option<Answer> {
+    fn handle_early((): &(), _: &RequestContext, _: &BytesMut) -> Option<Reply> {
         None
     }
 }
@@ -547,11 +547,11 @@ struct Spinner;
 impl Service for Spinner {
     type Identity = AtomicI64;
 
-    fn handle(self: &Arc<Self>, _: &RequestContext, _: BytesMut) -> Answer {
-        Answer::None
+    fn handle(self: &Arc<Self>, _: &RequestContext, _: BytesMut) -> Reply {
+        Reply::None
     }
 
-    fn handle_early(handled: &AtomicI64, context: &RequestContext, frame: &BytesMut) -> Option<Answer> {
+    fn handle_early(handled: &AtomicI64, context: &RequestContext, frame: &BytesMut) -> Option<Reply> {
         let began = Instant::now();
         while began.elapsed() < TURN_MAX {
             std::hint::spin_loop();

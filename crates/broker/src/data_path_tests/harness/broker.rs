@@ -9,7 +9,7 @@ use ottla_model::{
     TopicIdPartition,
 };
 use ottla_network::Service;
-use ottla_network::response::{Answer, Part, Response};
+use ottla_network::response::{Part, Reply, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchRequest, FetchResponse};
@@ -130,8 +130,8 @@ impl TestBroker {
     }
 
     /// An answer that is held back until it is the request's turn is waited for.
-    fn asked(&self, mut answer: Answer) -> Asked<'_> {
-        while let Answer::Held(future) = answer {
+    fn asked(&self, mut answer: Reply) -> Asked<'_> {
+        while let Reply::Held(future) = answer {
             answer = self.runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("in time");
         }
         Asked { broker: self, answer }
@@ -204,29 +204,29 @@ impl Drop for TestBroker {
     }
 }
 
-type Handler = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Answer;
+type Handler = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Reply;
 
 /// A request that was handled, with its answer or the wait for it.
 pub struct Asked<'b> {
     broker: &'b TestBroker,
-    answer: Answer,
+    answer: Reply,
 }
 
 impl Asked<'_> {
     pub fn is_ready(&mut self) -> bool {
-        if let Answer::Later(future) = &mut self.answer {
+        if let Reply::Later(future) = &mut self.answer {
             let polled = self.broker.runtime().block_on(futures::future::poll_immediate(future));
             if let Some(response) = polled {
-                self.answer = Answer::Ready(response);
+                self.answer = Reply::Ready(response);
             }
         }
-        matches!(self.answer, Answer::Ready(_))
+        matches!(self.answer, Reply::Ready(_))
     }
 
     fn response(self) -> Response {
         match self.answer {
-            Answer::Ready(response) => response,
-            Answer::Later(future) => self
+            Reply::Ready(response) => response,
+            Reply::Later(future) => self
                 .broker
                 .runtime()
                 .block_on(async { tokio::time::timeout(PATIENCE, future).await })
@@ -250,22 +250,22 @@ impl Asked<'_> {
     /// The bytes that the answer puts on the wire: none if the connection is closed or nothing is answered.
     pub fn wire_bytes(self) -> usize {
         match self.answer {
-            Answer::Close(_) | Answer::None => 0,
+            Reply::Close(_) | Reply::None => 0,
             _ => self.response().size_bytes(),
         }
     }
 
     /// Whether the response was there when the handler returned.
     pub fn is_immediate(&self) -> bool {
-        matches!(self.answer, Answer::Ready(_))
+        matches!(self.answer, Reply::Ready(_))
     }
 
     pub fn closes(&self) -> bool {
-        matches!(self.answer, Answer::Close(_))
+        matches!(self.answer, Reply::Close(_))
     }
 
     pub fn has_no_answer(&self) -> bool {
-        matches!(self.answer, Answer::None)
+        matches!(self.answer, Reply::None)
     }
 
     pub fn produced(self) -> PartitionProduceResponse {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, Offset, PartitionId};
-use ottla_network::response::Answer;
+use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{
@@ -59,7 +59,7 @@ impl Sliced for Appends {
         }
     }
 
-    fn answer(self, broker: &Arc<Broker>, context: &RequestContext) -> Answer {
+    fn answer(self, broker: &Arc<Broker>, context: &RequestContext) -> Reply {
         let (acks, pending) = (self.producer.acks, self.pending);
         answer(broker, &context.listener, self.header, self.response, acks, pending, self.timeout)
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, ListenerName, Offset, TimestampMs};
-use ottla_network::response::{Answer, Response};
+use ottla_network::response::{Reply, Response};
 use ottla_protocol::messages::produce::{
     self, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
@@ -53,10 +53,10 @@ enum Acks {
     All,
 }
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let mut request = match produce::parse(header.api_version, &body, 0) {
         Ok(request) => request,
-        Err(error) => return Answer::close(format_args!("Produce: {error}")),
+        Err(error) => return Reply::close(format_args!("Produce: {error}")),
     };
     let acks = match request.acks {
         0 => Acks::None,
@@ -64,19 +64,19 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         -1 => Acks::All,
         _ => {
             let response = refuse_all(request, ErrorCode::InvalidRequiredAcks);
-            return Answer::Ready(encode(&header, &response));
+            return Reply::Ready(encode(&header, &response));
         }
     };
     let access = broker.access(context);
     let transactional_id = request.transactional_id.as_deref();
     if transactional_id.is_some_and(|id| !access.transactional_id(Operation::Write, id)) {
         let error = ErrorCode::TransactionalIdAuthorizationFailed;
-        return Answer::Ready(encode(&header, &refuse_all(request, error)));
+        return Reply::Ready(encode(&header, &refuse_all(request, error)));
     }
     let denied = deny(&access, &mut request);
     let verifications = match Verifications::begin(broker, header.api_version, &request, &body) {
         Ok(verifications) => verifications.refusing(&denied, ErrorCode::TopicAuthorizationFailed),
-        Err(error) => return Answer::Ready(encode(&header, &refuse_all(request, error))),
+        Err(error) => return Reply::Ready(encode(&header, &refuse_all(request, error))),
     };
     let throttle = broker.quotas.produced(context, header.client_id.as_deref(), body.len());
     let producer = Producer {
@@ -92,7 +92,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         slices::carry_out(broker, context, appends)
     } else {
         let (broker, context) = (broker.clone(), context.clone());
-        Answer::Held(Box::pin(async move {
+        Reply::Held(Box::pin(async move {
             let verifications = verifications.complete(&broker).await;
             let appends = Appends::new(header, producer, request, body, verifications);
             slices::carried_out(&broker, &context, appends).await
@@ -129,9 +129,9 @@ fn answer(
     acks: Acks,
     pending: Option<Arc<PendingAcks>>,
     timeout: Duration,
-) -> Answer {
+) -> Reply {
     match pending {
-        Some(pending) if !pending.is_complete() => Answer::Later(Box::pin(WaitingProduce {
+        Some(pending) if !pending.is_complete() => Reply::Later(Box::pin(WaitingProduce {
             broker: broker.clone(),
             listener: listener.clone(),
             header,
@@ -140,16 +140,16 @@ fn answer(
             timeout: Box::pin(tokio::time::sleep(timeout)),
         })),
         _ if acks == Acks::None => close_on_error(&response),
-        pending => Answer::Ready(finish(broker, listener, &header, response, pending.as_deref())),
+        pending => Reply::Ready(finish(broker, listener, &header, response, pending.as_deref())),
     }
 }
 
 /// A producer that wants no answer learns of an error by the end of its connection, as with Kafka.
-fn close_on_error(response: &ProduceResponse) -> Answer {
+fn close_on_error(response: &ProduceResponse) -> Reply {
     let failed = response.topics.iter().flat_map(|topic| &topic.partitions).find(|p| p.error != ErrorCode::None);
     match failed {
-        Some(failed) => Answer::close(format_args!("Produce with acks=0 failed with {:?}", failed.error)),
-        None => Answer::None,
+        Some(failed) => Reply::close(format_args!("Produce with acks=0 failed with {:?}", failed.error)),
+        None => Reply::None,
     }
 }
 

@@ -91,8 +91,8 @@ impl CheckpointSchedule {
         self.high_watermark.next_at().min(self.recovery_point.next_at()).min(self.log_start.next_at())
     }
 
-    /// `may_differ`: whether offsets of this kind may have changed since it was asked last. Collecting those of all logs
-    /// takes too long to do it for nothing.
+    /// `may_differ`: whether offsets of this kind may have changed since it was asked last. Collecting those of all
+    /// logs takes too long to do it for nothing.
     pub fn take_due(&mut self, now: MonotonicMs, mut may_differ: impl FnMut(CheckpointKind) -> bool) -> DueCheckpoints {
         let mut due = DueCheckpoints::default();
         if self.high_watermark.take(now).0 && may_differ(CheckpointKind::HighWatermark) {

@@ -17,7 +17,7 @@ use ottla_partition::{
 use ottla_protocol::record_batch::BatchBuilder;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::env::{Env, Faults, FaultyEnv, OpenMode};
-use ottla_storage::{CheckpointKind, Checkpoints, DiskFault, Log, LogConfig, LogDirectory, OpenError};
+use ottla_storage::{CheckpointKind, Checkpoints, DiskFault, Log, LogConfig, LogDirectory, OpenError, read_topic_id};
 
 const FULL: Faults = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
 
@@ -282,7 +282,7 @@ fn a_log_that_was_not_renamed_makes_room_for_the_next_one_of_its_name() {
         let directory = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
         let kept = directory.partitions().unwrap();
         let strays = kept.iter().filter(|found| found.kind == PartitionDirectoryKind::Stray);
-        let topics: Vec<_> = strays.map(|found| found.topic_id).collect();
+        let topics: Vec<_> = strays.map(|found| read_topic_id(&env, &found.path)).collect();
         assert_eq!(topics, (1..topic).map(|topic| Some(TopicId([topic; 16]))).collect::<Vec<_>>());
     }
 }

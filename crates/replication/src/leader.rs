@@ -439,8 +439,8 @@ impl Leader {
             .min()
     }
 
-    /// Whether [`Self::tick`] has nothing to do until something happens to this partition, or a broker becomes eligible:
-    /// the ISR has everything, no change of it is undecided, and no other follower may join it.
+    /// Whether [`Self::tick`] has nothing to do until something happens to this partition, or a broker becomes
+    /// eligible: the ISR has everything, no change of it is undecided, and no other follower may join it.
     pub fn is_at_rest(&self, brokers: &impl Brokers) -> bool {
         let has_everything = |broker| self.progress(broker).is_some_and(|progress| progress.log_end == self.log_end);
         let is_outside = |follower: &&ReplicaProgress| self.isr.committed_member(follower.broker).is_none();

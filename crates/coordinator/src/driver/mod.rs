@@ -229,8 +229,8 @@ impl Driver {
         self.clock.now()
     }
 
-    /// A follower is woken by its leader's heartbeats. It sleeps through two of them at most: a longer sleep would count
-    /// against the leader as a whole, although this process stood still.
+    /// A follower is woken by its leader's heartbeats. It sleeps through two of them at most: a longer sleep would
+    /// count against the leader as a whole, although this process stood still.
     fn ticks_at_once(&self) -> u32 {
         let heartbeat_ticks = self.heartbeat_ticks.max(1);
         match self.node.may_sleep() {

@@ -165,7 +165,8 @@ mod tests {
         );
     }
 
-    /// What came quietly does not end the wait of a driver that sleeps already: the next input does, and comes after it.
+    /// What came quietly does not end the wait of a driver that sleeps already: the next input does, and comes after
+    /// it.
     #[test]
     fn a_quiet_input_waits_for_the_next_one() {
         let (sender, receiver) = queue(8);

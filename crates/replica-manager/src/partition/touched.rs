@@ -1,5 +1,5 @@
-//! The partitions that something has happened to since a timer looked at them: whoever takes a partition's lock marks it.
-//! The timers of an idle broker with a hundred thousand partitions look at none of them.
+//! The partitions that something has happened to since a timer looked at them: whoever takes a partition's lock marks
+//! it. The timers of an idle broker with a hundred thousand partitions look at none of them.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -158,6 +158,7 @@ impl Scene {
                     payload: message.clone().into(),
                     last: true,
                     token,
+                    ..RaftFrame::default()
                 };
                 let taken = QuorumClient::connect(target.clone()).await?.raft(tokio_stream::iter([frame])).await;
                 ensure!(taken.is_err(), "coordinator {victim} took a stranger's message {message:?}");

@@ -33,6 +33,22 @@ fn library() -> Option<PathBuf> {
     found
 }
 
+/// libfaketime leaves two files in the shared memory for each process that was killed. This removes those of processes
+/// that have ended.
+struct SharedMemory;
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        for file in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let id = name.strip_prefix("faketime_shm_").or_else(|| name.strip_prefix("sem.faketime_sem_"));
+            if id.is_some_and(|id| id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists()) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
 /// The process has the clock that the file says, from its next start on.
 fn move_clock_of(cluster: &mut Cluster, node: Node, library: &Path, file: &Path) -> Result<()> {
     let variables = [
@@ -80,6 +96,8 @@ fn nobody_was_fenced(cluster: &Cluster) -> Result<()> {
 /// Every process in turn, or those that the test names: its clock jumps, and nobody notices.
 fn clock_jumps(seed: u64, choose: impl Fn(&Cluster) -> Result<Node>) -> Result<()> {
     let Some(library) = library() else { return Ok(()) };
+    // Before the cluster: it is dropped after its processes have ended.
+    let _shared_memory = SharedMemory;
     let (mut cluster, clients) = prepare(ClusterOptions::default(), seed)?;
     let files = cluster.folder().join("clocks");
     fs::create_dir(&files)?;

@@ -63,8 +63,9 @@ struct Partition {
     is_exempt: bool,
     /// No leader of an earlier epoch than this one commits anything that lasts: the election was unclean.
     unclean_since: Option<LeaderEpoch>,
-    /// What the leader of that election lacks is not known yet.
-    is_giving_up: bool,
+    /// What the leaders lack that were elected since then is not known yet, up to the leader of this epoch: of several
+    /// elections that were seen at once any may have been unclean.
+    giving_up_to: Option<LeaderEpoch>,
     /// Committed records that were lost in unclean elections, and the leader epoch that began with the election: they
     /// may have been read in earlier epochs, and acknowledged.
     given_up: BTreeMap<(Offset, RecordId), LeaderEpoch>,
@@ -90,8 +91,14 @@ impl Partition {
     }
 
     /// A leader that was elected uncleanly, or that follows one, has this: the rest is lost.
-    fn give_up(&mut self, id: TopicIdPartition, content: &Content) -> Result<(), Violation> {
-        let since = self.unclean_since.unwrap_or(LeaderEpoch::NONE);
+    fn give_up(
+        &mut self,
+        id: TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+        last: LeaderEpoch,
+        content: &Content,
+    ) -> Result<(), Violation> {
+        let since = leader_epoch.min(last);
         let Self { committed, acknowledged, given_up, .. } = self;
         for records in [committed, acknowledged] {
             records.retain(|offset, known| {
@@ -102,7 +109,9 @@ impl Partition {
                 is_kept
             });
         }
-        self.is_giving_up = false;
+        if leader_epoch >= last {
+            self.giving_up_to = None;
+        }
         // Nothing shows in a leader epoch what its leader may not have (scenario 58).
         for (at, _) in self.given_up.iter().filter(|(_, given_up_since)| **given_up_since == since) {
             if let Some(epoch) = self.consumed.get(at).filter(|epoch| **epoch >= since) {
@@ -204,8 +213,8 @@ impl Invariants {
                 id.partition
             );
         }
-        if partition.is_giving_up && !partition.is_superseded(leader_epoch) {
-            partition.give_up(id, replica.content)?;
+        if let Some(last) = partition.giving_up_to.filter(|_| !partition.is_superseded(leader_epoch)) {
+            partition.give_up(id, leader_epoch, last, replica.content)?;
         }
         let lacks = partition.committed.range(replica.content.start().max(partition.deleted_up_to)..);
         let lacks = lacks.filter(|(offset, _)| replica.content.get(**offset).is_none()).count();
@@ -404,10 +413,10 @@ impl Invariants {
     }
 
     /// The tree has an unclean election; its leader's epoch is this one or a later one.
-    pub fn elected_uncleanly(&mut self, id: TopicIdPartition, epoch: LeaderEpoch) {
+    pub fn elected_uncleanly(&mut self, id: TopicIdPartition, (first, last): (LeaderEpoch, LeaderEpoch)) {
         let partition = self.partition(id);
-        partition.unclean_since = partition.unclean_since.max(Some(epoch));
-        partition.is_giving_up = true;
+        partition.unclean_since = partition.unclean_since.max(Some(first));
+        partition.giving_up_to = partition.giving_up_to.max(Some(last));
     }
 
     /// How many of the committed records a log has, those that were deleted among them.

@@ -67,6 +67,13 @@ impl World {
                 self.returns.check(&self.image, image, self.now)?;
             }
             self.invariants.checks += 7;
+            for id in self.coordinators.keys().copied().map(CoordinatorId) {
+                if let Some(disk) = image.coordinator_disk(id)
+                    && self.image.coordinator_disk(id) != Some(disk)
+                {
+                    self.disks_since.insert(id, self.now);
+                }
+            }
             self.image = image.clone();
             if self.invariants.has_lossy() {
                 for (topic, (partition, state)) in

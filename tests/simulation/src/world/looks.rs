@@ -127,10 +127,15 @@ impl World {
         if state.has_leader() {
             return self.has_rot(state.leader, partition);
         }
-        // Where it is enabled, whoever can read its log and did not lose it must be elected.
+        // Where it is enabled, whoever can read its log and did not lose it must be elected. Who could not read it in its
+        // present registration is not, although it has begun a new log since.
+        let could_not_read = |broker: BrokerId| {
+            let registered = self.newest_image().and_then(|image| image.broker(broker));
+            registered.is_some_and(|registered| state.is_offline(broker, registered.epoch))
+        };
         let may_lack = |broker: BrokerId| {
             let is_lost = state.isr_member(broker).is_some_and(|member| member.is_lost());
-            !is_lost && replica(broker).is_some_and(|replica| !replica.is_offline())
+            !is_lost && !could_not_read(broker) && replica(broker).is_some_and(|replica| !replica.is_offline())
         };
         if self.elects_uncleanly() && state.replicas.iter().copied().any(may_lack) {
             return false;

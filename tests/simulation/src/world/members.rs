@@ -8,6 +8,8 @@ use super::*;
 /// Coordinators at a time.
 const COORDINATORS_MAX: usize = 5;
 const COORDINATORS_MIN: usize = 3;
+/// A coordinator that starts asks its peers who it is until it has heard all, and decides by answers of this age at most.
+const ANSWER_AGE_MAX_MS: u64 = 500;
 
 impl World {
     /// The members of the quorum, by the newest image.
@@ -201,8 +203,11 @@ impl World {
     }
 
     /// Whether so many members do not know yet that this disk belongs to the quorum that their word may end it, or
-    /// whether nobody who knows it can be asked.
+    /// whether nobody who knows it can be asked. They may have been asked just before they knew it.
     fn is_outvoted(&self, me: CoordinatorId, disk: IncarnationId) -> bool {
+        if self.disks_since.get(&me).is_some_and(|since| self.now < since.plus_ms(ANSWER_AGE_MAX_MS)) {
+            return true;
+        }
         let members = self.members();
         let others: Vec<_> = members.iter().filter(|id| **id != me).collect();
         let knows = |id: &CoordinatorId| {

@@ -320,6 +320,8 @@ pub struct World {
     clients_know: Revision,
     /// The newest image that any coordinator ever had: what is known when none runs.
     image: Image,
+    /// When a member of the quorum got the disk that the image names.
+    disks_since: BTreeMap<CoordinatorId, SimTime>,
     /// Every process of a broker whose registration was ready some time.
     ready: BTreeSet<IncarnationId>,
     pub events: u64,
@@ -420,6 +422,7 @@ impl World {
             topics: BTreeSet::new(),
             clients_know: Revision(0),
             image: Image::empty(),
+            disks_since: BTreeMap::new(),
             ready: BTreeSet::new(),
             events: 0,
             restarts: true,

@@ -79,7 +79,7 @@ impl World {
                     self.check_choice(id, before, now, old, new)?;
                     self.unclean.to_tell.insert(what);
                 }
-                self.invariants.elected_uncleanly(id, old.leader_epoch.next());
+                self.invariants.elected_uncleanly(id, (old.leader_epoch.next(), new.leader_epoch));
             }
         }
         Ok(())

@@ -105,6 +105,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/manager/mod.rs", ".remember_registration(", "called on blocking threads, by the lifecycle"),
     ("replica-manager/src/manager/mod.rs", ".claim(", "called on blocking threads, by the lifecycle"),
     ("replica-manager/src/manager/upkeep.rs", "close_idle_files", "jobs of the directory's I/O thread"),
+    ("replica-manager/src/partition/mod.rs", "close_idle_files", "by the job of the directory's I/O thread"),
     ("replica-manager/src/manager/upkeep.rs", " write_checkpoints(", "jobs of the directory's I/O thread"),
     (
         "replica-manager/src/manager/directory_failures.rs",

@@ -9,8 +9,9 @@
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
 //! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`],
-//! [`configs`], [`features`] (levels), [`reach`] (brokers that reach other coordinators), [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what
-//! remains to be done), [`work`] (its batches), [`growth`] (replicas for new brokers).
+//! [`configs`], [`features`] (levels), [`hand_over`] (brokers that reach other coordinators) by [`reach`],
+//! [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work_queue`] (what remains to be done), [`work`] (its
+//! batches), [`growth`] (replicas for new brokers).
 
 mod acls;
 mod added_partitions;
@@ -25,6 +26,7 @@ mod elections;
 mod electorate;
 mod features;
 mod growth;
+mod hand_over;
 mod idempotency;
 mod ledger;
 mod members;

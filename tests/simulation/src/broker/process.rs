@@ -385,19 +385,20 @@ impl Process {
     pub(super) fn tick_if_free(&mut self, now: MonotonicMs, id: TopicIdPartition, errand: Errand, out: &mut Outbox) {
         match self.when_held(id, errand) {
             Some(held) => self.wait_or_pass(id, held, |number| Waiting::Tick(id, number)),
-            None => self.tick_leader(now, id, out),
+            None => self.tick_leader(now, id, errand, out),
         }
     }
 
-    pub(super) fn tick_leader(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
+    pub(super) fn tick_leader(&mut self, now: MonotonicMs, id: TopicIdPartition, errand: Errand, out: &mut Outbox) {
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let brokers = |broker| eligible_epoch(image, broker);
         let rests = replica.core.is_at_rest(&brokers);
         let effects = replica.core.tick(now, &brokers);
         let is_idle = effects.proposal.is_none() && effects.high_watermark.is_none() && effects.acknowledged.is_empty();
-        // The service's round of ticks passes by replicas at rest.
-        assert!(!rests || is_idle, "partition {id:?} was at rest, and had something to do");
+        // The service's round of ticks passes by replicas at rest; news of a broker ticks them.
+        let is_news = errand == Errand::BrokerNews;
+        assert!(!rests || is_idle || is_news, "partition {id:?} was at rest, and had something to do");
         self.execute(id, effects, out);
     }
 

@@ -18,11 +18,14 @@ if [ ! -f ca.pem ]; then
   new_key ca.key
   openssl req -x509 -new -key ca.key -out ca.pem -days "$days" -subj "/CN=Ottla authority"
 fi
+# The name of a process is its id where `ssl.member.id` is set: a host that has such a name shares it with nobody.
+host=$(uname -n)
+case $host in coordinator-* | broker-*) host= ;; esac
 for name; do
   [ ! -f "$name.pem" ] || continue
   new_key "$name.key"
   openssl req -new -key "$name.key" -out "$name.csr" -subj "/CN=$name"
-  names=DNS:$name,DNS:localhost,DNS:$(uname -n),IP:127.0.0.1${SAN:+,$SAN}
+  names=DNS:$name,DNS:localhost${host:+,DNS:$host},IP:127.0.0.1${SAN:+,$SAN}
   openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days "$days" -out "$name.crt" \
     -extfile <(printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\n' "$names") 2> /dev/null
   cat "$name.key" "$name.crt" > "$name.pem"

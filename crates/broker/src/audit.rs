@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,7 +103,7 @@ impl LoginWatcher for AuditLog {
     }
 }
 
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).collect()
 }
 
@@ -123,7 +124,8 @@ impl Output {
         let opened = match self.open.take() {
             Some(open) => open,
             None => {
-                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+                // It says who may do what.
+                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
                 let length = file.metadata()?.len();
                 (file, length)
             }

@@ -10,7 +10,6 @@ use ottla_model::{ClusterSecret, ListenerName};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_sasl::oauth::{Bearer, TokenError};
-use ottla_sasl::scram::ITERATIONS_MIN;
 use ottla_sasl::{Credentials, ScramCredential, ScramHash, TokenCredential};
 
 use crate::delegation_tokens::Tokens;
@@ -56,8 +55,7 @@ impl ListenerUsers {
         let mut configured = BTreeMap::new();
         for (user, password) in &config.scram_users {
             for hash in ScramHash::ALL {
-                let salt: [u8; 16] = rand::random();
-                let credential = ScramCredential::of_password(hash, password.reveal(), salt.to_vec(), ITERATIONS_MIN);
+                let credential = ScramCredential::of_configured(hash, &nobody_secret, user, password.reveal());
                 configured.insert((hash, user.clone()), credential);
             }
         }

@@ -9,7 +9,7 @@ use ottla_config::DelegationTokenConfig;
 use ottla_metadata::controller::{AlterDelegationToken, TokenChange};
 use ottla_metadata::logins::BrokenRules;
 use ottla_metadata::{DelegationToken, Image};
-use ottla_model::{BrokerId, TimestampMs};
+use ottla_model::{BrokerId, KafkaPrincipal, TimestampMs};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
 use ottla_sasl::{ScramCredential, ScramHash, TokenCredential, TokenSecret};
@@ -50,6 +50,10 @@ impl Tokens {
         salt_secret: &[u8; 32],
     ) -> Option<TokenCredential> {
         let token = image.valid_token(id, now(), BrokenRules::default())?;
+        // A login keeps the name alone.
+        if &*token.owner.principal_type != KafkaPrincipal::USER {
+            return None;
+        }
         let key = (hash, id.to_owned());
         let known = self.derived.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let credential = known.unwrap_or_else(|| {

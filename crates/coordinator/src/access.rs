@@ -300,6 +300,8 @@ impl Caller {
     }
 
     fn refuse(&self, why: String) -> Status {
+        // A name of a certificate may hold what ends the line.
+        let why = why.replace(char::is_control, "\u{fffd}");
         self.access.refusals.run(|left_out| tracing::warn!(left_out, "refused: {why}"));
         Status::permission_denied(why)
     }

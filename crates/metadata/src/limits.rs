@@ -66,6 +66,12 @@ pub const MAX_TOKENS: usize = 10_000;
 /// Who may renew one delegation token.
 pub const MAX_TOKEN_RENEWERS: usize = 100;
 
+/// The owner, requester and renewers of one delegation token, with their types: 40 MB for [`MAX_TOKENS`].
+pub const MAX_TOKEN_PRINCIPALS_BYTES: usize = 4096;
+
+/// Delegation tokens that one principal has asked for: it cannot keep all others from getting one.
+pub const MAX_TOKENS_PER_REQUESTER: usize = 5_000;
+
 /// The id of a delegation token: brokers make ids of 22 bytes.
 pub const MAX_TOKEN_ID_BYTES: usize = 64;
 
@@ -150,7 +156,9 @@ mod tests {
             ("rules about one resource", MAX_ACL_NODE_BYTES),
             ("principal of a rule", MAX_PRINCIPAL_BYTES),
             ("delegation tokens", MAX_TOKENS),
+            ("delegation tokens that one principal asked for", MAX_TOKENS_PER_REQUESTER),
             ("renewers of one delegation token", MAX_TOKEN_RENEWERS),
+            ("owner, requester and renewers of one delegation token", MAX_TOKEN_PRINCIPALS_BYTES),
             ("id of a delegation token", MAX_TOKEN_ID_BYTES),
             ("replicas of one partition", usize::try_from(MAX_REPLICATION_FACTOR).unwrap_or(0)),
             ("registered brokers", MAX_BROKERS),

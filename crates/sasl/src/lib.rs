@@ -15,7 +15,7 @@ pub mod server;
 pub use client::{ClientCredentials, ClientLogin, ClientSession};
 pub use jaas::{JaasEntry, JaasError};
 pub use mechanism::Mechanism;
-pub use scram::{ScramCredential, ScramHash};
+pub use scram::{SALT_BYTES, ScramCredential, ScramHash};
 pub use server::{
     Credentials, ServerSession, Step, TokenCredential, TokenLogin, TokenSecret, login_lifetime, nobody_secret,
 };

@@ -13,6 +13,9 @@ use subtle::ConstantTimeEq as _;
 pub const ITERATIONS_MIN: u32 = 4096;
 pub const ITERATIONS_MAX: u32 = 16_384;
 
+/// The salts of users that Ottla makes, and of those that do not exist: another length would tell which exist.
+pub const SALT_BYTES: usize = 24;
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ScramHash {
     Sha256,
@@ -102,6 +105,12 @@ impl fmt::Debug for ScramCredential {
     }
 }
 
+fn salt(hash: ScramHash, secret: &[u8; 32], name: &str) -> Vec<u8> {
+    let mut salt = hash.hmac(secret, name.as_bytes());
+    salt.truncate(SALT_BYTES);
+    salt
+}
+
 impl ScramCredential {
     pub fn of_password(hash: ScramHash, password: &str, salt: Vec<u8>, iterations: u32) -> Self {
         let salted = hash.salted_password(password.as_bytes(), &salt, iterations);
@@ -114,15 +123,21 @@ impl ScramCredential {
         Self { salt, stored_key, server_key, iterations }
     }
 
+    /// For a user of a broker's configuration: its salt is that of a user of this name who does not exist.
+    pub fn of_configured(hash: ScramHash, secret: &[u8; 32], user: &str, password: &str) -> Self {
+        Self::of_password(hash, password, salt(hash, secret, user), ITERATIONS_MIN)
+    }
+
     /// For a delegation token: its salt is the same on every server that shares the secret, as that of a token that
     /// does not exist is.
     pub fn of_token(hash: ScramHash, secret: &[u8; 32], id: &str, password: &str) -> Self {
-        Self::of_password(hash, password, hash.hmac(secret, id.as_bytes()), ITERATIONS_MIN)
+        Self::of_password(hash, password, salt(hash, secret, id), ITERATIONS_MIN)
     }
 
-    /// For a user that does not exist: a salt that is always the same for this name, and keys that no proof fits.
+    /// For a user that does not exist: a salt that is always the same for this name, as long as those of users, and keys
+    /// that no proof fits.
     pub(crate) fn of_nobody(hash: ScramHash, secret: &[u8; 32], user: &str) -> Self {
-        let salt = hash.hmac(secret, user.as_bytes());
+        let salt = salt(hash, secret, user);
         let unknown = hash.hmac(secret, &salt);
         Self { stored_key: unknown.clone(), server_key: unknown, salt, iterations: ITERATIONS_MIN }
     }
@@ -280,6 +295,18 @@ mod tests {
         assert_eq!(ScramCredential::from_text(ScramHash::Sha512, &short), None);
         for text in ["", "salt=!,stored_key=,server_key=,iterations=4096", &short.replace("4096", "1")] {
             assert_eq!(ScramCredential::from_text(ScramHash::Sha256, text), None, "{text}");
+        }
+    }
+
+    /// Neither the salt nor its length tells which users exist.
+    #[test]
+    fn salts_of_users_and_of_nobody_are_alike() {
+        for hash in ScramHash::ALL {
+            let nobody = ScramCredential::of_nobody(hash, &[7; 32], "alice");
+            assert_eq!(nobody.salt.len(), SALT_BYTES);
+            assert_eq!(ScramCredential::of_configured(hash, &[7; 32], "alice", "secret").salt, nobody.salt);
+            assert_eq!(ScramCredential::of_token(hash, &[7; 32], "alice", "secret").salt, nobody.salt);
+            assert_ne!(ScramCredential::of_nobody(hash, &[7; 32], "bob").salt, nobody.salt);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -100,7 +100,7 @@ async fn read_to_end(mut socket: ReadAhead) -> io::Result<()> {
     Ok(())
 }
 
-fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+pub(crate) fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
     const KEY: &str = "ssl.keystore.location";
     let unusable = |error: rustls::Error| TlsError::Certificate { name: KEY, problem: error.to_string() };
     let material = store::key(settings)?
@@ -120,5 +120,11 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
             builder.with_client_cert_verifier(Arc::new(ClientVerifier { inner, pinned }))
         }
     };
-    builder.with_single_cert(material.chain, material.key).map_err(unusable)
+    let mut config = builder.with_single_cert(material.chain, material.key).map_err(unusable)?;
+    if settings.client_auth != ClientAuth::None {
+        // A resumed session shows no certificate again: one that has expired, or is not trusted any more, would go on.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    Ok(config)
 }

@@ -12,11 +12,12 @@ use ottla_authorizer::{AclIndex, Authorizer, BrokenRules, CLUSTER, Operation, Re
 use ottla_config::AuthorizerConfig;
 use ottla_metadata::Image;
 use ottla_metrics::RateLimit;
+use ottla_model::ErrorCode;
 use ottla_network::RequestContext;
 use ottla_protocol::messages::TopicRef;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 
-use crate::audit::AuditLog;
+use crate::audit::{self, AuditLog};
 use crate::request::wire;
 
 use memo::Memo;
@@ -112,6 +113,9 @@ impl Access {
             checks.authorization.denials.run(|more| {
                 let Requester { principal, address } = &checks.requester;
                 let (operation, resource_type) = (operation.name(), resource_type.name());
+                // A name of a certificate or a token may hold what ends the line.
+                let principal = principal.to_string().replace(char::is_control, "\u{fffd}");
+                let name = audit::cut(name);
                 tracing::info!(%principal, host = %address, operation, resource_type, name, more, "denied");
             });
         }
@@ -149,15 +153,15 @@ impl Access {
         self.allows(operation, ResourceType::Topic, name)
     }
 
-    /// A topic id that the image does not know is allowed: the answer to it says no more than that.
-    pub fn topic_ref(&self, operation: Operation, topic: &TopicRef) -> bool {
-        let Some(checks) = &self.checks else { return true };
-        match topic {
-            TopicRef::Name(name) => self.topic(operation, name),
-            TopicRef::Id(id) => {
-                checks.image.topic_by_id(*id).is_none_or(|topic| self.topic(operation, topic.name.as_str()))
-            }
-        }
+    /// A topic id that the image of these rules does not know is refused as such. What is done later looks into a newer
+    /// image, which may know it: then nothing was checked.
+    pub fn topic_ref(&self, operation: Operation, topic: &TopicRef) -> Result<(), ErrorCode> {
+        let Some(checks) = &self.checks else { return Ok(()) };
+        let name = match topic {
+            TopicRef::Name(name) => name.as_str(),
+            TopicRef::Id(id) => checks.image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId)?.name.as_str(),
+        };
+        if self.topic(operation, name) { Ok(()) } else { Err(ErrorCode::TopicAuthorizationFailed) }
     }
 
     pub fn group(&self, operation: Operation, group: &str) -> bool {

@@ -312,6 +312,28 @@ fn deletions_tell_no_more_than_descriptions() {
     assert_eq!((by_id(1), by_id(2)), (named("seen", denied), (None, denied)));
 }
 
+/// The id of a topic that was created a moment ago is known to some brokers, and not yet to this one. What is asked of it
+/// is decided by the rules' image, and done by a later one, which knows it.
+#[test]
+fn a_topic_id_that_is_not_known_yet_allows_nothing() {
+    let cluster = Cluster::new(&[AUTHORIZER]);
+    let broker = cluster.start(1);
+    let access = broker.broker.access(&broker.context(CLIENT));
+    cluster.quorum.create_topic("new", topic_id(1), 1, &[1], &[]);
+    let new = TopicRef::Id(topic_id(1));
+    for operation in [Operation::Read, Operation::Write, Operation::Describe] {
+        assert_eq!(access.topic_ref(operation, &new), Err(ErrorCode::UnknownTopicId), "{operation:?}");
+        let later = broker.broker.access(&broker.context(CLIENT));
+        assert_eq!(later.topic_ref(operation, &new), Err(ErrorCode::TopicAuthorizationFailed), "{operation:?}");
+    }
+    let asked = delete_topics_request::DeleteTopicState::default()
+        .with_name(None)
+        .with_topic_id(uuid::Uuid::from_bytes(topic_id(9).0));
+    let request = DeleteTopicsRequest::default().with_topics(vec![asked]).with_timeout_ms(1_000);
+    let told = answer(&broker, 6, &request).responses.remove(0);
+    assert_eq!(told.error_code, ErrorCode::UnknownTopicId.code());
+}
+
 /// Who may not follow learns from a fetch as a replica neither which brokers there are nor their epochs.
 #[test]
 fn a_fetch_as_a_replica_tells_strangers_nothing() {

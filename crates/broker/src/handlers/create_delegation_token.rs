@@ -73,6 +73,10 @@ fn check(
     owner: KafkaPrincipal,
 ) -> Result<TokenChange, ErrorCode> {
     tokens::may_ask(context)?;
+    // A login by token keeps the name alone: the token of `Group:admin` would be a login as `User:admin`.
+    if &*owner.principal_type != KafkaPrincipal::USER {
+        return Err(ErrorCode::InvalidPrincipalType);
+    }
     let is_for_itself = owner == context.principal;
     let may_create = || {
         let owner = owner.to_string();

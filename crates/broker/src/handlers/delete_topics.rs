@@ -213,13 +213,22 @@ fn allowed(
             TopicRef::Name(name) => (Some(name.as_str()), TopicId::ZERO),
             TopicRef::Id(id) => (image.topic_by_id(*id).map(|topic| topic.name.as_str()), *id),
         };
-        // An id that is not known is answered as such.
-        let Some(name) = name else { return true };
         if may_delete_all {
-            access.granted(Operation::Delete, name);
+            if let Some(name) = name {
+                access.granted(Operation::Delete, name);
+            }
             return true;
         }
-        let is_described = access.shows(Operation::Describe, ResourceType::Topic, name);
+        // The quorum may know it already, and checks no rules.
+        let Some(name) = name else {
+            responses.push(result(None, id, refusal(ErrorCode::UnknownTopicId).as_ref()));
+            return false;
+        };
+        // What was named is told to the audit log.
+        let is_described = match id.is_zero() {
+            true => access.topic(Operation::Describe, name),
+            false => access.shows(Operation::Describe, ResourceType::Topic, name),
+        };
         // By its id a topic is deleted also by whom it is not described to, as in Kafka.
         if (is_described || !id.is_zero()) && access.topic(Operation::Delete, name) {
             return true;

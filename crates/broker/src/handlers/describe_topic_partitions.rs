@@ -91,7 +91,11 @@ fn answer(
         return Err(ErrorCode::InvalidRequest);
     }
     // Whether a topic exists that may not be described is not told.
-    let is_shown = |name: &&str| access.shows(Operation::Describe, ResourceType::Topic, name);
+    let is_shown = |name: &&str| match all {
+        true => access.shows(Operation::Describe, ResourceType::Topic, name),
+        // What was named is told to the audit log.
+        false => access.topic(Operation::Describe, name),
+    };
     let (names, hidden): (BTreeSet<&str>, BTreeSet<&str>) = names.into_iter().partition(is_shown);
     let mut remaining = usize::try_from(request.response_partition_limit).unwrap_or(0).min(configured_limit).max(1);
     let mut response = DescribeTopicPartitionsResponse::default();

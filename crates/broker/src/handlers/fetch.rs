@@ -396,9 +396,7 @@ struct Readable<'b> {
 impl FindPartition for Readable<'_> {
     fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode> {
         // By name before the look for it: whether a topic exists is not told.
-        if !self.access.topic_ref(Operation::Read, topic) {
-            return Err(ErrorCode::TopicAuthorizationFailed);
-        }
+        self.access.topic_ref(Operation::Read, topic)?;
         self.replicas.find(topic, partition)
     }
 

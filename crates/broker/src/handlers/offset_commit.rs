@@ -107,8 +107,8 @@ fn check(
     let mut topics = Vec::with_capacity(asked.len());
     let mut refused = Vec::new();
     for one in asked {
-        if !access.topic_ref(Operation::Read, &one.topic) {
-            refused.extend(refuse_all(vec![one], ErrorCode::TopicAuthorizationFailed));
+        if let Err(error) = access.topic_ref(Operation::Read, &one.topic) {
+            refused.extend(refuse_all(vec![one], error));
             continue;
         }
         let Some(topic) = group::topic(image, &one.topic) else {

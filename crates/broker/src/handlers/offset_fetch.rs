@@ -118,12 +118,12 @@ fn question(
 ) -> (Question, FetchOffsets) {
     let mut refused = Topics::new();
     let mut known = |(topic, partitions): (TopicRef, Vec<PartitionId>)| {
-        if !access.topic_ref(Operation::Describe, &topic) {
+        if let Err(error) = access.topic_ref(Operation::Describe, &topic) {
             let named = match topic {
                 TopicRef::Name(name) => GroupTopic { name, id: TopicId::ZERO },
                 TopicRef::Id(id) => GroupTopic { name: String::new(), id },
             };
-            refused.push((named, failed(&partitions, ErrorCode::TopicAuthorizationFailed)));
+            refused.push((named, failed(&partitions, error)));
             return None;
         }
         let found = group::topic(image, &topic);

@@ -45,7 +45,7 @@ fn credential(hash: ScramHash, text: &str) -> Result<ScramChange, ToolError> {
         }
     }
     let password = password.ok_or_else(|| argument(format!("No password is given for {mechanism}")))?;
-    let salt: [u8; 24] = rand::random();
+    let salt: [u8; ottla_sasl::SALT_BYTES] = rand::random();
     let salted_password = hash.salted_password(password.as_bytes(), &salt, iterations);
     Ok(ScramChange::Set { mechanism: hash.code(), iterations, salt: salt.to_vec(), salted_password })
 }

@@ -42,8 +42,7 @@ impl Controller {
             TokenChange::Create { .. } if known.is_some() => existing().map(|token| (token, Written::Unchanged)),
             TokenChange::Create { owner, requester, renewers, lifetime_ms, renewal_ms } => {
                 self.check_finalized(Gated::DelegationTokens)?;
-                let principals = renewers.iter().chain([owner, requester]);
-                self.check_new(&request.token_id, principals, renewers.len())?;
+                self.check_new(&request.token_id, owner, requester, renewers)?;
                 let max = later(now, *lifetime_ms);
                 let token = DelegationToken {
                     owner: owner.clone(),
@@ -74,23 +73,38 @@ impl Controller {
         }
     }
 
-    fn check_new<'a>(
+    fn check_new(
         &self,
         token_id: &str,
-        mut principals: impl Iterator<Item = &'a KafkaPrincipal>,
-        renewers: usize,
+        owner: &KafkaPrincipal,
+        requester: &KafkaPrincipal,
+        renewers: &[KafkaPrincipal],
     ) -> Result<(), Refusal> {
         let refuse = |error, text: String| Err(Refusal::new(error, text));
         if token_id.is_empty() || token_id.len() > limits::MAX_TOKEN_ID_BYTES {
             return refuse(ErrorCode::InvalidRequest, "This is no id of a token".to_owned());
         }
-        let is_long = |one: &KafkaPrincipal| one.principal_type.len() + one.name.len() > limits::MAX_PRINCIPAL_BYTES;
-        if renewers > limits::MAX_TOKEN_RENEWERS || principals.any(is_long) {
+        let lengths = || {
+            let principals = renewers.iter().chain([owner, requester]);
+            principals.map(|one| one.principal_type.len() + one.name.len())
+        };
+        if renewers.len() > limits::MAX_TOKEN_RENEWERS
+            || lengths().any(|bytes| bytes > limits::MAX_PRINCIPAL_BYTES)
+            || lengths().sum::<usize>() > limits::MAX_TOKEN_PRINCIPALS_BYTES
+        {
             let (count, bytes) = (limits::MAX_TOKEN_RENEWERS, limits::MAX_PRINCIPAL_BYTES);
-            let text = format!("A token has at most {count} renewers, and a principal at most {bytes} bytes.");
+            let sum = limits::MAX_TOKEN_PRINCIPALS_BYTES;
+            let text = format!(
+                "A token has at most {count} renewers, a principal at most {bytes} bytes, and all together {sum}."
+            );
             return refuse(ErrorCode::InvalidRequest, text);
         }
-        let count = self.ledger.ahead().delegation_tokens().count();
+        let tokens = || self.ledger.ahead().delegation_tokens();
+        let own = tokens().filter(|(_, token)| token.requester == *requester).count();
+        if own >= limits::MAX_TOKENS_PER_REQUESTER {
+            return refuse(ErrorCode::PolicyViolation, format!("{requester} has asked for {own} tokens, the most."));
+        }
+        let count = tokens().count();
         if self.ledger.is_full() || count >= limits::MAX_TOKENS {
             let text = format!("The cluster has {count} tokens; at most {} are possible.", limits::MAX_TOKENS);
             return refuse(ErrorCode::PolicyViolation, text);

@@ -219,3 +219,17 @@ async fn a_pkcs12_store_that_is_replaced_is_used_from_then_on() {
     let error = ServerTls::new(settings(&wrong)).err().expect("refused").to_string();
     assert!(!error.contains("hunter2") && error.contains("broker.p12"), "{error}");
 }
+
+/// A session that is resumed shows no certificate again: one that has expired would come in.
+#[test]
+fn who_shows_a_certificate_shows_it_every_time() {
+    let authority = authority();
+    let server = identity(&authority, "localhost");
+    for (client_auth, is_resumed) in [("none", true), ("requested", false), ("required", false)] {
+        let client_auth_setting = vec![("ssl.client.auth", client_auth.to_owned())];
+        let pairs = [pem_key(&server), pem_trust(&authority), client_auth_setting].concat();
+        let config = crate::server::server_config(&settings(&pairs)).expect("a configuration");
+        let found = (config.session_storage.can_cache(), config.send_tls13_tickets > 0);
+        assert_eq!(found, (is_resumed, is_resumed), "{client_auth}");
+    }
+}

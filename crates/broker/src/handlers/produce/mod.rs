@@ -75,7 +75,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     }
     let denied = deny(&access, &mut request);
     let verifications = match Verifications::begin(broker, header.api_version, &request, &body) {
-        Ok(verifications) => verifications.refusing(&denied, ErrorCode::TopicAuthorizationFailed),
+        Ok(verifications) => verifications.refusing(denied),
         Err(error) => return Reply::Ready(encode(&header, &refuse_all(request, error))),
     };
     let throttle = broker.quotas.produced(context, header.client_id.as_deref(), body.len());
@@ -101,18 +101,18 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     throttled(answer, Api::Produce, version, throttle)
 }
 
-/// Takes the records of topics that may not be written out of the request, and returns their places.
-fn deny(access: &Access, request: &mut ProduceRequest) -> Vec<usize> {
+/// Takes the records of topics that may not be written out of the request, and returns their places, each with its error.
+fn deny(access: &Access, request: &mut ProduceRequest) -> Vec<(usize, ErrorCode)> {
     let (mut denied, mut place) = (Vec::new(), 0);
     if access.is_unlimited() {
         return denied;
     }
     for topic in &mut request.topics {
-        let is_allowed = access.topic_ref(Operation::Write, &topic.topic);
+        let refusal = access.topic_ref(Operation::Write, &topic.topic).err();
         for partition in &mut topic.partitions {
-            if !is_allowed {
+            if let Some(error) = refusal {
                 partition.records = None;
-                denied.push(place);
+                denied.push((place, error));
             }
             place += 1;
         }

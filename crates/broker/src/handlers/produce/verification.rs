@@ -104,8 +104,8 @@ impl Verifications {
     }
 
     /// Refuses the batches at these places, whatever they are.
-    pub fn refusing(mut self, places: &[usize], error: ErrorCode) -> Self {
-        self.refused.extend(places.iter().map(|place| (*place, error.into())));
+    pub fn refusing(mut self, places: Vec<(usize, ErrorCode)>) -> Self {
+        self.refused.extend(places.into_iter().map(|(place, error)| (place, error.into())));
         self
     }
 

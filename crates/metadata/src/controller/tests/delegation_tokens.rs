@@ -91,11 +91,24 @@ fn what_is_too_large_is_refused() {
         (long.as_str(), with(vec![])),
         ("t", with(vec![user(&long)])),
         ("t", with(vec![user("b"); limits::MAX_TOKEN_RENEWERS + 1])),
+        ("t", with(vec![user(&"x".repeat(limits::MAX_PRINCIPAL_BYTES / 2)); 10])),
     ] {
         assert_eq!(ask(&mut cluster, id, change).err(), Some(ErrorCode::InvalidRequest));
     }
-    for at in 0..limits::MAX_TOKENS {
+    for at in 0..limits::MAX_TOKENS_PER_REQUESTER {
         assert_eq!(create(&mut cluster, &format!("t{at}"), 1_000, 1_000), Ok(()));
     }
     assert_eq!(create(&mut cluster, "more", 1_000, 1_000), Err(ErrorCode::PolicyViolation));
+    // Others may have some.
+    for at in limits::MAX_TOKENS_PER_REQUESTER..limits::MAX_TOKENS {
+        assert!(ask(&mut cluster, &format!("t{at}"), with(vec![])).is_ok(), "{at}");
+    }
+    let of_another = TokenChange::Create {
+        owner: user("b"),
+        requester: user("b"),
+        renewers: vec![],
+        lifetime_ms: 1_000,
+        renewal_ms: 1_000,
+    };
+    assert_eq!(ask(&mut cluster, "more", of_another).err(), Some(ErrorCode::PolicyViolation));
 }

@@ -163,7 +163,9 @@ impl Process {
                 Waiting::Create(id, number) if self.has_replica(id, number) => {
                     self.open_log(now, wall, id, None, out);
                 }
-                Waiting::Tick(id, number) if self.has_replica(id, number) => self.tick_leader(now, id, Errand::BrokerNews, out),
+                Waiting::Tick(id, number) if self.has_replica(id, number) => {
+                    self.tick_leader(now, id, Errand::BrokerNews, out)
+                }
                 Waiting::Assume(..) | Waiting::Decided(..) | Waiting::Create(..) | Waiting::Tick(..) => {}
                 Waiting::End(replica) => self.end_replica(*replica, out),
                 Waiting::SetAside(found) => self.set_aside(*found, out),

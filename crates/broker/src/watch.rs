@@ -20,6 +20,9 @@ use crate::telemetry::Telemetry;
 
 /// How long one attempt to find a coordinator to watch may take; they go on for ever.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same before this broker has registered: who finds no coordinator leaves the search to the registration. Two that
+/// search would double the connections that coordinators refuse.
+const EARLY_OPEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Revisions taken together, when they have queued up: one hand-over to the data runtime for all of them.
 const BATCH_MAX: usize = 256;
 /// A stream that ends at once must not be opened again in a tight loop.
@@ -53,9 +56,16 @@ impl Watcher {
         let mut left: Option<String> = None;
         loop {
             let from = self.metadata.revision();
-            let opened = self.client.watch(from, self.broker, left.as_deref(), OPEN_TIMEOUT).await;
+            let is_registered = *self.registered.borrow();
+            let timeout = if is_registered { OPEN_TIMEOUT } else { EARLY_OPEN_TIMEOUT };
+            let opened = self.client.watch(from, self.broker, left.as_deref(), timeout).await;
             let mut stream = match opened {
                 Ok(stream) => stream,
+                Err(error) if !is_registered => {
+                    tracing::debug!(%error, "the tree is not read before the registration");
+                    let _ = self.registered.wait_for(|registered| *registered).await;
+                    continue;
+                }
                 Err(error) => {
                     let complain = |more| tracing::warn!(%error, more, "no coordinator can be watched; trying again");
                     unwatched.run(error.reason(), complain);

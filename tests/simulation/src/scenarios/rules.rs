@@ -174,7 +174,7 @@ fn progress_of_a_log_that_has_parted_is_noticed() {
     let rules = BrokenRules { diverging_fetch_counts: true, ..BrokenRules::default() };
     let hasty = |config| WorldConfig { hasty_producers: 1, ..config };
     let kinds = [Kind::KillBroker, Kind::Weather, Kind::CutLink];
-    hunt_in(partition(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (10, 400)), 200, LOST);
+    hunt_in(partition(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (10, 400)), 2_000, LOST);
 }
 
 #[test]
@@ -507,7 +507,7 @@ fn hunt_secured(rules: SecurityRules, controller_rules: ControllerRules, kinds: 
         WorldConfig { security: Some(SecurityConfig { rules, ..security }), ..config }
     };
     let plan = FaultPlan::of(kinds, GAP_MS, (100, 2_000));
-    hunt_in(controller(controller_rules), secured, &plan, 60, named)
+    hunt_in(controller(controller_rules), secured, &plan, 600, named)
 }
 
 #[test]

@@ -134,8 +134,8 @@ impl ScramCredential {
         Self::of_password(hash, password, salt(hash, secret, id), ITERATIONS_MIN)
     }
 
-    /// For a user that does not exist: a salt that is always the same for this name, as long as those of users, and keys
-    /// that no proof fits.
+    /// For a user that does not exist: a salt that is always the same for this name, as long as those of users, and
+    /// keys that no proof fits.
     pub(crate) fn of_nobody(hash: ScramHash, secret: &[u8; 32], user: &str) -> Self {
         let salt = salt(hash, secret, user);
         let unknown = hash.hmac(secret, &salt);

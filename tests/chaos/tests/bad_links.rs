@@ -124,7 +124,7 @@ fn links_of_the_leading_coordinator_are_cut_silent_lossy_and_slow() -> Result<()
 #[ignore = "half a minute: make soak runs it"]
 fn the_leader_of_the_quorum_is_cut_from_all_brokers() -> Result<()> {
     const CUT: Duration = Duration::from_secs(15);
-    let Some((mut cluster, clients, network)) = networked_cluster(3)? else { return Ok(()) };
+    let Some((mut cluster, clients, network)) = networked_cluster(4)? else { return Ok(()) };
     let mut load = Load::start(&cluster, &clients)?;
     // After a change of leaders nothing is handed over for a session's length.
     sleep(FAULT);

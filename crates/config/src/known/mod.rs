@@ -178,7 +178,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("raft.election.min.ms", Some("500")),
     ("raft.heartbeat.ms", Some("150")),
     ("raft.tick.ms", Some("50")),
-    ("reassignment.max.partitions.per.broker", Some("10")),
+    ("reassignment.max.partitions.per.broker", Some("50")),
     ("reserved.broker.max.id", Some("1000")),
     ("roles.admin", None),
     ("roles.member", None),

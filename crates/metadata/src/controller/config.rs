@@ -29,11 +29,9 @@ pub struct ControllerConfig {
     pub rules: BrokenRules,
 }
 
-/// The default of [`ControllerConfig::reassignments_per_broker_max`]: enough to keep a broker's disk and network busy.
-/// While replicas come and leave, records of their partitions wait longer for their acknowledgement. A client like
-/// librdkafka has five requests under way to a broker, each for one partition: when 50 partitions moved at once, such
-/// waits added up to a second for all partitions of the broker.
-pub const REASSIGNMENTS_PER_BROKER_MAX: usize = 10;
+/// The default of [`ControllerConfig::reassignments_per_broker_max`]: enough to keep a broker's disk and network busy,
+/// few enough that the leaders that change when replicas have moved change in small groups.
+pub const REASSIGNMENTS_PER_BROKER_MAX: usize = 50;
 
 impl ControllerConfig {
     pub fn new(cluster_id: ClusterId) -> Self {

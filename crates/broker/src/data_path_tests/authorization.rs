@@ -312,8 +312,8 @@ fn deletions_tell_no_more_than_descriptions() {
     assert_eq!((by_id(1), by_id(2)), (named("seen", denied), (None, denied)));
 }
 
-/// The id of a topic that was created a moment ago is known to some brokers, and not yet to this one. What is asked of it
-/// is decided by the rules' image, and done by a later one, which knows it.
+/// The id of a topic that was created a moment ago is known to some brokers, and not yet to this one. What is asked of
+/// it is decided by the image of the rules, and done by a later one, which knows it.
 #[test]
 fn a_topic_id_that_is_not_known_yet_allows_nothing() {
     let cluster = Cluster::new(&[AUTHORIZER]);

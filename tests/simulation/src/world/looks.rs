@@ -127,8 +127,8 @@ impl World {
         if state.has_leader() {
             return self.has_rot(state.leader, partition);
         }
-        // Where it is enabled, whoever can read its log and did not lose it must be elected. Who could not read it in its
-        // present registration is not, although it has begun a new log since.
+        // Where it is enabled, whoever can read its log and did not lose it must be elected. Who could not read it in
+        // its present registration is not, although it has begun a new log since.
         let could_not_read = |broker: BrokerId| {
             let registered = self.newest_image().and_then(|image| image.broker(broker));
             registered.is_some_and(|registered| state.is_offline(broker, registered.epoch))

@@ -8,7 +8,8 @@ use super::*;
 /// Coordinators at a time.
 const COORDINATORS_MAX: usize = 5;
 const COORDINATORS_MIN: usize = 3;
-/// A coordinator that starts asks its peers who it is until it has heard all, and decides by answers of this age at most.
+/// A coordinator that starts asks its peers who it is until it has heard all, and decides by answers of this age at
+/// most.
 const ANSWER_AGE_MAX_MS: u64 = 500;
 
 impl World {

@@ -101,7 +101,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     throttled(answer, Api::Produce, version, throttle)
 }
 
-/// Takes the records of topics that may not be written out of the request, and returns their places, each with its error.
+/// Takes the records of topics that may not be written out of the request, and returns their places, each with its
+/// error.
 fn deny(access: &Access, request: &mut ProduceRequest) -> Vec<(usize, ErrorCode)> {
     let (mut denied, mut place) = (Vec::new(), 0);
     if access.is_unlimited() {

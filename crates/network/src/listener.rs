@@ -320,12 +320,11 @@ fn prepare(stream: &TcpStream, options: &AcceptOptions) -> io::Result<()> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use ottla_metrics::Registry;
-    use ottla_resources::{Ledger, Limits};
+    use ottla_resources::Limits;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::connection::tests::Greeter;
+    use crate::connection::tests::shared_with;
     use crate::frame_budget::FrameBudget;
 
     #[test]
@@ -343,15 +342,7 @@ mod tests {
     #[tokio::test]
     async fn a_crowd_is_accepted_one_by_one() {
         const CROWD: u64 = 40;
-        let metrics = Arc::new(NetworkMetrics::new(&Registry::new("test")));
-        let shared = ConnectionShared::<Greeter>::new(
-            Arc::default(),
-            Arc::clone(&metrics),
-            1024,
-            FrameBudget::new(1024),
-            Ledger::new(1024),
-            None,
-        );
+        let (shared, metrics) = shared_with(1024, FrameBudget::new(1024));
         let bound = bind(&ListenerName::new("PLAINTEXT"), "127.0.0.1", 0, true, 64).expect("a free port");
         let crowd: Vec<_> = (0..CROWD).map(|_| std::net::TcpStream::connect(bound.address)).collect();
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
@@ -359,7 +350,7 @@ mod tests {
             ConnectionLimits::new(|_, _| Limits { total: 64, kept_for_brokers: 0, of_listener: 64, per_ip: 64 });
         let (_stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();
-        let accepting = tokio::spawn(accept(bound, security, Arc::new(shared), Arc::new(limits), options, stopped));
+        let accepting = tokio::spawn(accept(bound, security, shared, Arc::new(limits), options, stopped));
         let mut before = 0;
         while before < CROWD {
             tokio::task::yield_now().await;
@@ -373,15 +364,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_of_one_address_are_counted_and_the_port_closes() {
-        let metrics = Arc::new(NetworkMetrics::new(&Registry::new("test")));
-        let shared = ConnectionShared::<Greeter>::new(
-            Arc::default(),
-            Arc::clone(&metrics),
-            1024,
-            FrameBudget::new(1024),
-            Ledger::new(1024),
-            None,
-        );
+        let (shared, metrics) = shared_with(1024, FrameBudget::new(1024));
         let bound = bind(&ListenerName::new("PLAINTEXT"), "127.0.0.1", 0, true, 16).expect("a free port");
         let address = bound.address;
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: Some(64 * 1024) };
@@ -391,7 +374,7 @@ mod tests {
         }));
         let (stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();
-        let accepting = tokio::spawn(accept(bound, security, Arc::new(shared), limits, options, stopped));
+        let accepting = tokio::spawn(accept(bound, security, shared, limits, options, stopped));
         let request = ottla_protocol::messages::api_versions::ApiVersionsResponse::encode_request(3, 1, None);
         let mut first = TcpStream::connect(address).await.expect("accepted");
         first.write_all(&request).await.expect("sent");

@@ -472,7 +472,7 @@ async fn received(metrics: &NetworkMetrics, at_least: usize) {
     assert!(came, "{at_least} bytes never came: {}", metrics.bytes_received.get());
 }
 
-fn shared_with(frame_bytes_max: usize, budget: FrameBudget) -> (Arc<Shared>, Arc<NetworkMetrics>) {
+pub(crate) fn shared_with(frame_bytes_max: usize, budget: FrameBudget) -> (Arc<Shared>, Arc<NetworkMetrics>) {
     let metrics = metrics();
     (Arc::new(Shared::new(Arc::default(), Arc::clone(&metrics), frame_bytes_max, budget, responses(), None)), metrics)
 }

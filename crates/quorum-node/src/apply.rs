@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ottla_consensus::log_store::ConfState;
 use ottla_consensus::{Committed, Role};
 use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, Now};
+use ottla_metadata::delta::Delta;
 use ottla_metadata::image::Image;
 use ottla_metadata::transaction::{Transaction, TransactionError};
 use ottla_metadata::tree::{NodeChange, Tree};
@@ -33,6 +34,7 @@ struct Step {
     /// The members from here on, if the entry changed them.
     conf_state: Option<ConfState>,
     touches_members: bool,
+    delta: Arc<Delta>,
     tree: Tree,
     image: Image,
 }
@@ -140,6 +142,7 @@ impl<S: QuorumStore> Node<S> {
             changes,
             conf_state,
             touches_members: delta.coordinators_changed || delta.finalized_changed,
+            delta: Arc::new(delta),
             tree: self.tree.clone(),
             image: self.image.clone(),
         }
@@ -173,9 +176,9 @@ impl<S: QuorumStore> Node<S> {
 
     fn tell_controller(&mut self, now: Now, step: Step, out: &mut impl Sink) {
         let Some(leadership) = &mut self.leadership else { return };
-        let Step { revision, result, changes, tree, image, .. } = step;
         if leadership.is_deciding() {
-            leadership.applied(now, Applied { revision, result, changes }, &tree, &image, out);
+            let Step { revision, result, changes, delta, tree, image, .. } = step;
+            leadership.applied(now, Applied { revision, result, changes, delta, tree, image }, out);
         } else if step.is_empty && step.term == leadership.term && self.member.role().role == Role::Leader {
             // This leader's own first entry: the tree now has everything that was ever committed. Later entries of the
             // same batch cannot exist, because only this controller would have proposed them.

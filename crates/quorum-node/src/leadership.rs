@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use ottla_consensus::{LogStore, Member};
 use ottla_metadata::controller::{
-    Answer, Candidate, Controller, ControllerConfig, Effects, EntryId, Input, Now, Request, RequestId, StreamId,
+    Answer, Candidate, Controller, ControllerConfig, Effects, Input, Now, Proposal, Request, RequestId, StreamId,
 };
+use ottla_metadata::delta::Delta;
 use ottla_metadata::image::Image;
 use ottla_metadata::liveness::Reached;
 use ottla_metadata::quorum_progress::Observer;
@@ -19,21 +20,18 @@ use ottla_model::{CoordinatorId, MonotonicMs, Revision, TimestampMs};
 use crate::broken_rules::BrokenRules;
 use crate::event::{CallId, Output, RequestError, Sink, note};
 use crate::members_change::MemberChanges;
-use crate::proposals::{ProposalError, Proposals};
+use crate::proposals::Proposals;
 
 /// Bound of the requests that wait for the controller to become ready or for their decision. Further requests get an
 /// error that asks for a retry.
 const WAITING_REQUESTS_MAX: usize = 16_384;
-/// A refused proposal may make the controller decide again, and that decision may be refused too. After this number of
-/// rounds the next round waits for the next tick.
-const REFUSAL_ROUNDS_MAX: usize = 4;
 
 /// The controller and its inputs; none until the first entry of the term is applied.
 struct Deciding {
     controller: Controller,
     proposals: Proposals,
-    /// Proposals that were refused, and that the controller does not know of yet.
-    refused: Vec<EntryId>,
+    /// The state with everything that was decided: only where a simulation lets answers come early.
+    decided: Option<(Tree, Image)>,
 }
 
 /// The outcome of an entry.
@@ -41,6 +39,10 @@ pub(crate) struct Applied {
     pub revision: Revision,
     pub result: Result<(), TransactionError>,
     pub changes: Arc<[NodeChange]>,
+    pub delta: Arc<Delta>,
+    /// What the entry left.
+    pub tree: Tree,
+    pub image: Image,
 }
 
 /// When a voter was heard of in this term.
@@ -103,9 +105,9 @@ impl Leadership {
         reached: Reached,
         out: &mut impl Sink,
     ) {
-        let proposals = Proposals::new(tree.clone(), image.clone());
+        let decided = self.answers_early.then(|| (tree.clone(), image.clone()));
         let (controller, effects) = Controller::new(now, config, tree, image, reached);
-        self.deciding = Some(Deciding { controller, proposals, refused: Vec::new() });
+        self.deciding = Some(Deciding { controller, proposals: Proposals::default(), decided });
         self.execute(now, effects, None, out);
         for input in std::mem::take(&mut self.early) {
             self.step(now, input, out);
@@ -197,53 +199,20 @@ impl Leadership {
         self.streams.remove(&stream);
     }
 
-    /// Executes the controller's effects. A proposal that the guard refuses answers the request that it was made for,
-    /// and the controller learns that it will never be applied.
-    fn execute(&mut self, now: Now, effects: Effects, mut request: Option<RequestId>, out: &mut impl Sink) {
-        let mut refused = self.execute_once(now, effects, out);
-        for _ in 0..REFUSAL_ROUNDS_MAX {
-            if let Some((_, error)) = refused.first()
-                && let Some(call) = request.take().and_then(|id| self.calls.remove(&id))
-            {
-                out.put(Output::Respond { call, outcome: Err(RequestError::Refused(error.to_string())) });
-            }
-            let mut entries: Vec<EntryId> = refused.into_iter().map(|(entry, _)| entry).collect();
-            if let Some(deciding) = &mut self.deciding {
-                entries.splice(0..0, std::mem::take(&mut deciding.refused));
-            }
-            refused = Vec::new();
-            for entry in entries {
-                if let Some(deciding) = &mut self.deciding {
-                    let effects = deciding.controller.step(now, Input::Dropped { entry });
-                    refused.extend(self.execute_once(now, effects, out));
-                }
-            }
-            if refused.is_empty() {
-                return;
-            }
-        }
-        if let Some(deciding) = &mut self.deciding {
-            deciding.refused.extend(refused.into_iter().map(|(entry, _)| entry));
-        }
-    }
-
-    fn execute_once(&mut self, now: Now, effects: Effects, out: &mut impl Sink) -> Vec<(EntryId, ProposalError)> {
-        let mut refused = Vec::new();
-        let Some(deciding) = &mut self.deciding else { return refused };
+    /// Executes the effects of a step, of `request` if it was one.
+    fn execute(&mut self, now: Now, effects: Effects, request: Option<RequestId>, out: &mut impl Sink) {
+        let Some(deciding) = &mut self.deciding else { return };
         let mut answered_early = Vec::new();
-        for (entry, transaction) in effects.proposals {
-            match deciding.proposals.push(entry, &transaction) {
-                Ok(changes) if self.answers_early => {
-                    let revision = deciding.proposals.last_revision();
-                    let input = Input::Applied { entry: Some(entry), revision, result: Ok(()), changes };
-                    answered_early.push(deciding.controller.step(now, input));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    note(out, true, format!("a decision is not proposed: {error}"));
-                    refused.push((entry, error));
-                }
+        for proposal in effects.proposals {
+            if let Some(input) = deciding.decided.as_mut().and_then(|decided| applied_early(decided, &proposal)) {
+                answered_early.push(deciding.controller.step(now, input));
             }
+            deciding.proposals.push(proposal);
+        }
+        if let Some(refusal) = effects.refusal
+            && let Some(call) = request.and_then(|id| self.calls.remove(&id))
+        {
+            out.put(Output::Respond { call, outcome: Err(RequestError::Refused(refusal.to_string())) });
         }
         for (request, answer) in effects.answers {
             if let Some(call) = self.calls.remove(&request) {
@@ -265,9 +234,8 @@ impl Leadership {
             note(out, told.is_warning, told.text);
         }
         for effects in answered_early {
-            refused.extend(self.execute_once(now, effects, out));
+            self.execute(now, effects, None, out);
         }
-        refused
     }
 
     /// See [`Proposals::propose`].
@@ -275,13 +243,13 @@ impl Leadership {
         self.deciding.as_mut().map_or(0, |deciding| deciding.proposals.propose(member))
     }
 
-    /// An entry was applied, and left `tree` and `image`.
-    pub fn applied(&mut self, now: Now, applied: Applied, tree: &Tree, image: &Image, out: &mut impl Sink) {
+    /// An entry was applied.
+    pub fn applied(&mut self, now: Now, applied: Applied, out: &mut impl Sink) {
         let Some(deciding) = &mut self.deciding else { return };
-        let Applied { revision, result, changes } = applied;
-        let entry = deciding.proposals.applied(revision, tree, image);
+        let Applied { revision, result, changes, delta, tree, image } = applied;
+        let entry = deciding.proposals.applied(revision);
         if !(self.answers_early && entry.is_some()) {
-            self.step(now, Input::Applied { entry, revision, result, changes }, out);
+            self.step(now, Input::Applied { entry, revision, result, changes, delta, tree, image }, out);
         }
     }
 
@@ -298,12 +266,23 @@ impl Leadership {
     }
 }
 
+/// The input that the proposal's entry will be, before it is one.
+fn applied_early((tree, image): &mut (Tree, Image), proposal: &Proposal) -> Option<Input> {
+    let revision = Revision(tree.revision().0 + 1);
+    let changes = tree.apply(revision, &proposal.transaction).ok()?;
+    let (next, delta) = image.apply(revision, &changes);
+    *image = next.clone();
+    let (entry, changes, delta) = (Some(proposal.entry), changes.into(), Arc::new(delta));
+    Some(Input::Applied { entry, revision, result: Ok(()), changes, delta, tree: tree.clone(), image: next })
+}
+
 #[cfg(test)]
 mod tests {
-    use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, first_transaction};
+    use ottla_metadata::controller::{AdmitCoordinator, AlterConfig, AlterConfigs, ConfigOp, first_transaction};
     use ottla_metadata::image::ConfigEntity;
+    use ottla_metadata::nodes;
     use ottla_metadata::transaction::{Change, Transaction};
-    use ottla_model::ClusterId;
+    use ottla_model::{ClusterId, IncarnationId};
 
     use super::*;
 
@@ -387,21 +366,23 @@ mod tests {
         assert_eq!(other, None);
     }
 
-    /// The controller and the guard start from the same tree; should they differ, the caller gets the guard's reason,
-    /// and the next request is decided as if nothing had happened.
+    /// The next request is decided as if nothing had happened.
     #[test]
-    fn a_request_whose_decision_the_guard_refuses_is_answered_with_the_reason() {
+    fn a_request_whose_decision_is_refused_is_answered_with_the_reason() {
         let (mut out, now) = (Outputs::default(), Now::default());
         let mut leadership = Leadership::new(1, BrokenRules::default());
         let config = ControllerConfig::new(ClusterId::new("test"));
-        leadership.begin(now, config, (Tree::new(), Image::empty()), Reached::new(), &mut out);
-        let (broken, sound) = (ConfigEntity::group("broken"), ConfigEntity::group("sound"));
-        let mut other = Tree::new();
-        let change = Change::Create { path: broken.path(), payload: bytes::Bytes::new() };
-        other.apply(Revision(1), &Transaction { changes: vec![change] }).expect("applies");
-        leadership.deciding.as_mut().expect("deciding").proposals = Proposals::new(other, Image::empty());
-        for (call, entity) in [(CallId(1), broken), (CallId(2), sound)] {
-            leadership.request(now, Some(call), alter(entity, false), [0; 16], &mut out);
+        let mut tree = Tree::new();
+        tree.apply(Revision(1), &first_transaction(&config)).expect("applies");
+        let image = Image::from_tree(&tree);
+        // Of this node the image says nothing, as it never is.
+        let hidden = CoordinatorId(9);
+        let change = Change::Create { path: nodes::coordinator::path(hidden), payload: bytes::Bytes::new() };
+        tree.apply(Revision(2), &Transaction { changes: vec![change] }).expect("applies");
+        leadership.begin(now, config, (tree, image), Reached::new(), &mut out);
+        for (call, coordinator) in [(CallId(1), hidden), (CallId(2), CoordinatorId(8))] {
+            let admit = AdmitCoordinator { coordinator, disk: IncarnationId([1; 16]), address: String::new() };
+            leadership.request(now, Some(call), Request::AdmitCoordinator(admit), [0; 16], &mut out);
         }
         let outcomes = out.outcomes();
         assert_eq!(outcomes.len(), 1, "the other waits for its entry: {outcomes:?}");

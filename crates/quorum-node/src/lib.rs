@@ -50,7 +50,6 @@ pub use event::{
 pub use members::{MemberInfo, Members, Vouched};
 pub use memory_store::MemoryQuorumStore;
 pub use node::{Node, NodeConfig, NodeError};
-pub use proposals::ProposalError;
 pub use store::{AppliedPlace, QuorumStore};
 pub use stream_admission::{Admission, AdmissionStep, StreamRefused};
 pub use view::View;

@@ -11,12 +11,14 @@ use ottla_model::{
     TopicId, TopicIdPartition,
 };
 
-use crate::image::{CoordinatorNode, Endpoint, IsrMember, LeaderSettings};
+use super::proposal::{Proposal, ProposalError};
+use crate::delta::Delta;
+use crate::image::{CoordinatorNode, Endpoint, Image, IsrMember, LeaderSettings};
 use crate::limits;
 use crate::nodes::config::ConfigEntity;
 use crate::nodes::delegation_token::DelegationToken;
-use crate::transaction::{Transaction, TransactionError};
-use crate::tree::NodeChange;
+use crate::transaction::TransactionError;
+use crate::tree::{NodeChange, Tree};
 
 /// Both clocks at the time of an input. Sessions use the monotonic clock, timestamps in nodes use the wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -81,10 +83,11 @@ pub enum Input {
         result: Result<(), TransactionError>,
         /// The changes of the entry; empty if it was refused or changed nothing.
         changes: Arc<[NodeChange]>,
-    },
-    /// Raft refused a proposal and will never apply it, although the leadership continues.
-    Dropped {
-        entry: EntryId,
+        /// The same for the image.
+        delta: Arc<Delta>,
+        /// What the entry left.
+        tree: Tree,
+        image: Image,
     },
 }
 
@@ -113,7 +116,9 @@ pub enum ProbeResult {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Effects {
     /// To be proposed to Raft in this order.
-    pub proposals: Vec<(EntryId, Transaction)>,
+    pub proposals: Vec<Proposal>,
+    /// Why a decision on the request of this step is not proposed. The request has no other answer.
+    pub refusal: Option<ProposalError>,
     pub answers: Vec<(RequestId, Answer)>,
     pub heartbeats: Vec<(StreamId, BeatAnswer)>,
     /// Endpoints to dial; each ends in an [`Input::Probed`].

@@ -8,14 +8,15 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use ottla_model::Revision;
 
 use super::EntryId;
-use crate::delta::Delta;
+use super::proposal::{self, Proposal, ProposalError};
 use crate::image::Image;
 use crate::limits::MAX_TREE_BYTES;
 use crate::nodes;
-use crate::transaction::{Transaction, TransactionError};
+use crate::transaction::Transaction;
 use crate::tree::{NodeChange, Tree};
 
 /// Provisional revisions start here; a Raft log never gets there.
@@ -24,15 +25,8 @@ const PROVISIONAL: u64 = 1 << 62;
 #[derive(Debug)]
 struct InFlight {
     entry: EntryId,
-    transaction: Transaction,
-}
-
-/// The relation of an applied entry to the proposals.
-#[derive(Debug)]
-pub(super) struct AppliedEntry {
-    pub delta: Delta,
-    /// A proposal was refused or lost: decisions that were made after it may be invalid.
-    pub is_broken: bool,
+    /// The transaction as it was proposed.
+    encoded: Bytes,
 }
 
 #[derive(Debug)]
@@ -91,33 +85,37 @@ impl Ledger {
         self.in_flight.back().map(|in_flight| in_flight.entry)
     }
 
-    /// Applies the transaction to the image ahead and assigns its id. A refusal means that it was not based on that
-    /// image.
-    pub fn propose(&mut self, transaction: Transaction) -> Result<EntryId, TransactionError> {
+    /// Applies the transaction to the image ahead and assigns its id. A refusal leaves everything as it was.
+    pub fn propose(&mut self, transaction: Transaction) -> Result<Proposal, ProposalError> {
         let entry = EntryId(self.next_entry);
+        let encoded = proposal::encode(&transaction)?;
         self.apply_ahead(entry, &transaction)?;
         self.next_entry += 1;
-        self.in_flight.push_back(InFlight { entry, transaction });
-        Ok(entry)
+        self.in_flight.push_back(InFlight { entry, encoded: encoded.clone() });
+        Ok(Proposal { entry, transaction, encoded })
     }
 
-    fn apply_ahead(&mut self, entry: EntryId, transaction: &Transaction) -> Result<(), TransactionError> {
-        let changes = self.ahead_tree.apply(provisional(entry), transaction)?;
-        (self.ahead_image, _) = self.ahead_image.apply(provisional(entry), &changes);
+    fn apply_ahead(&mut self, entry: EntryId, transaction: &Transaction) -> Result<(), ProposalError> {
+        let mut tree = self.ahead_tree.clone();
+        let changes = tree.apply(provisional(entry), transaction).map_err(ProposalError::Inapplicable)?;
+        let (image, delta) = self.ahead_image.apply(provisional(entry), &changes);
+        if let Some(path) = delta.undecodable.into_iter().next() {
+            return Err(ProposalError::UnreadableNode(path));
+        }
+        (self.ahead_tree, self.ahead_image) = (tree, image);
         Ok(())
     }
 
-    /// An entry was applied: this controller's own or another's.
+    /// An entry was applied, this controller's own or another's, made `changes`, and left `tree` and `image`. True: a
+    /// proposal of this controller was refused or lost, and what was decided after it may be invalid.
     pub fn applied(
         &mut self,
         entry: Option<EntryId>,
-        revision: Revision,
         is_refused: bool,
         changes: &[NodeChange],
-    ) -> AppliedEntry {
-        self.tree.accept(revision, changes);
-        let (image, delta) = self.image.apply(revision, changes);
-        self.image = image;
+        (tree, image): (Tree, Image),
+    ) -> bool {
+        (self.tree, self.image) = (tree, image);
         let mut is_broken = is_refused;
         match entry {
             // Raft keeps the order: earlier proposals that were not applied will never be applied.
@@ -135,13 +133,7 @@ impl Ledger {
             _ if is_broken => self.rebuild(),
             _ => {}
         }
-        AppliedEntry { delta, is_broken: is_broken && entry.is_some() }
-    }
-
-    /// A proposal that will never be applied.
-    pub fn dropped(&mut self, entry: EntryId) {
-        self.in_flight.retain(|in_flight| in_flight.entry != entry);
-        self.rebuild();
+        is_broken && entry.is_some()
     }
 
     fn catch_up(&mut self) {
@@ -177,7 +169,9 @@ impl Ledger {
         self.catch_up();
         let in_flight = std::mem::take(&mut self.in_flight);
         for one in &in_flight {
-            let _ = self.apply_ahead(one.entry, &one.transaction);
+            if let Ok(transaction) = Transaction::decode(&one.encoded) {
+                let _ = self.apply_ahead(one.entry, &transaction);
+            }
         }
         self.in_flight = in_flight;
     }
@@ -195,9 +189,9 @@ fn provisional(entry: EntryId) -> Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transaction::Change;
+    use crate::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
+    use crate::transaction::{Change, TransactionError};
     use crate::tree::Path;
-    use bytes::Bytes;
 
     fn path(text: &str) -> Path {
         Path::new(text).expect("a valid path")
@@ -214,15 +208,19 @@ mod tests {
     fn commit(ledger: &mut Ledger, tree: &mut Tree, revision: u64, entry: EntryId, tx: &Transaction) -> bool {
         let result = tree.apply(Revision(revision), tx);
         let changes = result.clone().unwrap_or_default();
-        ledger.applied(Some(entry), Revision(revision), result.is_err(), &changes).is_broken
+        ledger.applied(Some(entry), result.is_err(), &changes, state(tree))
+    }
+
+    fn state(tree: &Tree) -> (Tree, Image) {
+        (tree.clone(), Image::from_tree(tree))
     }
 
     #[test]
     fn ahead_settles_to_what_is_committed() {
         let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
         let (first, second) = (create("/a"), set("/a", 0));
-        let one = ledger.propose(first.clone()).expect("fits");
-        let two = ledger.propose(second.clone()).expect("fits");
+        let one = ledger.propose(first.clone()).expect("fits").entry;
+        let two = ledger.propose(second.clone()).expect("fits").entry;
         assert!(ledger.propose(first.clone()).is_err());
         assert!(!commit(&mut ledger, &mut tree, 7, one, &first));
         let node = ledger.ahead_tree().get_str("/a").expect("is there").clone();
@@ -236,9 +234,9 @@ mod tests {
     fn somebody_elses_entry_shifts_what_is_ahead() {
         let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
         let mine = create("/a");
-        let entry = ledger.propose(mine.clone()).expect("fits");
+        let entry = ledger.propose(mine.clone()).expect("fits").entry;
         let changes = tree.apply(Revision(3), &create("/a")).expect("applies");
-        assert!(!ledger.applied(None, Revision(3), false, &changes).is_broken);
+        assert!(!ledger.applied(None, false, &changes, state(&tree)));
         assert!(commit(&mut ledger, &mut tree, 4, entry, &mine), "refused now");
         assert_eq!(*ledger.ahead_tree(), tree);
     }
@@ -248,8 +246,8 @@ mod tests {
     fn what_is_in_flight_has_revisions_above_all_real_ones() {
         let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
         let (first, second) = (create("/a"), set("/a", 0));
-        let one = ledger.propose(first.clone()).expect("fits");
-        let two = ledger.propose(create("/b")).expect("fits");
+        let one = ledger.propose(first.clone()).expect("fits").entry;
+        let two = ledger.propose(create("/b")).expect("fits").entry;
         let node = |ledger: &Ledger, path: &str| {
             let node = ledger.ahead_tree().get_str(path).expect("is there");
             (node.created.0, node.modified.0)
@@ -270,7 +268,7 @@ mod tests {
         let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
         ledger.propose(create("/mine")).expect("fits");
         let changes = tree.apply(Revision(3), &create("/theirs")).expect("applies");
-        assert!(!ledger.applied(None, Revision(3), false, &changes).is_broken);
+        assert!(!ledger.applied(None, false, &changes, state(&tree)));
         assert_eq!(ledger.ahead_tree().get_str("/theirs").map(|node| node.created), Some(Revision(3)));
         assert!(ledger.ahead_tree().get_str("/mine").is_some());
         ledger.propose(set("/theirs", 0)).expect("fits what is there now");
@@ -281,9 +279,9 @@ mod tests {
     fn a_proposal_that_was_passed_over_is_gone_and_later_ones_are_kept() {
         let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
         let [lost, applied, last] = ["/lost", "/applied", "/last"].map(create);
-        let first = ledger.propose(lost).expect("fits");
-        let second = ledger.propose(applied.clone()).expect("fits");
-        let third = ledger.propose(last.clone()).expect("fits");
+        let first = ledger.propose(lost).expect("fits").entry;
+        let second = ledger.propose(applied.clone()).expect("fits").entry;
+        let third = ledger.propose(last.clone()).expect("fits").entry;
         assert!(commit(&mut ledger, &mut tree, 5, second, &applied));
         assert!(!ledger.is_in_flight(first) && ledger.is_in_flight(third));
         assert_eq!(ledger.ahead_tree().get_str("/lost"), None);
@@ -292,13 +290,52 @@ mod tests {
         assert_eq!(*ledger.ahead_tree(), tree);
     }
 
+    fn of_size(path: &str, bytes: usize) -> Change {
+        Change::Create { path: Path::new(path).expect("a valid path"), payload: vec![7; bytes].into() }
+    }
+
+    fn propose(changes: Vec<Change>) -> Result<(), ProposalError> {
+        Ledger::new(Tree::new(), Image::empty()).propose(Transaction { changes }).map(drop)
+    }
+
     #[test]
-    fn a_dropped_proposal_leaves_nothing_behind() {
+    fn what_members_could_not_apply_is_not_proposed() {
+        assert_eq!(propose(vec![of_size("/x", 1), of_size("/y", MAX_NODE_BYTES)]), Ok(()));
+        assert_eq!(
+            propose(vec![of_size("/x", MAX_NODE_BYTES + 1)]),
+            Err(ProposalError::NodeTooLarge { path: path("/x"), bytes: MAX_NODE_BYTES + 1 })
+        );
+        let many = (0..3).map(|at| of_size(&format!("/{at}"), MAX_NODE_BYTES)).collect();
+        assert!(matches!(propose(many), Err(ProposalError::EntryTooLarge { bytes }) if bytes > MAX_TRANSACTION_BYTES));
+        assert_eq!(
+            propose(vec![of_size("/x", 1), of_size("/x", 1)]),
+            Err(ProposalError::Inapplicable(TransactionError::Exists { path: path("/x") }))
+        );
+        let broker = path("/brokers/ids/1");
+        assert_eq!(propose(vec![of_size("/brokers/ids/1", 3)]), Err(ProposalError::UnreadableNode(broker)));
+    }
+
+    #[test]
+    fn a_transaction_may_be_as_large_as_the_limit() {
+        let of = |last: usize| Transaction {
+            changes: vec![of_size("/x", MAX_NODE_BYTES), of_size("/y", MAX_NODE_BYTES / 2), of_size("/z", last)],
+        };
+        let spare = MAX_TRANSACTION_BYTES - of(MAX_NODE_BYTES / 4).encode().len();
+        let largest = of(MAX_NODE_BYTES / 4 + spare);
+        assert_eq!(largest.encode().len(), MAX_TRANSACTION_BYTES);
+        assert_eq!(propose(largest.changes), Ok(()));
+    }
+
+    /// Each is checked with everything that was proposed before it, and a refused one leaves nothing.
+    #[test]
+    fn what_depends_on_a_refused_change_is_refused() {
         let mut ledger = Ledger::new(Tree::new(), Image::empty());
-        let entry = ledger.propose(create("/a")).expect("fits");
-        ledger.propose(create("/b")).expect("fits");
-        ledger.dropped(entry);
-        assert_eq!(ledger.ahead_tree().get_str("/a"), None);
-        assert!(ledger.ahead_tree().get_str("/b").is_some());
+        let large = Transaction { changes: vec![of_size("/x", MAX_NODE_BYTES + 1)] };
+        let half = Transaction { changes: vec![of_size("/x", 1), of_size("/brokers/ids/1", 3)] };
+        assert!(ledger.propose(large).is_err());
+        assert!(ledger.propose(half).is_err());
+        assert!(ledger.propose(set("/x", 0)).is_err());
+        assert!(ledger.propose(create("/x")).is_ok());
+        assert!(ledger.propose(set("/x", 0)).is_ok());
     }
 }

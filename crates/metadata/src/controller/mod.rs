@@ -33,6 +33,7 @@ mod members;
 mod partitions;
 mod producer_ids;
 mod proof;
+mod proposal;
 mod reach;
 mod reassignment;
 mod registration;
@@ -59,12 +60,14 @@ pub use electorate::TopicElectorate;
 pub use features::Gated;
 use ledger::Ledger;
 pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
+pub use proposal::{Proposal, ProposalError};
 pub use reach::Candidate;
 use reach::Reach;
 use registration::Registrations;
 use shutdown::Shutdowns;
 pub use work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
 
+use crate::delta::Delta;
 use crate::image::{Image, PartitionState, TopicImage};
 use crate::liveness::{Liveness, Reached, Session};
 use crate::quorum_progress::{Observer, Progress};
@@ -102,6 +105,8 @@ pub struct Controller {
     /// Until when leaderships do not return to brokers by themselves, each in the epoch in which it came back.
     pauses: BTreeMap<(BrokerId, BrokerEpoch), MonotonicMs>,
     reach: Reach,
+    /// Why a decision of this step is not proposed.
+    refusal: Option<ProposalError>,
     effects: Effects,
 }
 
@@ -124,6 +129,7 @@ impl Controller {
             balance_at: None,
             pauses: BTreeMap::new(),
             reach: Reach::new(now.monotonic + config.session_timeout),
+            refusal: None,
             effects: Effects::default(),
             config,
         };
@@ -145,18 +151,18 @@ impl Controller {
     pub fn step(&mut self, now: Now, input: Input) -> Effects {
         self.observe(now);
         match input {
-            Input::Request { id, request, entropy } => self.request(id, request, entropy),
+            Input::Request { id, request, entropy } => {
+                self.request(id, request, entropy);
+                self.effects.refusal = self.refusal.take();
+            }
             Input::StreamOpened { stream, beat } | Input::StreamBeat { stream, beat } => self.beat(stream, beat),
             Input::StreamClosed { stream } => self.stream_closed(stream),
             Input::BrokersAsked { coordinator, brokers } => self.brokers_asked(coordinator, &brokers),
             Input::QuorumLevels(levels) => self.quorum_levels = levels,
             Input::Probed { broker, incarnation, result } => self.probed(broker, incarnation, result),
-            Input::Applied { entry, revision, result, changes } => {
-                self.applied(entry, revision, result.is_err(), &changes);
-            }
-            Input::Dropped { entry } => {
-                self.ledger.dropped(entry);
-                self.give_up_waiting("a proposal was dropped");
+            Input::Applied { entry, revision, result, changes, delta, tree, image } => {
+                let is_broken = self.ledger.applied(entry, result.is_err(), &changes, (tree, image));
+                self.applied(entry, revision, &delta, is_broken);
             }
         }
         self.finish()
@@ -165,6 +171,9 @@ impl Controller {
     /// Time passed. To be called every [`ControllerConfig::tick_interval`], after the inputs that have arrived.
     pub fn tick(&mut self, now: Now) -> Effects {
         self.observe(now);
+        if self.work.is_refused {
+            self.resume_work();
+        }
         self.fence_expired();
         self.end_pauses();
         self.balance_if_due();
@@ -209,6 +218,7 @@ impl Controller {
 
     fn observe(&mut self, now: Now) {
         self.now = now;
+        self.refusal = None;
         self.liveness.observe(now.monotonic);
     }
 
@@ -263,15 +273,8 @@ impl Controller {
         }
     }
 
-    fn applied(
-        &mut self,
-        entry: Option<EntryId>,
-        revision: Revision,
-        is_refused: bool,
-        changes: &[crate::tree::NodeChange],
-    ) {
-        let applied = self.ledger.applied(entry, revision, is_refused, changes);
-        for change in &applied.delta.brokers {
+    fn applied(&mut self, entry: Option<EntryId>, revision: Revision, delta: &Delta, is_broken: bool) {
+        for change in &delta.brokers {
             match &change.new {
                 Some(new) if change.old.as_ref().is_none_or(|old| old.epoch != new.epoch) => {
                     self.liveness.start(change.id, new.epoch, new.incarnation);
@@ -280,14 +283,14 @@ impl Controller {
                 None => self.liveness.end(change.id),
             }
         }
-        self.may_begin_queued |= applied.delta.partitions.iter().any(|change| {
+        self.may_begin_queued |= delta.partitions.iter().any(|change| {
             let adding =
                 |state: &Option<std::sync::Arc<PartitionState>>| state.as_ref().map(|state| state.adding().to_vec());
             adding(&change.old).is_some_and(|old| !old.is_empty() && adding(&change.new) != Some(old))
         });
-        self.report_unclean_elections(&applied.delta);
-        if applied.is_broken {
-            self.give_up_waiting("a proposal was refused");
+        self.report_unclean_elections(delta);
+        if is_broken {
+            self.give_up_waiting("a proposal was refused or lost");
             return;
         }
         let Some(entry) = entry else { return };
@@ -315,19 +318,15 @@ impl Controller {
         if draft.is_empty() {
             return None;
         }
-        // Requests were checked before; this catches cases that none of their checks covered.
-        if !draft.is_within_limits() {
-            self.warn("a decision is larger than an entry may be and is not made".to_owned());
-            return None;
-        }
-        let transaction = draft.into_transaction();
-        match self.ledger.propose(transaction.clone()) {
-            Ok(entry) => {
-                self.effects.proposals.push((entry, transaction));
+        match self.ledger.propose(draft.into_transaction()) {
+            Ok(proposal) => {
+                let entry = proposal.entry;
+                self.effects.proposals.push(proposal);
                 Some(entry)
             }
             Err(refused) => {
-                self.warn(format!("a decision contradicts the tree and is not made: {refused}"));
+                self.warn(format!("a decision is not proposed: {refused}"));
+                self.refusal = Some(refused);
                 None
             }
         }

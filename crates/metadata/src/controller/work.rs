@@ -40,7 +40,7 @@ impl Controller {
     pub(super) fn run_work(&mut self) {
         let ledger = &self.ledger;
         self.work.in_flight.retain(|entry| ledger.is_in_flight(*entry));
-        while self.work.in_flight.len() < MAX_BATCHES_IN_FLIGHT {
+        while self.work.in_flight.len() < MAX_BATCHES_IN_FLIGHT && !self.work.is_refused {
             let draft = match self.work.queue.pop_front() {
                 Some(mut progress) => {
                     let mut draft = Draft::default();
@@ -55,9 +55,11 @@ impl Controller {
                     None => break,
                 },
             };
+            self.refusal = None;
             if let Some(entry) = self.propose(draft) {
                 self.work.in_flight.push(entry);
             }
+            self.work.is_refused = self.refusal.is_some();
         }
     }
 

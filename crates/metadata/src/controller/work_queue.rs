@@ -88,6 +88,8 @@ impl Progress {
 pub(super) struct WorkQueue {
     pub queue: VecDeque<Progress>,
     pub in_flight: Vec<EntryId>,
+    /// A batch was refused, and would be refused again at once: the next tick looks for all work anew.
+    pub is_refused: bool,
 }
 
 impl WorkQueue {

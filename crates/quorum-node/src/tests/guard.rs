@@ -4,55 +4,20 @@ use bytes::Bytes;
 use ottla_consensus::Membership;
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Entry, LogStore as _, Persist, Snapshot};
-use ottla_metadata::controller::{AlterConfig, AlterConfigs, Answer, ConfigOp, EntryId, Request};
+use ottla_metadata::controller::{AlterConfig, AlterConfigs, Answer, ConfigOp, Request};
 use ottla_metadata::image::{ConfigEntity, Image};
-use ottla_metadata::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
-use ottla_metadata::transaction::{Change, Transaction, TransactionError};
-use ottla_metadata::tree::{Path, Tree};
+use ottla_metadata::limits::MAX_NODE_BYTES;
+use ottla_metadata::transaction::{Change, Transaction};
+use ottla_metadata::tree::Path;
 use ottla_model::{CoordinatorId, Revision};
 
 use super::{Outputs, Store, disk, leader, node, now, step};
 use crate::disks::{SenderError, Voter, check_sender};
 use crate::members::Members;
-use crate::proposals::{ProposalError, Proposals};
 use crate::{CallId, Event, Outcome, Output, RequestError};
 
 fn create(path: &str, bytes: usize) -> Change {
     Change::Create { path: Path::new(path).expect("a path"), payload: vec![7; bytes].into() }
-}
-
-fn push(changes: Vec<Change>) -> Result<(), ProposalError> {
-    let mut proposals = Proposals::new(Tree::new(), Image::empty());
-    proposals.push(EntryId(1), &Transaction { changes }).map(drop)
-}
-
-#[test]
-fn what_members_could_not_apply_is_not_queued() {
-    assert_eq!(push(vec![create("/x", 1), create("/y", MAX_NODE_BYTES)]), Ok(()));
-    let path = Path::new("/x").expect("a path");
-    assert_eq!(
-        push(vec![create("/x", MAX_NODE_BYTES + 1)]),
-        Err(ProposalError::NodeTooLarge { path: path.clone(), bytes: MAX_NODE_BYTES + 1 })
-    );
-    let many = (0..3).map(|at| create(&format!("/{at}"), MAX_NODE_BYTES)).collect();
-    assert!(matches!(push(many), Err(ProposalError::EntryTooLarge { bytes }) if bytes > MAX_TRANSACTION_BYTES));
-    assert_eq!(
-        push(vec![create("/x", 1), create("/x", 1)]),
-        Err(ProposalError::Inapplicable(TransactionError::Exists { path }))
-    );
-    let broker = Path::new("/brokers/ids/1").expect("a path");
-    assert_eq!(push(vec![create("/brokers/ids/1", 3)]), Err(ProposalError::UnreadableNode(broker)));
-}
-
-#[test]
-fn a_transaction_may_be_as_large_as_the_limit() {
-    let of = |last: usize| Transaction {
-        changes: vec![create("/x", MAX_NODE_BYTES), create("/y", MAX_NODE_BYTES / 2), create("/z", last)],
-    };
-    let spare = MAX_TRANSACTION_BYTES - of(MAX_NODE_BYTES / 4).encode().len();
-    let largest = of(MAX_NODE_BYTES / 4 + spare);
-    assert_eq!(largest.encode().len(), MAX_TRANSACTION_BYTES);
-    assert_eq!(push(largest.changes), Ok(()));
 }
 
 #[test]
@@ -67,28 +32,6 @@ fn only_another_voter_with_its_known_disk_is_listened_to() {
     assert_eq!(check(2, 2), Ok(()));
     let vouched = |shown| check_sender(&members, CoordinatorId(1), CoordinatorId(3), disk(shown), Some(disk(3)));
     assert_eq!((vouched(3), vouched(4)), (Ok(()), Err(SenderError::Stranger(CoordinatorId(3)))));
-}
-
-/// Each is checked with everything that was queued before it.
-#[test]
-fn what_depends_on_a_refused_change_is_refused() {
-    let mut proposals = Proposals::new(Tree::new(), Image::empty());
-    let set = Change::Set { path: Path::new("/x").expect("a path"), payload: Bytes::new(), expected: 0 };
-    let first = Transaction { changes: vec![create("/x", MAX_NODE_BYTES + 1)] };
-    assert!(proposals.push(EntryId(1), &first).is_err());
-    assert!(proposals.push(EntryId(2), &Transaction { changes: vec![set.clone()] }).is_err());
-    assert!(proposals.push(EntryId(3), &Transaction { changes: vec![create("/x", 1)] }).is_ok());
-    assert!(proposals.push(EntryId(4), &Transaction { changes: vec![set] }).is_ok());
-}
-
-/// An entry of an earlier leader is applied while decisions wait for Raft to take them.
-#[test]
-fn what_is_queued_counts_until_it_is_proposed() {
-    let mut proposals = Proposals::new(Tree::new(), Image::empty());
-    assert!(proposals.push(EntryId(1), &Transaction { changes: vec![create("/x", 1)] }).is_ok());
-    assert_eq!(proposals.applied(Revision(1), &Tree::new(), &Image::empty()), None);
-    let set = Change::Set { path: Path::new("/x").expect("a path"), payload: Bytes::new(), expected: 0 };
-    assert!(proposals.push(EntryId(2), &Transaction { changes: vec![set] }).is_ok());
 }
 
 pub(super) fn outcome(out: &Outputs, of: CallId) -> Outcome {

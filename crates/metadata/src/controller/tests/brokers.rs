@@ -385,11 +385,12 @@ fn a_shutdown_goes_on_after_a_lost_proposal() {
     let id = cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(1), epoch, incarnation }));
     // The mark of the broker is committed, the moves are not.
     cluster.commit_one();
-    let lost: Vec<_> = cluster.proposals.drain(..).collect();
-    assert!(!lost.is_empty());
-    for (entry, _) in lost {
-        cluster.step(Input::Dropped { entry });
+    assert!(!cluster.proposals.is_empty());
+    while !cluster.proposals.is_empty() {
+        cluster.lose_one();
     }
+    let other = AllocateProducerIds { broker: BrokerId(2), epoch: cluster.brokers[&2].epoch };
+    cluster.send(Request::AllocateProducerIds(other));
     cluster.commit_all();
     assert_eq!([0, 1].map(|partition| cluster.state("t", partition).leader), [BrokerId(2); 2]);
     cluster.beat(2);

@@ -14,8 +14,8 @@ use crate::delta::Delta;
 use crate::image::{Endpoint, Image, IsrMember, LeaderSettings, PartitionState};
 use crate::limits;
 use crate::liveness::Reached;
-use crate::transaction::Transaction;
-use crate::tree::Tree;
+use crate::transaction::{Transaction, TransactionError};
+use crate::tree::{Node, NodeChange, Path, Tree};
 
 pub(super) const TICK_MS: u64 = 50;
 
@@ -48,6 +48,8 @@ pub(in crate::controller) struct Cluster {
     /// Whether the probes of running brokers are answered.
     pub reachable: bool,
     pub transactions: usize,
+    /// Raft has lost a proposal.
+    has_lost: bool,
     pub largest_transaction: usize,
     /// Changes of leaders, and states with an ELR, that were seen.
     pub elections: usize,
@@ -86,6 +88,7 @@ impl Cluster {
             brokers: BTreeMap::new(),
             reachable: true,
             transactions: 0,
+            has_lost: false,
             largest_transaction: 0,
             elections: 0,
             states_with_elr: 0,
@@ -109,14 +112,14 @@ impl Cluster {
     }
 
     fn take(&mut self, effects: Effects) {
-        for (_, transaction) in &effects.proposals {
-            let bytes = transaction.encode();
-            assert!(bytes.len() <= limits::MAX_TRANSACTION_BYTES, "an entry of {} bytes", bytes.len());
-            assert_eq!(Transaction::decode(&bytes).as_ref(), Ok(transaction));
+        for Proposal { entry, transaction, encoded } in effects.proposals {
+            assert!(encoded.len() <= limits::MAX_TRANSACTION_BYTES, "an entry of {} bytes", encoded.len());
+            assert_eq!(Transaction::decode(&encoded).as_ref(), Ok(&transaction));
             self.transactions += 1;
             self.largest_transaction = self.largest_transaction.max(transaction.changes.len());
+            self.proposals.push_back((entry, transaction));
         }
-        self.proposals.extend(effects.proposals);
+        assert_eq!(effects.refusal, None);
         for (id, answer) in effects.answers {
             assert!(self.answers.insert(id, answer).is_none(), "{id:?} is answered twice");
         }
@@ -146,7 +149,7 @@ impl Cluster {
         let read = Transaction::decode(&transaction.encode()).expect("another member can read it");
         assert_eq!(self.copy.apply(revision, &read).err(), result.clone().err());
         assert!(self.copy == self.tree, "two members' trees differ");
-        if entry.is_some() {
+        if entry.is_some() && !self.has_lost {
             assert_eq!(result.as_ref().err(), None, "the controller's own proposals hold");
         }
         let before = self.image.clone();
@@ -158,8 +161,42 @@ impl Cluster {
         assert_eq!(delta.undecodable, []);
         self.image = Arc::new(image);
         self.check(&before, &delta);
-        let result = result.map(|_| ());
-        self.step(Input::Applied { entry, revision, result, changes });
+        self.tell_applied(entry, result.map(|_| ()), changes, delta);
+    }
+
+    /// The controller learns of an entry that has left `tree` and `image`.
+    pub fn tell_applied(
+        &mut self,
+        entry: Option<EntryId>,
+        result: Result<(), TransactionError>,
+        changes: Arc<[NodeChange]>,
+        delta: Delta,
+    ) {
+        let (tree, image) = (self.tree.clone(), (*self.image).clone());
+        let (revision, delta) = (tree.revision(), Arc::new(delta));
+        self.step(Input::Applied { entry, revision, result, changes, delta, tree, image });
+    }
+
+    /// The oldest proposal is lost, and will never be applied. The controller learns of it with the next of its entries,
+    /// which may not apply without the lost one.
+    pub fn lose_one(&mut self) {
+        self.proposals.pop_front().expect("proposed");
+        self.has_lost = true;
+    }
+
+    /// An entry of this many large nodes, which no controller would propose, is applied.
+    pub fn fill(&mut self, nodes: usize) {
+        let payload = bytes::Bytes::from(vec![0; limits::MAX_NODE_BYTES]);
+        let revision = Revision(self.tree.revision().0 + 1);
+        let node = Node { payload, created: revision, modified: revision, version: 0 };
+        let path = |at: usize| Path::new(&format!("/filled/{at}")).expect("a path");
+        let changes = (0..nodes).map(|at| NodeChange { path: path(at), node: Some(node.clone()) });
+        let changes: Arc<[NodeChange]> = changes.collect();
+        self.tree.accept(revision, &changes);
+        self.copy.accept(revision, &changes);
+        let (image, delta) = self.image.apply(revision, &changes);
+        self.image = Arc::new(image);
+        self.tell_applied(None, Ok(()), changes, delta);
     }
 
     pub fn commit_all(&mut self) {

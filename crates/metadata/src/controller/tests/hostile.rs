@@ -472,18 +472,9 @@ fn configurations_of_one_broker_do_not_grow_past_what_a_watch_event_holds() {
 /// G12: topics and configurations could be added until no coordinator had memory for them.
 #[test]
 fn g12_a_tree_that_is_full_takes_nothing_more_on_request_and_all_else_goes_on() {
-    use crate::tree::{Node, NodeChange, Path};
     let mut cluster = Cluster::of(2);
     cluster.create("t", &[&[1, 2]], &[]);
-    let payload = bytes::Bytes::from(vec![0; limits::MAX_NODE_BYTES]);
-    let revision = cluster.tree.revision();
-    let change = |at: usize| NodeChange {
-        path: Path::new(&format!("/filled/{at}")).expect("a path"),
-        node: Some(Node { payload: payload.clone(), created: revision, modified: revision, version: 0 }),
-    };
-    let changes: Vec<_> = (0..limits::MAX_TREE_BYTES / limits::MAX_NODE_BYTES).map(change).collect();
-    let filled = Input::Applied { entry: None, revision, result: Ok(()), changes: changes.into() };
-    cluster.step(filled);
+    cluster.fill(limits::MAX_TREE_BYTES / limits::MAX_NODE_BYTES);
     let topic = |name: &str| NewTopic {
         name: name.to_owned(),
         partitions: 1,

@@ -68,11 +68,13 @@ fn a_lost_proposal_ends_a_registration_that_waits() {
     let mut cluster = Cluster::of(1);
     let waiting = challenge(&mut cluster, 1, 201);
     let epoch = cluster.brokers[&1].epoch;
-    cluster.send(Request::AllocateProducerIds(AllocateProducerIds { broker: BrokerId(1), epoch }));
-    let (entry, _) = cluster.proposals.pop_front().expect("proposed");
-    cluster.step(Input::Dropped { entry });
+    let allocate = Request::AllocateProducerIds(AllocateProducerIds { broker: BrokerId(1), epoch });
+    cluster.send(allocate.clone());
+    cluster.send(allocate);
+    cluster.lose_one();
+    cluster.commit_one();
     assert_eq!(cluster.answers.remove(&waiting), Some(Answer::Unavailable));
-    assert!(cluster.notes.iter().any(|note| note.is_warning && note.text.contains("a proposal was dropped")));
+    assert!(cluster.notes.iter().any(|note| note.is_warning && note.text.contains("a proposal was refused or lost")));
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn a_new_term_names_a_live_controller() {
         tree.apply(revision, &Transaction { changes: vec![change] }).expect("applies");
         let image = Image::from_tree(&tree);
         let (_, effects) = Controller::new(cluster.now, cluster.config.clone(), tree.clone(), image, Reached::new());
-        for (_, transaction) in &effects.proposals {
+        for Proposal { transaction, .. } in &effects.proposals {
             tree.apply(Revision(tree.revision().0 + 1), transaction).expect("applies");
         }
         let repaired = Image::from_tree(&tree);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ottla_config::BrokerConfig;
 use ottla_group_coordinator::shard::BudgetLimits;
 use ottla_model::ListenerName;
+use ottla_network::FrameBudget;
 use ottla_protocol::{bounds, record_batch};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replication::producer_state::ProducerBudget;
@@ -20,6 +21,11 @@ use crate::telemetry::Telemetry;
 /// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says
 /// nothing and the memory is large: two frames of the greatest size that is accepted, or 256 of a megabyte.
 const FRAME_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of frames of strangers that are being read at a time: 32 of the largest that clients may send before they have
+/// logged in (`sasl.server.max.receive.size`), and 16,000 logins as they mostly are.
+const STRANGER_BYTES_MAX: u64 = 16 << 20;
+/// Where the memory is small: two of the largest.
+const STRANGER_BYTES_MIN: u64 = 1 << 20;
 /// What parked fetches without a session may hold where the memory is large: some 300,000 partitions.
 const PARKED_BYTES_MAX: u64 = 128 << 20;
 /// What requests may hold whose answers wait for a dead leader's successor, where the memory is large: 5,000 clients
@@ -38,6 +44,8 @@ pub struct Resources {
     pub descriptors: BrokerDescriptors,
     /// Bytes of large frames that are being read at a time.
     pub frame_budget_bytes: u64,
+    /// Frames of clients that have not logged in, or have had no request handled yet.
+    pub strangers: Arc<FrameBudget>,
     /// Bytes of responses that wait for their clients to read them.
     pub responses: Arc<Ledger>,
     /// What the fetch sessions of all consumers may remember.
@@ -77,6 +85,10 @@ impl Resources {
             memory_bytes,
             descriptors,
             frame_budget_bytes: config.queued_max_request_bytes.unwrap_or((memory_bytes / 4).min(FRAME_BYTES_MAX)),
+            strangers: Arc::new(FrameBudget::of_strangers(
+                usize::try_from((memory_bytes / 256).clamp(STRANGER_BYTES_MIN, STRANGER_BYTES_MAX))
+                    .unwrap_or(usize::MAX),
+            )),
             responses: Ledger::new(memory_bytes / 8),
             session_bytes: usize::try_from((memory_bytes / 16).min(SESSION_BYTES_MAX)).unwrap_or(usize::MAX),
             producers: ProducerBudget::new(usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX) / PRODUCER_BYTES),
@@ -140,6 +152,12 @@ impl Resources {
         let table = &telemetry.resources;
         table.add_ledger("response_bytes", &self.responses);
         table.add_ledger("parked_fetch_bytes", &self.parked);
+        let strangers = Arc::clone(&self.strangers);
+        table.add("stranger_frame_bytes", move || Usage {
+            used: strangers.used_bytes() as u64,
+            ceiling: strangers.capacity_bytes() as u64,
+            refused: strangers.evicted(),
+        });
         let producers = Arc::clone(&self.producers);
         table.add("producers", move || Usage {
             used: producers.used() as u64,
@@ -189,7 +207,7 @@ mod tests {
             small.session_bytes + small.transactional_ids.ceiling() + 2 * small.producers.ceiling() * PRODUCER_BYTES;
         let groups = 3 * small.group_limits().bytes;
         let building = 5 * small.response_bytes_max();
-        let purposes = requests + (kept + groups + building) as u64;
+        let purposes = requests + (kept + groups + building + small.strangers.capacity_bytes()) as u64;
         assert!(purposes <= small.memory_bytes * 9 / 10, "{purposes}: the rest is for the logs and the image");
         assert_eq!(small.group_limits().bytes, (256 << 20) / 8 / 3);
         assert_eq!(small.request_bytes_max(100 << 20), 64 << 20);

@@ -6,8 +6,12 @@
 //!   the same order; later requests are read while earlier answers wait, except where an earlier write is not done: a
 //!   request sees what its own connection wrote before.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
-//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the frame budget. At a bound the
-//!   task stops reading, nothing is dropped; only a slow large frame ends where others wait for its room.
+//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by a frame budget. At a bound the task
+//!   stops reading, nothing is dropped; only a slow frame ends where others wait for its room.
+//! - Strangers share a small budget, which counts their frames from the first byte on: clients that have to log in
+//!   until they have, all others until their first request has been handled. On a listener without a login that is
+//!   their probation only: what a frame has beyond [`PROBATION_BYTES`] is counted with other large frames, so that the
+//!   first request may be a large Produce.
 //! - A connection holds its worker for [`TURN_MAX`] and one request at most; then the other connections have their
 //!   turn.
 //! - Before the gate has opened (the broker has registered) only what [`Service::handle_early`] takes is answered;
@@ -35,7 +39,7 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use crate::authentication::{self, Authentication};
 use crate::context::RequestContext;
 use crate::frame_budget::FramePermit;
-use crate::frame_reader::FrameReader;
+use crate::frame_reader::{FrameReader, PROBATION_BYTES};
 use crate::response::Reply;
 use crate::response_memory::ResponsePermit;
 use crate::response_writer::ResponseWriter;
@@ -62,6 +66,11 @@ const CHECKS_WITHOUT_LOGIN_MAX: u32 = 1;
 /// budget owes more, because others wait for it.
 const FRAME_BYTES_PER_CHECK_MIN: usize = 16 * 1024;
 const GRANTED_BYTES_PER_CHECK_MIN: usize = 1024 * 1024;
+/// From the first byte of a frame to its last, before the client has logged in: as long as a TLS handshake.
+const LOGIN_FRAME_MAX: Duration = Duration::from_secs(10);
+/// As [`RESPONSE_BYTES_MAX`], before the client has logged in: some responses to ApiVersions, of which strangers could
+/// otherwise ask for a megabyte each and read nothing.
+const LOGIN_RESPONSE_BYTES_MAX: usize = 4 * 1024;
 /// A connection whose requests have come in numbers handles them for so long at a time. Some hundred small requests,
 /// and far less than what a client notices.
 const TURN_MAX: Duration = Duration::from_millis(2);
@@ -88,7 +97,7 @@ pub enum End {
     Idle,
     #[error("a frame that does not arrive")]
     HalfFrame,
-    #[error("a large frame that arrives slowly, while others wait for its room")]
+    #[error("a frame that arrives slowly, while others wait for its room")]
     SlowFrame,
     #[error("a failed login: {0}")]
     Login(String),
@@ -101,6 +110,13 @@ impl End {
     pub fn is_broken(&self) -> bool {
         matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame | Self::Login(_))
     }
+}
+
+/// Which budget the frame under way counts in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Stranger,
+    Large,
 }
 
 type Wait<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
@@ -122,12 +138,18 @@ pub struct Connection<S: Service> {
     shared: Arc<ConnectionShared<S>>,
     service: Option<Arc<S>>,
     reader: FrameReader,
+    /// The place in the budget of strangers of the frame under way.
+    stranger_permit: Option<FramePermit>,
     /// The place in the budget of the large frame under way.
     permit: Option<FramePermit>,
-    /// That of the large frame that is held, or whose request is.
+    /// That of the frame that is held, or whose request is.
     held_permit: Option<FramePermit>,
+    /// Whether a request has been handled.
+    has_asked: bool,
     /// Runs while the frame waits for room.
     patience: Option<Pin<Box<Sleep>>>,
+    /// When the frame under way must be whole, before the client has logged in.
+    frame_deadline: Option<Pin<Box<Sleep>>>,
     gate_wait: Wait<()>,
     /// A frame that came before the gate opened, or that waits for earlier writes of this connection.
     held: Option<BytesMut>,
@@ -161,6 +183,8 @@ impl<S: Service> Connection<S> {
         let authentication = sasl.map(Authentication::new);
         let served = shared.frame_bytes_max;
         let frame_bytes_max = authentication.as_ref().map_or(served, |login| login.frame_bytes_max(served));
+        let mut reader = FrameReader::new(frame_bytes_max);
+        reader.set_stage(frame_bytes_max, authentication.is_some());
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         checks.reset();
@@ -170,11 +194,14 @@ impl<S: Service> Connection<S> {
             authentication,
             checks_without_login: 0,
             service: shared.gate.service(),
-            reader: FrameReader::new(frame_bytes_max),
+            reader,
             shared,
+            stranger_permit: None,
             permit: None,
             held_permit: None,
+            has_asked: false,
             patience: None,
+            frame_deadline: None,
             gate_wait: None,
             held: None,
             held_request: None,
@@ -255,7 +282,8 @@ impl<S: Service> Connection<S> {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if [&self.permit, &self.held_permit].into_iter().flatten().any(FramePermit::is_evicted) {
+            let permits = [&self.stranger_permit, &self.permit, &self.held_permit];
+            if permits.into_iter().flatten().any(FramePermit::is_evicted) {
                 return Poll::Ready(End::SlowFrame);
             }
             let answered = flushed && self.pending.is_empty() && self.held_request.is_none();
@@ -304,7 +332,25 @@ impl<S: Service> Connection<S> {
             && !self.muting.is_muted()
             && self.held_request.is_none()
             && self.pending.len() < PENDING_MAX
-            && self.writer.memory_bytes() + self.pending.memory_bytes() < RESPONSE_BYTES_MAX
+            && self.writer.memory_bytes() + self.pending.memory_bytes() < self.response_bytes_max()
+    }
+
+    fn response_bytes_max(&self) -> usize {
+        if self.is_before_login() { LOGIN_RESPONSE_BYTES_MAX } else { RESPONSE_BYTES_MAX }
+    }
+
+    /// Whether the client has to log in, or is about to do so again.
+    fn is_before_login(&self) -> bool {
+        self.authentication.as_ref().is_some_and(|login| !login.is_done())
+    }
+
+    /// Which budget a frame counts in that needs this much room; none: it does not count.
+    fn stage_of(&self, wanted_bytes: usize) -> Option<Stage> {
+        match (self.is_before_login(), wanted_bytes > PROBATION_BYTES) {
+            (true, _) => Some(Stage::Stranger),
+            (false, true) => Some(Stage::Large),
+            (false, false) => (!self.has_asked).then_some(Stage::Stranger),
+        }
     }
 
     /// Handles the frames that have arrived, or reads once. Ready: something was done, look at the answers, then come
@@ -332,7 +378,9 @@ impl<S: Service> Connection<S> {
         let mut handled = false;
         while self.held.is_none() && self.may_read() {
             let Some(frame) = self.reader.next_frame()? else { break };
-            self.held_permit = self.permit.take();
+            let stranger_permit = self.stranger_permit.take();
+            self.held_permit = self.permit.take().or(stranger_permit);
+            self.frame_deadline = None;
             self.arrived_at_check = 0;
             handled = true;
             if self.turn_is_used_up() {
@@ -353,7 +401,7 @@ impl<S: Service> Connection<S> {
         self.poll_read(context)
     }
 
-    /// A large frame gives back its room once it is handled; while it is held it keeps it.
+    /// A frame gives back its room once it is handled; while it is held it keeps it.
     fn release_permit(&mut self) {
         if self.held.is_none() && self.held_request.is_none() {
             self.held_permit = None;
@@ -368,8 +416,7 @@ impl<S: Service> Connection<S> {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
         // Without a readable socket there is no need for room.
         if self.stream.poll_read_ready(context)?.is_pending() {
-            self.reader.rest();
-            return Ok(Poll::Pending);
+            return self.rest(context);
         }
         if self.poll_permit(context).is_pending() {
             return Ok(Poll::Pending);
@@ -378,15 +425,12 @@ impl<S: Service> Connection<S> {
         let mut room = buffer.limit(limit);
         let read = std::pin::pin!(self.stream.read_buf(&mut room)).poll(context);
         match read {
-            Poll::Pending => {
-                self.reader.rest();
-                Ok(Poll::Pending)
-            }
+            Poll::Pending => self.rest(context),
             Poll::Ready(Ok(0)) => Err(End::Closed),
             Poll::Ready(Ok(count)) => {
                 self.active = true;
                 self.shared.metrics.bytes_received.add(count as u64);
-                if let Some(permit) = &self.permit {
+                for permit in [&self.stranger_permit, &self.permit].into_iter().flatten() {
                     permit.arrived(self.reader.arrived_bytes());
                 }
                 Ok(Poll::Ready(()))
@@ -395,18 +439,50 @@ impl<S: Service> Connection<S> {
         }
     }
 
+    /// Nothing comes at the moment.
+    fn rest(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
+        self.reader.rest();
+        let is_before_login = self.is_before_login();
+        let of_tls = if is_before_login { self.stream.held_bytes() } else { 0 };
+        match self.reader.held_bytes() + of_tls {
+            0 => self.stranger_permit = None,
+            held_bytes if is_before_login || self.stranger_permit.is_some() => {
+                let open = || self.shared.strangers.open(self.context.peer.ip(), context.waker());
+                self.stranger_permit.get_or_insert_with(open).set_held(held_bytes);
+            }
+            _ => {}
+        }
+        if of_tls == 0 && !(is_before_login && self.reader.is_in_frame()) {
+            self.frame_deadline = None;
+            return Ok(Poll::Pending);
+        }
+        let deadline = self.frame_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOGIN_FRAME_MAX)));
+        if deadline.as_mut().poll(context).is_ready() { Err(End::HalfFrame) } else { Ok(Poll::Pending) }
+    }
+
     /// Ready when the budget has room for what the frame under way needs next.
     fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let wanted = self.reader.wanted_bytes();
-        if wanted == 0 {
-            return Poll::Ready(());
-        }
-        let budget = &self.shared.budget;
-        let open = || budget.open(self.context.peer.ip().to_canonical(), context.waker());
-        let permit = self.permit.get_or_insert_with(open);
+        let mut wanted = self.reader.wanted_bytes();
+        let (budget, permit) = match self.stage_of(wanted) {
+            Some(Stage::Stranger) => {
+                wanted += self.stream.held_bytes();
+                (&self.shared.strangers, &mut self.stranger_permit)
+            }
+            Some(Stage::Large) => (&self.shared.budget, &mut self.permit),
+            None => {
+                self.stranger_permit = None;
+                return Poll::Ready(());
+            }
+        };
+        let is_large = Arc::ptr_eq(budget, &self.shared.budget);
+        let permit = permit.get_or_insert_with(|| budget.open(self.context.peer.ip(), context.waker()));
         loop {
             if permit.poll_grow(wanted, Instant::now(), context).is_ready() {
                 self.patience = None;
+                if is_large {
+                    // Not before: what a stranger's frame has while it waits for more is counted.
+                    self.stranger_permit = None;
+                }
                 return Poll::Ready(());
             }
             let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(budget.patience())));
@@ -459,7 +535,7 @@ impl<S: Service> Connection<S> {
         };
         self.context.is_by_token = login.is_by_token();
         login.tell(&self.context);
-        self.reader.set_frame_bytes_max(login.frame_bytes_max(self.shared.frame_bytes_max));
+        self.reader.set_stage(login.frame_bytes_max(self.shared.frame_bytes_max), !login.is_done());
         Some(answer)
     }
 
@@ -479,6 +555,7 @@ impl<S: Service> Connection<S> {
     }
 
     fn take_answer(&mut self, api: Option<Api>, arrived: Instant, answer: Reply) -> Result<(), End> {
+        self.has_asked = true;
         match answer {
             Reply::Ready(response) => {
                 // Now: what has arrived with this request is not handled either.
@@ -533,8 +610,7 @@ impl<S: Service> Connection<S> {
                 }
                 self.arrived_at_check = arrived;
             }
-            let waits_for_login = self.authentication.as_ref().is_some_and(|login| !login.is_done());
-            self.checks_without_login = if waits_for_login { self.checks_without_login + 1 } else { 0 };
+            self.checks_without_login = if self.is_before_login() { self.checks_without_login + 1 } else { 0 };
             if self.checks_without_login > CHECKS_WITHOUT_LOGIN_MAX {
                 return Some(End::Refused(NO_LOGIN.to_owned()));
             }

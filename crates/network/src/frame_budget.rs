@@ -1,8 +1,9 @@
-//! The memory of large frames that are being read, over all connections.
+//! The memory of frames that are being read, over all connections: one budget for large frames, and a small one for
+//! everything that strangers send ([`FrameBudget::of_strangers`]).
 //!
 //! A frame is counted by the room that its connection needs for what has arrived, not by the size that it claims. A
 //! connection that finds no room waits. If it has waited for [`PATIENCE`], the holders that give the least for what
-//! they hold are closed: those of an address with more than its share first, then the slowest. So neither a client that
+//! they hold are closed: those of a network with more than its share first, then the slowest. So neither a client that
 //! trickles nor two half-read frames that wait for each other can hold up the others.
 
 use std::collections::BTreeMap;
@@ -12,15 +13,33 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use ottla_resources::network_of;
 use parking_lot::Mutex;
 
 /// How long a connection waits for room before another one is closed for it, and for how long a new holder is safe.
 /// Longer than a frame of a megabyte takes on a network that serves its clients.
 pub const PATIENCE: Duration = Duration::from_millis(200);
+/// A look for holders that give way goes over all of them: at most so often, however many wait.
+const RELIEF_INTERVAL: Duration = Duration::from_millis(20);
+/// Strangers that hold or await room at a time. A grant looks at all of them, some 20 µs; a client's login is in here
+/// for as long as its bytes are on their way.
+const STRANGERS_MAX: usize = 1024;
+
+/// Who of a network's connections gets room first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Order {
+    /// Whose frame began first.
+    Arrival,
+    /// Who asks for the least: a login of some hundred bytes goes before the large frames of an attacker that has the
+    /// same address.
+    Smallest,
+}
 
 /// The budget of one broker.
 pub struct FrameBudget {
     capacity_bytes: usize,
+    holders_max: usize,
+    order: Order,
     patience: Duration,
     state: Mutex<State>,
 }
@@ -29,13 +48,24 @@ pub struct FrameBudget {
 struct State {
     used_bytes: usize,
     next: u64,
-    /// By number: in the order in which their frames became large.
+    /// By number: in the order in which their frames began to count.
     holders: BTreeMap<u64, Holder>,
+    /// What the holders of each network hold.
+    networks: BTreeMap<IpAddr, Held>,
     waiting: usize,
+    relieved_at: Option<Instant>,
+    /// Holders that had to give way, since the start.
+    evicted: u64,
+}
+
+#[derive(Default)]
+struct Held {
+    holders: usize,
+    bytes: usize,
 }
 
 struct Holder {
-    ip: IpAddr,
+    network: IpAddr,
     held_bytes: usize,
     wait: Option<Wait>,
     granted_at: Instant,
@@ -74,18 +104,30 @@ impl Holder {
 }
 
 impl FrameBudget {
+    /// For large frames.
     pub fn new(capacity_bytes: usize) -> Self {
-        Self { capacity_bytes, patience: PATIENCE, state: Mutex::default() }
+        let (holders_max, order) = (usize::MAX, Order::Arrival);
+        Self { capacity_bytes, holders_max, order, patience: PATIENCE, state: Mutex::default() }
     }
 
-    /// A large frame of a client at `ip` has begun; it holds nothing yet.
+    /// For all frames of connections whose client has not shown yet that it belongs.
+    pub fn of_strangers(capacity_bytes: usize) -> Self {
+        Self { holders_max: STRANGERS_MAX, order: Order::Smallest, ..Self::new(capacity_bytes) }
+    }
+
+    /// A frame of a client at `ip` has begun; it holds nothing yet.
     pub fn open(self: &Arc<Self>, ip: IpAddr, waker: &Waker) -> FramePermit {
         let progress = Arc::<Progress>::default();
+        let network = network_of(ip);
         let mut state = self.state.lock();
+        if state.holders.len() >= self.holders_max {
+            state.make_place(Instant::now());
+        }
         let number = state.next;
         state.next += 1;
+        state.networks.entry(network).or_default().holders += 1;
         let holder = Holder {
-            ip,
+            network,
             held_bytes: 0,
             wait: None,
             granted_at: Instant::now(),
@@ -107,31 +149,76 @@ impl FrameBudget {
         self.state.lock().used_bytes
     }
 
+    pub fn capacity_bytes(&self) -> usize {
+        self.capacity_bytes
+    }
+
     /// Connections that wait for room.
     pub fn waiting(&self) -> usize {
         self.state.lock().waiting
     }
+
+    /// Connections that were closed because others waited.
+    pub fn evicted(&self) -> u64 {
+        self.state.lock().evicted
+    }
 }
 
 impl State {
-    fn held_by_ip(&self) -> BTreeMap<IpAddr, usize> {
-        let mut held = BTreeMap::new();
-        for holder in self.holders.values() {
-            *held.entry(holder.ip).or_insert(0) += holder.held_bytes;
+    fn held_by(&self, network: IpAddr) -> usize {
+        self.networks.get(&network).map_or(0, |held| held.bytes)
+    }
+
+    fn set_held(&mut self, number: u64, held_bytes: usize) {
+        let Some(holder) = self.holders.get_mut(&number) else { return };
+        let before = std::mem::replace(&mut holder.held_bytes, held_bytes);
+        self.used_bytes = self.used_bytes - before + held_bytes;
+        if let Some(held) = self.networks.get_mut(&holder.network) {
+            held.bytes = held.bytes - before + held_bytes;
         }
-        held
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.set_held(number, 0);
+        let Some(holder) = self.holders.remove(&number) else { return };
+        if holder.wait.is_some() {
+            self.waiting -= 1;
+        }
+        if let Some(held) = self.networks.get_mut(&holder.network) {
+            held.holders -= 1;
+            if held.holders == 0 {
+                self.networks.remove(&holder.network);
+            }
+        }
+    }
+
+    fn evict(&mut self, number: u64) {
+        if let Some(holder) = self.holders.get(&number) {
+            holder.progress.evicted.store(true, Ordering::Relaxed);
+            holder.waker.wake_by_ref();
+            self.evicted += 1;
+        }
+    }
+
+    /// As many hold as may: of the network with the most holders the slowest gives way, the eldest of equals.
+    fn make_place(&mut self, now: Instant) {
+        let remaining = self.holders.iter().filter(|(_, holder)| !holder.is_evicted());
+        let crowd = |holder: &Holder| self.networks.get(&holder.network).map_or(0, |held| held.holders);
+        let last = remaining.min_by_key(|(number, it)| (std::cmp::Reverse(crowd(it)), it.rate(now), **number));
+        if let Some(number) = last.map(|(number, _)| *number) {
+            self.evict(number);
+        }
     }
 
     /// A frame that is larger than the whole budget is read alone.
     fn fits(&self, holder: &Holder, wanted_bytes: usize, capacity_bytes: usize) -> bool {
-        let others = self.used_bytes - holder.held_bytes;
+        let others = self.used_bytes.saturating_sub(holder.held_bytes);
         others == 0 || others + wanted_bytes <= capacity_bytes
     }
 
     fn grant(&mut self, number: u64, wanted_bytes: usize, now: Instant) {
+        self.set_held(number, wanted_bytes);
         let Some(holder) = self.holders.get_mut(&number) else { return };
-        self.used_bytes = self.used_bytes - holder.held_bytes + wanted_bytes;
-        holder.held_bytes = wanted_bytes;
         holder.granted_at = now;
         holder.arrived_at_grant = holder.progress.arrived_bytes.load(Ordering::Relaxed);
         if holder.wait.take().is_some() {
@@ -139,16 +226,18 @@ impl State {
         }
     }
 
-    /// The connection that is next: of the address that holds the least, the one whose frame began first.
-    fn first_waiting(&self) -> Option<u64> {
-        let held = self.held_by_ip();
-        let waiting = self.holders.iter().filter(|(_, holder)| holder.wait.is_some() && !holder.is_evicted());
-        waiting.min_by_key(|(number, holder)| (held.get(&holder.ip).copied(), **number)).map(|(number, _)| *number)
+    /// The connection that is next: of the network that holds the least, the first by `order`.
+    fn first_waiting(&self, order: Order) -> Option<u64> {
+        let waiting = self.holders.iter().filter(|(_, holder)| !holder.is_evicted());
+        let waiting = waiting.filter_map(|(number, holder)| Some((*number, holder, holder.wait.as_ref()?)));
+        let size = |wait: &Wait| if order == Order::Smallest { wait.wanted_bytes } else { 0 };
+        let first = waiting.min_by_key(|(number, holder, wait)| (self.held_by(holder.network), size(wait), *number));
+        first.map(|(number, ..)| number)
     }
 
-    fn grant_waiting(&mut self, capacity_bytes: usize, now: Instant) {
+    fn grant_waiting(&mut self, capacity_bytes: usize, order: Order, now: Instant) {
         while self.waiting > 0 {
-            let Some(number) = self.first_waiting() else { return };
+            let Some(number) = self.first_waiting(order) else { return };
             let Some(holder) = self.holders.get(&number) else { return };
             let Some(wait) = &holder.wait else { return };
             let wanted_bytes = wait.wanted_bytes;
@@ -161,15 +250,15 @@ impl State {
     }
 
     /// The holders that give way so that those get room who have waited for too long, the most expendable first.
-    fn victims(&self, capacity_bytes: usize, patience: Duration, now: Instant) -> Vec<u64> {
+    fn victims(&self, budget: &FrameBudget, now: Instant) -> Vec<u64> {
+        let (capacity_bytes, patience) = (budget.capacity_bytes, budget.patience);
         let is_over = |since: Instant| now.duration_since(since) >= patience;
         let leaving: usize = self.holders.values().filter(|it| it.is_evicted()).map(|it| it.held_bytes).sum();
         let free = (capacity_bytes + leaving).saturating_sub(self.used_bytes);
         let overdue = self.holders.values().filter(|it| it.wait.as_ref().is_some_and(|wait| is_over(wait.since)));
         let mut missing = overdue.map(Holder::missing_bytes).sum::<usize>().min(capacity_bytes).saturating_sub(free);
-        let held = self.held_by_ip();
-        let share = capacity_bytes / held.len().max(1);
-        let first = self.first_waiting();
+        let share = capacity_bytes / self.networks.len().max(1);
+        let first = self.first_waiting(budget.order);
         let holds = |holder: &Holder| holder.held_bytes > 0 && !holder.is_evicted();
         // Where all who hold something wait for more, the last of them gives way; else those who read and are slow.
         let all_wait = self.holders.values().filter(|it| holds(it)).all(|it| it.wait.is_some());
@@ -179,7 +268,7 @@ impl State {
             .filter(|(number, it)| holds(it) && Some(**number) != first && it.wait.is_some() == all_wait)
             .filter(|(_, it)| all_wait || is_over(it.granted_at))
             .map(|(number, it)| {
-                let within_share = held.get(&it.ip).is_none_or(|held| *held <= share);
+                let within_share = self.held_by(it.network) <= share;
                 let worth = if all_wait { u64::MAX - number } else { it.rate(now) };
                 (within_share, worth, *number, it.held_bytes)
             })
@@ -197,7 +286,7 @@ impl State {
     }
 }
 
-/// What one large frame holds; given back when dropped.
+/// What one frame holds; given back when dropped.
 pub struct FramePermit {
     budget: Arc<FrameBudget>,
     number: u64,
@@ -237,7 +326,7 @@ impl FramePermit {
                 state.waiting += 1;
             }
         }
-        state.grant_waiting(capacity_bytes, now);
+        state.grant_waiting(capacity_bytes, self.budget.order, now);
         let held_bytes = state.holders.get(&self.number).map_or(0, |holder| holder.held_bytes);
         self.held_bytes = held_bytes;
         if held_bytes >= wanted_bytes { Poll::Ready(()) } else { Poll::Pending }
@@ -250,13 +339,26 @@ impl FramePermit {
 
     /// The connection has waited for too long: makes others give way.
     pub fn relieve(&self, now: Instant) {
-        let state = self.budget.state.lock();
-        for number in state.victims(self.budget.capacity_bytes, self.budget.patience, now) {
-            if let Some(victim) = state.holders.get(&number) {
-                victim.progress.evicted.store(true, Ordering::Relaxed);
-                victim.waker.wake_by_ref();
-            }
+        let mut state = self.budget.state.lock();
+        if state.relieved_at.is_some_and(|at| now.saturating_duration_since(at) < RELIEF_INTERVAL) {
+            return;
         }
+        state.relieved_at = Some(now);
+        for number in state.victims(&self.budget, now) {
+            state.evict(number);
+        }
+    }
+
+    /// What the connection holds, more or less than it was granted. More: what TLS has taken of a record before it is
+    /// complete can only be counted afterwards.
+    pub fn set_held(&mut self, held_bytes: usize) {
+        if held_bytes == self.held_bytes {
+            return;
+        }
+        self.held_bytes = held_bytes;
+        let mut state = self.budget.state.lock();
+        state.set_held(self.number, held_bytes);
+        state.grant_waiting(self.budget.capacity_bytes, self.budget.order, Instant::now());
     }
 
     /// Others wait, and this connection has to end.
@@ -268,14 +370,8 @@ impl FramePermit {
 impl Drop for FramePermit {
     fn drop(&mut self) {
         let mut state = self.budget.state.lock();
-        let Some(holder) = state.holders.remove(&self.number) else { return };
-        state.used_bytes -= holder.held_bytes;
-        if holder.wait.is_some() {
-            state.waiting -= 1;
-        }
-        if state.waiting > 0 {
-            state.grant_waiting(self.budget.capacity_bytes, Instant::now());
-        }
+        state.remove(self.number);
+        state.grant_waiting(self.budget.capacity_bytes, self.budget.order, Instant::now());
     }
 }
 
@@ -335,7 +431,7 @@ mod tests {
         assert!(!fast.is_evicted() && !slow.is_evicted());
         waits.relieve(began + PATIENCE);
         assert!(!fast.is_evicted() && slow.is_evicted());
-        waits.relieve(began + PATIENCE);
+        waits.relieve(began + PATIENCE + RELIEF_INTERVAL);
         assert!(!fast.is_evicted(), "the room of the one that leaves is enough");
         drop(slow);
         assert!(grow(&mut waits, 20, began + PATIENCE));
@@ -356,6 +452,62 @@ mod tests {
         assert_eq!(greedy.iter().filter(|permit| permit.is_evicted()).count(), 1);
         greedy.retain(|permit| !permit.is_evicted());
         assert!(grow(&mut waits, 20, began + PATIENCE), "its address holds less");
+    }
+
+    #[test]
+    fn of_one_network_who_asks_for_the_least_goes_first_among_strangers() {
+        let (budget, began) = (Arc::new(FrameBudget::of_strangers(100)), Instant::now());
+        let mut hostile: Vec<_> = (0..5).map(|_| open(&budget, OWN)).collect();
+        assert!(hostile.iter_mut().all(|permit| grow(permit, 20, began)));
+        assert!(!grow(&mut hostile[0], 80, began) && !grow(&mut hostile[1], 80, began));
+        let mut good = open(&budget, OWN);
+        assert!(!grow(&mut good, 1, began));
+        good.relieve(began + PATIENCE);
+        hostile.retain(|permit| !permit.is_evicted());
+        assert!(hostile.len() < 5 && grow(&mut good, 1, began + PATIENCE));
+        assert!(budget.used_bytes() <= 100);
+        assert_eq!(budget.evicted(), 5 - hostile.len() as u64);
+    }
+
+    #[test]
+    fn room_that_a_stranger_needs_no_more_goes_to_who_waits() {
+        let (budget, now) = (Arc::new(FrameBudget::of_strangers(100)), Instant::now());
+        let (mut first, mut second) = (open(&budget, OWN), open(&budget, OWN));
+        assert!(grow(&mut first, 100, now) && !grow(&mut second, 50, now));
+        first.set_held(10);
+        assert!(grow(&mut second, 50, now));
+        assert_eq!(budget.used_bytes(), 60);
+    }
+
+    #[test]
+    fn strangers_are_bounded_in_number_and_the_crowd_gives_way() {
+        let (budget, now) = (Arc::new(FrameBudget::of_strangers(1 << 20)), Instant::now());
+        let mut good = open(&budget, OTHER);
+        assert!(grow(&mut good, 1, now));
+        let mut crowd: Vec<_> = (0..STRANGERS_MAX - 1).map(|_| open(&budget, OWN)).collect();
+        assert!(crowd.iter_mut().all(|permit| grow(permit, 1, now)));
+        let newcomer = open(&budget, OTHER);
+        assert!(!good.is_evicted() && !newcomer.is_evicted());
+        assert_eq!(crowd.iter().filter(|permit| permit.is_evicted()).count(), 1);
+        drop((crowd, good, newcomer));
+        let state = budget.state.lock();
+        assert!(state.networks.is_empty() && state.used_bytes == 0);
+    }
+
+    /// Whoever has a network of IPv6 has 2^64 addresses in it.
+    #[test]
+    fn addresses_of_one_ipv6_network_share_what_a_network_has() {
+        let (budget, began) = (Arc::new(FrameBudget::of_strangers(100)), Instant::now());
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let machines = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"];
+        let mut hostile: Vec<_> = machines.iter().map(|text| open(&budget, address(text))).collect();
+        assert!(hostile.iter_mut().all(|permit| grow(permit, 20, began)));
+        hostile.iter().for_each(|permit| permit.arrived(15));
+        let (mut slow, mut waits) = (open(&budget, address("2001:db8:0:1::1")), open(&budget, OTHER));
+        assert!(grow(&mut slow, 20, began) && !grow(&mut waits, 20, began));
+        waits.relieve(began + PATIENCE);
+        assert!(!slow.is_evicted(), "it is within its share");
+        assert_eq!(hostile.iter().filter(|permit| permit.is_evicted()).count(), 1);
     }
 
     #[test]

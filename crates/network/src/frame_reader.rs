@@ -12,10 +12,13 @@ use ottla_protocol::frame::{self, FrameError, LENGTH_BYTES};
 /// cache, so that an idle connection can give the buffer back at no cost.
 pub const READ_CHUNK_BYTES: usize = 16 * 1024;
 
+/// As above before a client has logged in: longer than most logins, and little enough for thousands of clients.
+pub const LOGIN_CHUNK_BYTES: usize = 1024;
+
 /// A copy of up to this many bytes costs less than the page that they would keep.
 const REST_BYTES_MAX: usize = 1024;
 
-/// What a frame may hold without being counted in the broker's budget.
+/// What a frame of a client that is known may hold without being counted in a budget.
 pub const PROBATION_BYTES: usize = 64 * 1024;
 
 /// The room of a frame that has passed its probation: all of it for what a producer sends by default,
@@ -32,16 +35,17 @@ const KEPT_BYTES_MAX: usize = 2 * STEP_BYTES;
 pub struct FrameReader {
     buffer: BytesMut,
     frame_bytes_max: usize,
+    is_before_login: bool,
 }
 
 impl FrameReader {
     pub fn new(frame_bytes_max: usize) -> Self {
-        Self { buffer: BytesMut::new(), frame_bytes_max }
+        Self { buffer: BytesMut::new(), frame_bytes_max, is_before_login: false }
     }
 
-    /// From the next frame on.
-    pub fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
-        self.frame_bytes_max = frame_bytes_max;
+    /// From the next frame on: the largest frame, and whether its client has to log in first.
+    pub fn set_stage(&mut self, frame_bytes_max: usize, is_before_login: bool) {
+        (self.frame_bytes_max, self.is_before_login) = (frame_bytes_max, is_before_login);
     }
 
     /// The size of the frame at the front, prefix excluded; none while the prefix is not complete.
@@ -66,29 +70,39 @@ impl FrameReader {
         Ok(Some(frame))
     }
 
-    /// What the broker's budget must have granted before [`FrameReader::prepare`]; 0 while the frame is on probation.
+    /// The room that a budget must have granted before [`FrameReader::prepare`].
     pub fn wanted_bytes(&self) -> usize {
         // The buffer of a former frame may be larger than what is needed now.
         let kept = if self.is_in_frame() { self.buffer.capacity() } else { 0 };
-        let capacity = self.next_capacity().max(kept);
-        if capacity > PROBATION_BYTES { capacity } else { 0 }
+        self.next_capacity().max(kept)
+    }
+
+    /// What is read at a time while no frame's size is known.
+    fn chunk_bytes(&self) -> usize {
+        if self.is_before_login { LOGIN_CHUNK_BYTES } else { READ_CHUNK_BYTES }
     }
 
     /// The capacity that the buffer should have for the next read.
     fn next_capacity(&self) -> usize {
-        let Ok(Some(size)) = self.size() else { return READ_CHUNK_BYTES };
+        let Ok(Some(size)) = self.size() else { return self.chunk_bytes() };
         let whole = LENGTH_BYTES + size;
-        match self.buffer.len() {
-            arrived if arrived < READ_CHUNK_BYTES => whole.min(READ_CHUNK_BYTES),
-            arrived if arrived < PROBATION_BYTES => whole.min(PROBATION_BYTES),
-            arrived => {
-                let mut step = STEP_BYTES;
-                while step <= arrived {
-                    step = step.saturating_mul(STEP_FACTOR);
-                }
-                whole.min(step)
-            }
+        let arrived = self.buffer.len();
+        let first_step = match arrived {
+            _ if self.is_before_login => LOGIN_CHUNK_BYTES,
+            0..READ_CHUNK_BYTES => READ_CHUNK_BYTES,
+            READ_CHUNK_BYTES..PROBATION_BYTES => PROBATION_BYTES,
+            PROBATION_BYTES.. => STEP_BYTES,
+        };
+        let mut step = first_step;
+        while step <= arrived {
+            step = step.saturating_mul(STEP_FACTOR);
         }
+        whole.min(step)
+    }
+
+    /// What the buffer holds now.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Makes room; returns the buffer and how many bytes may be read into it now (never 0).
@@ -112,7 +126,7 @@ impl FrameReader {
             Ok(Some(size)) => (LENGTH_BYTES + size).saturating_sub(self.buffer.len()),
             _ => 0,
         };
-        let limit = room.min(missing_of_frame.max(READ_CHUNK_BYTES));
+        let limit = room.min(missing_of_frame.max(self.chunk_bytes()));
         (&mut self.buffer, limit)
     }
 
@@ -129,7 +143,8 @@ impl FrameReader {
     /// Nothing comes at the moment: an idle connection holds no buffer, and ten thousand that have sent a size and
     /// nothing else must not hold a page each.
     pub fn rest(&mut self) {
-        if self.buffer.len() <= REST_BYTES_MAX && self.buffer.capacity() > 2 * REST_BYTES_MAX {
+        let is_large = self.buffer.capacity() > 2 * REST_BYTES_MAX;
+        if self.buffer.is_empty() || (is_large && self.buffer.len() <= REST_BYTES_MAX) {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
     }
@@ -183,7 +198,7 @@ mod tests {
         assert!(reader.next_frame().expect("allowed").is_none());
         let (buffer, _) = reader.prepare();
         assert!(buffer.capacity() <= READ_CHUNK_BYTES);
-        assert_eq!(reader.wanted_bytes(), 0);
+        assert_eq!(reader.wanted_bytes(), READ_CHUNK_BYTES);
         reader.rest();
         assert!(reader.buffer.capacity() <= 2 * REST_BYTES_MAX);
         assert_eq!(reader.arrived_bytes(), 4);
@@ -225,7 +240,32 @@ mod tests {
             sent += limit;
         }
         wanted.dedup();
-        assert_eq!(wanted, [0, STEP_BYTES, 4 * STEP_BYTES, 16 * STEP_BYTES, 64 * STEP_BYTES]);
+        let large = [STEP_BYTES, 4 * STEP_BYTES, 16 * STEP_BYTES, 64 * STEP_BYTES];
+        assert_eq!(wanted[..2], [READ_CHUNK_BYTES, PROBATION_BYTES]);
+        assert_eq!(wanted[2..], large);
+    }
+
+    /// What came is the bound of what is held, from the first byte on.
+    #[test]
+    fn before_the_login_a_frame_holds_four_times_what_came_at_most() {
+        const LOGIN_MAX: usize = 512 * 1024;
+        let wire = frame(LOGIN_MAX, 7);
+        let mut reader = FrameReader::new(MAX);
+        reader.set_stage(LOGIN_MAX, true);
+        let mut sent = 0;
+        while sent < wire.len() {
+            let wanted = reader.wanted_bytes();
+            assert!(wanted <= LOGIN_CHUNK_BYTES.max(STEP_FACTOR * sent), "{wanted} after {sent}");
+            let (buffer, limit) = reader.prepare();
+            assert!(buffer.capacity() <= wanted, "{} and {wanted}", buffer.capacity());
+            buffer.put_slice(&wire[sent..sent + limit]);
+            sent += limit;
+        }
+        assert_eq!(reader.next_frame().expect("good").map(|frame| frame.len()), Some(LOGIN_MAX));
+        feed(&mut reader, &frame(60, 1));
+        assert!(reader.next_frame().expect("good").is_some());
+        reader.rest();
+        assert_eq!(reader.held_bytes(), 0, "an idle connection holds nothing");
     }
 
     #[test]

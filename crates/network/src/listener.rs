@@ -279,7 +279,7 @@ async fn shake_hands(
         let name = tls.principal_name(certificate).ok_or(HandshakeError::NoPrincipal)?;
         context.principal = KafkaPrincipal::user(name);
     }
-    Ok(Transport::Tls(Box::new(stream)))
+    Ok(Transport::tls(stream))
 }
 
 /// Also when the one who could say so is gone.

@@ -74,7 +74,7 @@ impl ResponseWriter {
     pub fn poll_flush(&mut self, stream: &mut Transport, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match stream {
             Transport::Plain(stream) => self.poll_flush_plain(stream, context),
-            Transport::Tls(stream) => self.poll_flush_tls(stream, context),
+            Transport::Tls(tls) => self.poll_flush_tls(tls.stream(), context),
         }
     }
 

@@ -1,6 +1,6 @@
 //! TLS handshakes under way: bounded in number, per address and in all.
 //!
-//! A handshake costs memory and CPU for a client that has not shown yet who it is. One that has been under way for
+//! An address of IPv6 counts with its network of 64 bits. A handshake costs memory and CPU for a client that has not shown yet who it is. One that has been under way for
 //! [`PATIENCE`] gives way to a new one, so that clients that begin handshakes and do not end them keep nobody out; if
 //! all are younger, the new connection is refused, so that a crowd that reconnects at once does not keep itself from
 //! getting done.
@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Handshakes under way in all: about 10 MiB.
-const TOTAL_MAX: usize = 512;
+use crate::network::network_of;
+
+/// Handshakes under way in all. Mostly 20 KiB each; a client that sends a message of the greatest size in pieces makes
+/// it 64 KiB, 16 MiB for all of them.
+const TOTAL_MAX: usize = 256;
 /// A machine's worth of clients behind one address, at some milliseconds each.
 const PER_ADDRESS_MAX: usize = 64;
 /// A handshake across continents takes two round trips, below a second.
@@ -50,6 +53,7 @@ pub struct HandshakePermit {
 
 impl Handshakes {
     pub fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<HandshakePermit> {
+        let address = network_of(address);
         let mut state = self.state.lock();
         let own = state.by_address.get(&address).map_or(0, VecDeque::len);
         let has_room = match (own >= PER_ADDRESS_MAX, state.total >= TOTAL_MAX) {
@@ -137,6 +141,18 @@ mod tests {
         }
         assert!(handshakes.enter(address(99), start).is_none());
         assert!(handshakes.enter(address(99), start + PATIENCE).is_some());
+    }
+
+    /// An attacker has as many addresses as it likes in its network of IPv6.
+    #[test]
+    fn one_ipv6_network_counts_as_one_address() {
+        let handshakes = Arc::new(Handshakes::default());
+        let start = Instant::now();
+        let own = |at: usize| format!("2001:db8::{at:x}").parse::<IpAddr>().expect("an address");
+        let all: Vec<_> = (0..PER_ADDRESS_MAX).map(|at| handshakes.enter(own(at), start).expect("room")).collect();
+        assert!(handshakes.enter(own(PER_ADDRESS_MAX), start).is_none());
+        assert!(handshakes.enter("2001:db8:0:1::1".parse().expect("an address"), start).is_some());
+        drop(all);
     }
 
     /// One address that begins its handshakes again and again kept everybody out, whatever the age of the others'.

@@ -6,6 +6,7 @@
 //! - [`handshakes`]: TLS handshakes under way;
 //! - [`ledger`]: one resource with its ceiling, what is used of it, and refusals;
 //! - [`table`]: how the metrics show them;
+//! - [`network`]: what counts as one peer where shares are by address;
 //! - [`http_port`]: the port for metrics and health, with bounded connections.
 //!
 //! `docs/resources.md` lists every bounded resource of the services, its ceiling, and what gives way.
@@ -16,9 +17,11 @@ pub mod handshakes;
 pub mod http_port;
 pub mod ledger;
 pub mod memory;
+pub mod network;
 pub mod table;
 
 pub use connections::{Caller, ConnectionLimits, Limits};
 pub use descriptors::{BrokerDescriptors, CoordinatorDescriptors};
 pub use ledger::{Ledger, Share};
+pub use network::network_of;
 pub use table::{ResourceTable, Usage};

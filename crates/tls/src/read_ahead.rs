@@ -19,11 +19,17 @@ const READ_BYTES: usize = 2 * (16 * 1024 + 512);
 pub struct ReadAhead {
     socket: TcpStream,
     buffer: BytesMut,
+    taken_bytes: u64,
 }
 
 impl ReadAhead {
     pub fn new(socket: TcpStream) -> Self {
-        Self { socket, buffer: BytesMut::new() }
+        Self { socket, buffer: BytesMut::new(), taken_bytes: 0 }
+    }
+
+    /// What rustls has been given, since the connection began.
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     /// Ready when a read would return something.
@@ -46,6 +52,7 @@ impl AsyncRead for ReadAhead {
         let count = this.buffer.len().min(wanted.remaining());
         wanted.put_slice(&this.buffer[..count]);
         this.buffer.advance(count);
+        this.taken_bytes += count as u64;
         Poll::Ready(Ok(()))
     }
 }

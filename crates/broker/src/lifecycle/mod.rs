@@ -227,14 +227,15 @@ async fn live(
         let found = partitions.upgrade()?.find(&TopicRef::Name(topic.to_owned()), partition);
         found.ok().map(|partition| partition.high_watermark())
     });
-    let connections = Arc::new(ConnectionShared::new(
+    let connections = ConnectionShared::new(
         Arc::clone(&identity),
         Arc::clone(&telemetry.network),
         resources.request_bytes_max(config.socket_request_max_bytes),
         FrameBudget::new(usize::try_from(resources.frame_budget_bytes).unwrap_or(usize::MAX)),
         Arc::clone(&resources.responses),
         Some(config.connections_max_idle),
-    ));
+    );
+    let connections = Arc::new(connections.with_strangers(Arc::clone(&resources.strangers)));
     let quotas = ClientQuotas::new(&config, &metadata);
     let limits = resources.connection_limits(&live_config, &quotas);
     resources.show(&telemetry, &limits);

@@ -15,6 +15,9 @@ use crate::metrics::NetworkMetrics;
 use crate::response_memory::ResponseMemory;
 use crate::service::Service;
 
+/// What strangers may hold together unless it is said otherwise: 32 frames of the largest size before a login.
+const STRANGER_BYTES: usize = 16 << 20;
+
 /// What all connections of a broker share.
 pub struct ConnectionShared<S: Service> {
     pub gate: Gate<S>,
@@ -24,7 +27,10 @@ pub struct ConnectionShared<S: Service> {
     pub idle_timeout: Option<Duration>,
     /// TLS handshakes of all listeners.
     pub handshakes: Arc<Handshakes>,
+    /// Large frames.
     pub(super) budget: Arc<FrameBudget>,
+    /// Frames of clients that have not logged in, or that have had no request handled yet.
+    pub(super) strangers: Arc<FrameBudget>,
     pub(super) slow_turns: Watchdog,
     /// Bytes of responses that wait for their clients to read them, of all connections.
     pub(super) responses: Arc<ResponseMemory>,
@@ -49,11 +55,19 @@ impl<S: Service> ConnectionShared<S> {
             idle_timeout,
             handshakes: Arc::default(),
             budget: Arc::new(budget),
+            strangers: Arc::new(FrameBudget::of_strangers(STRANGER_BYTES)),
             slow_turns: Watchdog::default(),
             responses: ResponseMemory::new(responses),
             draining: AtomicBool::new(false),
             pending: AtomicI64::new(0),
         }
+    }
+
+    /// Counts what strangers send in this budget.
+    #[must_use]
+    pub fn with_strangers(mut self, strangers: Arc<FrameBudget>) -> Self {
+        self.strangers = strangers;
+        self
     }
 
     /// From now on connections answer what they have read, and read no more.

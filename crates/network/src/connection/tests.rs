@@ -585,6 +585,18 @@ async fn a_client_with_many_requests_lets_others_have_their_turn() {
     }
 }
 
+/// Nobody can log in.
+fn sasl_listener(receive_bytes_max: usize) -> Arc<SaslListener> {
+    Arc::new(SaslListener {
+        mechanisms: [Mechanism::Plain].into(),
+        credentials: Arc::new(Nobody),
+        watcher: None,
+        reauth_max: None,
+        receive_bytes_max,
+        failure_delay: Duration::ZERO,
+    })
+}
+
 struct Nobody;
 
 impl Credentials for Nobody {
@@ -616,15 +628,7 @@ async fn a_client_that_floods_has_no_longer_to_log_in_than_others() {
     let budget = FrameBudget::new(1024);
     let shared =
         ConnectionShared::<Spinner>::new(Arc::default(), metrics(), FRAME_BYTES_MAX, budget, responses(), None);
-    let sasl = SaslListener {
-        mechanisms: [Mechanism::Plain].into(),
-        credentials: Arc::new(Nobody),
-        watcher: None,
-        reauth_max: None,
-        receive_bytes_max: 1_000,
-        failure_delay: Duration::ZERO,
-    };
-    let (client, task) = connect_to(&Arc::new(shared), Some(Arc::new(sasl))).await;
+    let (client, task) = connect_to(&Arc::new(shared), Some(sasl_listener(1_000))).await;
     let request = ApiVersionsResponse::encode_request(3, 1, None);
     let all: Vec<u8> = (0..MANY).flat_map(|_| request.to_vec()).collect();
     client.try_write(&all).expect("room in an empty socket");
@@ -634,4 +638,104 @@ async fn a_client_that_floods_has_no_longer_to_log_in_than_others() {
     }
     assert!(task.is_finished());
     assert!(matches!(ended(task).await, End::Refused(reason) if reason == NO_LOGIN));
+}
+
+/// Frames of half a megabyte that trickled before a login held what they had, each.
+#[tokio::test]
+async fn frames_before_a_login_are_counted_from_their_first_byte_and_leave_room_for_a_login() {
+    const BUDGET_BYTES: usize = 600 * 1024;
+    let (shared, metrics) = shared_with(FRAME_BYTES_MAX, FrameBudget::new(8 * FRAME_BYTES_MAX));
+    let shared = Arc::into_inner(shared).expect("its only owner");
+    let shared = Arc::new(shared.with_strangers(Arc::new(FrameBudget::of_strangers(BUDGET_BYTES))));
+    let mut hostile = Vec::new();
+    for _ in 0..20 {
+        let (mut client, task) = connect_to(&shared, Some(sasl_listener(512 * 1024))).await;
+        // Until the broker takes no more of it, or closes the connection.
+        let sending = tokio::spawn(async move {
+            let _ = client.write_all(&large_frame(500 * 1024)[..400 * 1024]).await;
+            client
+        });
+        hostile.push((sending, task));
+    }
+    received(&metrics, BUDGET_BYTES / 2).await;
+    // All of them wait for more than there is.
+    while shared.strangers.evicted() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for id in 0..10 {
+        let (mut good, _task) = connect_to(&shared, Some(sasl_listener(512 * 1024))).await;
+        good.write_all(&ApiVersionsResponse::encode_request(3, id, None)).await.expect("sent");
+        ApiVersionsResponse::decode(3, &response(&mut good).await).expect("an answer");
+        assert!(shared.strangers.used_bytes() <= BUDGET_BYTES, "{}", shared.strangers.used_bytes());
+    }
+    assert_eq!(shared.budget.used_bytes(), 0, "they do not touch the room of clients that are known");
+    hostile.iter().for_each(|(sending, task)| {
+        sending.abort();
+        task.abort();
+    });
+}
+
+/// On a listener without a login too, until the first request is there.
+#[tokio::test]
+async fn the_first_request_of_a_plaintext_client_may_be_large_and_strangers_share_what_comes_before() {
+    const BUDGET_BYTES: usize = 256 * 1024;
+    let (shared, metrics) = shared_with(FRAME_BYTES_MAX, FrameBudget::new(8 * FRAME_BYTES_MAX));
+    let shared = Arc::into_inner(shared).expect("its only owner");
+    let shared = Arc::new(shared.with_strangers(Arc::new(FrameBudget::of_strangers(BUDGET_BYTES))));
+    let mut hostile = Vec::new();
+    for _ in 0..20 {
+        let (mut client, task) = connect(&shared).await;
+        let sending = tokio::spawn(async move {
+            let _ = client.write_all(&large_frame(60 * 1024)[..50 * 1024]).await;
+            client
+        });
+        hostile.push((sending, task));
+    }
+    received(&metrics, BUDGET_BYTES / 2).await;
+    assert!(shared.strangers.used_bytes() <= BUDGET_BYTES);
+    let before = metrics.bytes_received.get();
+    let (mut good, good_task) = connect(&shared).await;
+    good.write_all(&large_frame(900 * 1024)).await.expect("sent");
+    received(&metrics, usize::try_from(before).expect("small") + 900 * 1024).await;
+    good_task.abort();
+    hostile.iter().for_each(|(sending, task)| {
+        sending.abort();
+        task.abort();
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_before_a_login_has_a_deadline() {
+    let (mut client, task) = connect_to(&shared(), Some(sasl_listener(512 * 1024))).await;
+    let began = tokio::time::Instant::now();
+    let trickle = async {
+        for piece in large_frame(400 * 1024).chunks(10 * 1024) {
+            if client.write_all(piece).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        client
+    };
+    let (_client, end) = tokio::join!(trickle, ended(task));
+    assert!(matches!(end, End::HalfFrame), "{end}");
+    assert!(began.elapsed() < 2 * LOGIN_FRAME_MAX);
+}
+
+/// A stranger that asks and does not read held 64 KiB of responses that nobody counted.
+#[tokio::test]
+async fn few_responses_wait_before_a_login() {
+    let responses = responses();
+    let budget = FrameBudget::new(8 * FRAME_BYTES_MAX);
+    let shared = Shared::new(Arc::default(), metrics(), FRAME_BYTES_MAX, budget, Arc::clone(&responses), None);
+    let (mut client, task) = connect_to(&Arc::new(shared), Some(sasl_listener(1_000))).await;
+    let ask = ApiVersionsResponse::encode_request(3, 1, None);
+    // More than the sockets' buffers hold: until the broker reads no further request.
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(300), client.write_all(&ask)).await {
+        sent.expect("the connection stays");
+        assert_eq!(responses.used(), 0);
+    }
+    assert_eq!(responses.used(), 0);
+    assert!(!task.is_finished());
+    task.abort();
 }

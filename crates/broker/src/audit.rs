@@ -1,34 +1,63 @@
 //! The audit log: who logged in, who was denied what, and who changed what, from where. One JSON object a line.
 //!
 //! Requests hand their lines to a thread, which writes them; none of them waits for the disk. What does not fit is
-//! counted, and the number is the next line.
+//! counted, and the number is the next line. [`refusals`] bounds the lines of who is refused again and again; they have
+//! half of the queue, so that changes and logins that were allowed find room beside them.
 
+mod refusals;
+
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions};
+use std::hash::BuildHasher as _;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, LazyLock};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ottla_authorizer::{Operation, Requester, ResourceType};
 use ottla_config::AuditConfig;
 use ottla_metrics::RateLimit;
+use ottla_model::KafkaPrincipal;
 use ottla_network::{LoginEvent, LoginWatcher, RequestContext};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+
+use refusals::{LeftOut, Refusals, Subject};
 
 /// Lines that wait for the disk: 8 MiB with the longest texts.
 const LINES_MAX: usize = 4_096;
+/// Of these, refusals: a crowd that is refused takes no more.
+const REFUSALS_WAITING_MAX: usize = LINES_MAX / 2;
 /// Names that clients choose are cut at this.
 const TEXT_CHARS_MAX: usize = 512;
 /// How long the thread waits after a failure; lines that come meanwhile wait in the queue.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often the thread looks whose refusals were left out and can be told.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+struct Line {
+    text: String,
+    is_refusal: bool,
+}
+
+/// What requests and the thread share.
+#[derive(Default)]
+struct Shared {
+    lost: AtomicU64,
+    refusals_waiting: AtomicUsize,
+    refusals: Mutex<Refusals>,
+}
+
 pub struct AuditLog {
-    lines: SyncSender<String>,
-    lost: Arc<AtomicU64>,
+    lines: SyncSender<Line>,
+    shared: Arc<Shared>,
+    /// Of lines: clients cannot choose two with the same hash.
+    hashes: RandomState,
 }
 
 impl AuditLog {
@@ -36,18 +65,44 @@ impl AuditLog {
     pub fn start(config: Option<&AuditConfig>) -> io::Result<Option<Arc<Self>>> {
         let Some(config) = config else { return Ok(None) };
         let (lines, waiting) = sync_channel(LINES_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
         let mut output = Output { path: config.path.clone(), bytes_max: config.bytes_max, open: None };
         output.open()?;
-        let counted = Arc::clone(&lost);
-        thread::Builder::new().name("audit".to_owned()).spawn(move || write(&waiting, &mut output, &counted))?;
-        Ok(Some(Arc::new(Self { lines, lost })))
+        let log = Self::to(lines);
+        let shared = Arc::clone(&log.shared);
+        thread::Builder::new().name("audit".to_owned()).spawn(move || write(&waiting, &mut output, &shared))?;
+        Ok(Some(Arc::new(log)))
     }
 
-    fn put(&self, mut event: Value) {
-        event["time_ms"] = json!(now_ms());
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(event.to_string()) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+    fn to(lines: SyncSender<Line>) -> Self {
+        Self { lines, shared: Arc::default(), hashes: RandomState::new() }
+    }
+
+    fn put(&self, event: Value) {
+        if !self.send(stamped(event, now_ms()), false) {
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn put_refusal(&self, event: Value, subject: Subject) {
+        let (line, now_ms) = (self.hashes.hash_one(event.to_string()), now_ms());
+        if !self.shared.refusals.lock().admit(subject.clone(), line, Instant::now(), now_ms) {
+            return;
+        }
+        let has_room = self.shared.refusals_waiting.load(Ordering::Relaxed) < REFUSALS_WAITING_MAX;
+        if !has_room || !self.send(stamped(event, now_ms), true) {
+            self.shared.refusals.lock().lost(&subject);
+        }
+    }
+
+    fn send(&self, text: String, is_refusal: bool) -> bool {
+        self.shared.refusals_waiting.fetch_add(usize::from(is_refusal), Ordering::Relaxed);
+        match self.lines.try_send(Line { text, is_refusal }) {
+            Ok(()) => true,
+            // The process ends where nobody takes lines any more.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.shared.refusals_waiting.fetch_sub(usize::from(is_refusal), Ordering::Relaxed);
+                false
+            }
         }
     }
 
@@ -71,7 +126,7 @@ impl AuditLog {
         if is_allowed && !is_change {
             return;
         }
-        self.put(json!({
+        let event = json!({
             "event": "access",
             "principal": cut(&requester.principal.to_string()),
             "host": requester.address.to_string(),
@@ -79,7 +134,15 @@ impl AuditLog {
             "resource_type": resource_type.name(),
             "resource": cut(name),
             "allowed": is_allowed,
-        }));
+        });
+        if is_allowed {
+            return self.put(event);
+        }
+        let subject = match &requester.principal {
+            principal if *principal == KafkaPrincipal::anonymous() => Subject::anonymous(requester.address),
+            principal => Subject::Principal(cut(&principal.to_string())),
+        };
+        self.put_refusal(event, subject);
     }
 }
 
@@ -91,7 +154,7 @@ impl LoginWatcher for AuditLog {
         };
         // Who was refused has said who it wants to be, and shown nothing of it.
         let principal = mechanism.map(|_| cut(&context.principal.to_string()));
-        self.put(json!({
+        let event = json!({
             "event": "login",
             "principal": principal,
             "host": context.peer.ip().to_canonical().to_string(),
@@ -99,8 +162,35 @@ impl LoginWatcher for AuditLog {
             "mechanism": mechanism,
             "reason": reason,
             "allowed": reason.is_none(),
-        }));
+        });
+        match reason {
+            None => self.put(event),
+            Some(_) => self.put_refusal(event, Subject::logins(context.peer.ip())),
+        }
     }
+}
+
+fn stamped(mut event: Value, time_ms: u64) -> String {
+    event["time_ms"] = json!(time_ms);
+    event.to_string()
+}
+
+/// The line that tells how many refusals of one subject were not written.
+fn left_out_line(left_out: &LeftOut) -> Value {
+    let (of, principal, host) = match &left_out.subject {
+        Subject::Principal(principal) => ("access", Some(principal.clone()), None),
+        Subject::Anonymous(host) => ("access", Some(KafkaPrincipal::anonymous().to_string()), Some(host.to_string())),
+        Subject::Logins(host) => ("login", None, Some(host.to_string())),
+        Subject::Others => ("any", None, None),
+    };
+    json!({
+        "event": "left_out",
+        "of": of,
+        "principal": principal,
+        "host": host,
+        "lines": left_out.lines,
+        "since_ms": left_out.since_ms,
+    })
 }
 
 pub(crate) fn cut(text: &str) -> String {
@@ -151,34 +241,111 @@ impl Output {
 }
 
 /// Writes lines until nobody can hand over another.
-fn write(waiting: &Receiver<String>, output: &mut Output, lost: &AtomicU64) {
-    let complaints = RateLimit::per_second();
-    while let Ok(line) = waiting.recv() {
-        let missing = lost.swap(0, Ordering::Relaxed);
-        let told = (missing > 0).then(|| json!({"event": "lost", "lines": missing, "time_ms": now_ms()}).to_string());
-        for line in told.iter().chain([&line]) {
-            if let Err(error) = output.append(line) {
-                let path = output.path.display();
-                complaints.run(|more| tracing::error!(%path, %error, more, "the audit log cannot be written"));
-                lost.fetch_add(missing.max(1), Ordering::Relaxed);
-                // The file may be gone, or its disk may have room again.
-                output.open = None;
-                thread::sleep(PAUSE);
-                break;
-            }
+fn write(waiting: &Receiver<Line>, output: &mut Output, shared: &Shared) {
+    let mut looked = Instant::now();
+    loop {
+        let received = waiting.recv_timeout(LOOK_INTERVAL);
+        let is_over = matches!(received, Err(RecvTimeoutError::Disconnected));
+        let line = received.ok();
+        if line.as_ref().is_some_and(|line| line.is_refusal) {
+            shared.refusals_waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        let mut lines = Vec::new();
+        let missing = shared.lost.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            lines.push(stamped(json!({"event": "lost", "lines": missing}), now_ms()));
+        }
+        if is_over || looked.elapsed() >= LOOK_INTERVAL {
+            looked = Instant::now();
+            let left_out = shared.refusals.lock().end_windows(looked, is_over);
+            lines.extend(left_out.iter().map(|left_out| stamped(left_out_line(left_out), now_ms())));
+        }
+        lines.extend(line.map(|line| line.text));
+        write_lines(&lines, missing, output, shared);
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// `missing`: how many lines the first one tells of.
+fn write_lines(lines: &[String], missing: u64, output: &mut Output, shared: &Shared) {
+    static COMPLAINTS: LazyLock<RateLimit> = LazyLock::new(RateLimit::per_second);
+    for (at, line) in lines.iter().enumerate() {
+        if let Err(error) = output.append(line) {
+            let path = output.path.display();
+            COMPLAINTS.run(|more| tracing::error!(%path, %error, more, "the audit log cannot be written"));
+            let told_before = if at == 0 { missing } else { 0 };
+            let unwritten = (lines.len() - at) as u64 - u64::from(told_before > 0);
+            shared.lost.fetch_add(told_before + unwritten, Ordering::Relaxed);
+            // The file may be gone, or its disk may have room again.
+            output.open = None;
+            thread::sleep(PAUSE);
+            return;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::KafkaPrincipal;
-
     use super::*;
+    use crate::audit::refusals::REPEATS_MAX;
 
     fn lines(path: &std::path::Path) -> Vec<Value> {
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    fn written(waiting: &Receiver<Line>) -> Vec<Value> {
+        waiting.try_iter().map(|line| serde_json::from_str(&line.text).expect("JSON in one line")).collect()
+    }
+
+    /// One principal wrote 19 MB in 0.6 s, and nothing that others had done was left.
+    #[test]
+    fn one_principals_denials_leave_what_others_do() {
+        const MANY: usize = 100_000;
+        let (sender, waiting) = sync_channel(LINES_MAX);
+        let log = AuditLog::to(sender);
+        let requester = |name: &str| Requester { principal: KafkaPrincipal::user(name), address: [10, 0, 0, 1].into() };
+        let (eve, admin) = (requester("eve"), requester("admin"));
+        for number in 0..MANY {
+            let name = format!("{}{number}", "n".repeat(600));
+            log.checked(&eve, Operation::Read, ResourceType::Topic, &name, false);
+            if number % 1_000 == 0 {
+                log.checked(&admin, Operation::Delete, ResourceType::Topic, &name, true);
+            }
+        }
+        let of = |lines: &[Value], name: &str| lines.iter().filter(|line| line["principal"] == name).count();
+        let lines = written(&waiting);
+        assert_eq!(of(&lines, "User:admin"), MANY / 1_000);
+        assert!((1..=REPEATS_MAX as usize).contains(&of(&lines, "User:eve")), "names are cut, and then alike");
+        assert_eq!(log.shared.lost.load(Ordering::Relaxed), 0);
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log");
+        let mut output = Output { path: path.clone(), bytes_max: 1 << 20, open: None };
+        let shared = Arc::clone(&log.shared);
+        drop(log);
+        write(&waiting, &mut output, &shared);
+        let told = self::lines(&path);
+        assert_eq!(told.len(), 1);
+        assert_eq!((&told[0]["event"], &told[0]["principal"]), (&json!("left_out"), &json!("User:eve")));
+        assert_eq!(told[0]["lines"].as_u64(), Some((MANY - of(&lines, "User:eve")) as u64));
+        assert!(told[0]["since_ms"].is_u64());
+    }
+
+    /// However many are refused, half of the queue is for others.
+    #[test]
+    fn a_crowd_of_refused_leaves_half_of_the_queue() {
+        let (sender, waiting) = sync_channel(LINES_MAX);
+        let log = AuditLog::to(sender);
+        for number in 0..LINES_MAX {
+            let principal = KafkaPrincipal::user(format!("user-{}", number / 50));
+            let requester = Requester { principal, address: [10, 0, 0, 1].into() };
+            log.checked(&requester, Operation::Read, ResourceType::Topic, &number.to_string(), false);
+        }
+        assert_eq!(written(&waiting).len(), REFUSALS_WAITING_MAX);
+        assert_eq!(log.shared.lost.load(Ordering::Relaxed), 0);
     }
 
     /// The lines of an output are whole, and two files are the most.
@@ -203,7 +370,7 @@ mod tests {
     #[test]
     fn denials_and_changes_are_written_and_reads_are_not() {
         let (sender, waiting) = sync_channel(2);
-        let log = AuditLog { lines: sender, lost: Arc::default() };
+        let log = AuditLog::to(sender);
         let requester = Requester { principal: KafkaPrincipal::user("al\"ice"), address: [10, 0, 0, 1].into() };
         let check = |operation, is_allowed| log.checked(&requester, operation, ResourceType::Topic, "t\n", is_allowed);
         check(Operation::Read, true);
@@ -211,9 +378,8 @@ mod tests {
         check(Operation::Delete, true);
         // No room is left.
         check(Operation::Create, true);
-        assert_eq!(log.lost.load(Ordering::Relaxed), 1);
-        let written: Vec<Value> =
-            waiting.try_iter().map(|line| serde_json::from_str(&line).expect("JSON in one line")).collect();
+        assert_eq!(log.shared.lost.load(Ordering::Relaxed), 1);
+        let written = written(&waiting);
         assert_eq!(written.len(), 2);
         let mut denied = written[0].clone();
         assert!(denied["time_ms"].take().is_u64());
@@ -233,11 +399,12 @@ mod tests {
         let config = AuditConfig { path: path.clone(), bytes_max: 1_000 };
         assert!(AuditLog::start(Some(&config)).is_err(), "there is no such folder");
         fs::create_dir(folder.path().join("sub")).expect("a folder");
-        let lost = AtomicU64::new(3);
+        let shared = Shared::default();
+        shared.lost.store(3, Ordering::Relaxed);
         let (sender, waiting) = sync_channel(1);
-        sender.send("{}".to_owned()).expect("room");
+        sender.send(Line { text: "{}".to_owned(), is_refusal: false }).expect("room");
         drop(sender);
-        write(&waiting, &mut Output { path: path.clone(), bytes_max: 1_000, open: None }, &lost);
+        write(&waiting, &mut Output { path: path.clone(), bytes_max: 1_000, open: None }, &shared);
         assert_eq!(lines(&path).iter().map(|line| line["lines"].as_u64()).collect::<Vec<_>>(), [Some(3), None]);
     }
 }

@@ -87,6 +87,8 @@ pub struct BrokerConfig {
     pub num_network_threads: usize,
     /// `queued.max.request.bytes`; none (−1): the broker's own bound.
     pub queued_max_request_bytes: Option<u64>,
+    /// `core.dump.enable`.
+    pub core_dump_enable: bool,
     /// `max.memory.bytes`; none (−1): half of what the machine or its cgroup has.
     pub max_memory_bytes: Option<u64>,
     pub socket_request_max_bytes: usize,
@@ -282,6 +284,7 @@ impl BrokerConfig {
             queued_max_request_bytes: reader
                 .optional("queued.max.request.bytes", -1..=i64::MAX)?
                 .and_then(|bytes| u64::try_from(bytes).ok()),
+            core_dump_enable: reader.boolean("core.dump.enable")?,
             max_memory_bytes: max_memory(&reader)?,
             socket_request_max_bytes: bytes(&reader, "socket.request.max.bytes", 1)?,
             telemetry_max_bytes: reader.number("telemetry.max.bytes", 1..=TELEMETRY_MAX_BYTES)?,

@@ -60,6 +60,8 @@ pub struct CoordinatorConfig {
     pub cluster_id: Option<ClusterId>,
     /// What brokers and other coordinators must show; none: nothing.
     pub cluster_secret: Option<ClusterSecret>,
+    /// `core.dump.enable`.
+    pub core_dump_enable: bool,
     /// An empty disk may vote although peers cannot be asked: set by hand, once.
     pub bootstrap: bool,
 
@@ -163,6 +165,7 @@ impl CoordinatorConfig {
             data_dir,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
             cluster_secret: reader.text("cluster.secret").map(ClusterSecret::new),
+            core_dump_enable: reader.boolean("core.dump.enable")?,
             bootstrap: reader.boolean("bootstrap")?,
             zookeeper_protocol: reader.boolean("zookeeper.protocol")?,
             client_connections_max: Some(reader.number("max.client.cnxns", 0..=usize::MAX)?).filter(|max| *max > 0),

@@ -308,6 +308,7 @@ impl Settings {
         for name in [
             "cluster.id",
             "cluster.secret",
+            "core.dump.enable",
             "min.insync.replicas",
             "unclean.leader.election.enable",
             "logging.format",

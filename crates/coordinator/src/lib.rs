@@ -44,7 +44,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use ottla_config::CoordinatorConfig;
 use ottla_model::CoordinatorId;
-use ottla_resources::{ConnectionLimits, CoordinatorDescriptors, Limits, Usage, descriptors, http_port};
+use ottla_resources::{ConnectionLimits, CoordinatorDescriptors, Limits, Usage, core_dumps, descriptors, http_port};
 use ottla_rpc::{ChannelSecurity, ports};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -119,6 +119,9 @@ impl Coordinator {
     /// Forms or joins the quorum and serves until `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), CoordinatorError> {
         tokio::pin!(shutdown);
+        if !self.config.core_dump_enable {
+            core_dumps::forbid();
+        }
         // Aborted, all of them, when this function ends; and every connection with them.
         let mut servers = JoinSet::new();
         let mut followers = JoinSet::new();

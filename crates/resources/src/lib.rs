@@ -1,6 +1,7 @@
 //! Scarce things of a process: what the machine gives, how it is divided, how much is used, who was refused.
 //!
 //! - [`connections`]: how many connections there may be, in all and from one address;
+//! - [`core_dumps`]: none with secrets;
 //! - [`memory`]: how much memory the process may take;
 //! - [`descriptors`]: the limit of open files, and its shares;
 //! - [`handshakes`]: TLS handshakes under way;
@@ -12,6 +13,7 @@
 //! `docs/resources.md` lists every bounded resource of the services, its ceiling, and what gives way.
 
 pub mod connections;
+pub mod core_dumps;
 pub mod descriptors;
 pub mod handshakes;
 pub mod http_port;

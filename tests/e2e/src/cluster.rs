@@ -396,6 +396,14 @@ impl Cluster {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// The soft and the hard limit of a running process by their name in `/proc/PID/limits`.
+    pub fn limits(&self, node: Node, name: &str) -> Result<[String; 2]> {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.pid(node)?))?;
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        let mut fields = line.split_whitespace().map(str::to_owned);
+        Ok([fields.next().context("a soft limit")?, fields.next().context("a hard limit")?])
+    }
+
     /// The processor time that a running process has used.
     pub fn cpu_time(&self, node: Node) -> Result<std::time::Duration> {
         /// The unit of Linux's CPU times, independent of its timer.

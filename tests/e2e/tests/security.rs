@@ -319,3 +319,21 @@ fn half_open_handshakes_keep_nobody_out() -> Result<()> {
     drop(open);
     Ok(())
 }
+
+/// A dump of a process has its passwords and keys.
+#[test]
+fn processes_leave_no_core_dumps_unless_they_are_told_to() -> Result<()> {
+    const LIMIT: &str = "Max core file size";
+    let options = ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() };
+    let cluster = Cluster::start_with(options.clone())?;
+    for node in [Node::Coordinator(1), Node::Broker(1)] {
+        ensure!(cluster.limits(node, LIMIT)? == ["0", "0"], "{node}");
+    }
+    let cluster = Cluster::start_with(options.with("core.dump.enable", "true"))?;
+    let own = rustix::process::getrlimit(rustix::process::Resource::Core);
+    let told = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    let limits = cluster.limits(Node::Broker(1), LIMIT)?;
+    ensure!(limits == [told(own.current), told(own.maximum)], "{limits:?}");
+    ensure!(own.maximum != Some(0), "this test needs a limit of core dumps to see that it is left alone");
+    Ok(())
+}

@@ -34,7 +34,7 @@ use ottla_replica_manager::manager::{Coordinators, OpenedLogs, ReplicaManager, R
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
 use ottla_replica_manager::suspects::HOLD_MAX;
-use ottla_resources::{ConnectionLimits, Usage};
+use ottla_resources::{ConnectionLimits, Usage, core_dumps};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use ottla_tls::TlsError;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -116,6 +116,9 @@ pub fn run(
     shutdown: impl Future<Output = ()>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
+    if !config.core_dump_enable {
+        core_dumps::forbid();
+    }
     let resources = Resources::of_process(&config);
     let data = data_runtime(&config)?;
     let control = Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;

@@ -1,7 +1,8 @@
 //! Processes by their pid files: starting, recognising, signalling and measuring them.
 //!
 //! A pid file may outlive its process, and another process may have its number: a process counts as a member only if
-//! its own environment names that member.
+//! its own environment names that member, or its name: the environment of a process that leaves no core dumps
+//! (`core.dump.enable`) is for root alone.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -30,6 +31,7 @@ pub fn spawn(layout: &Layout, member: Member) -> Result<Child> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let mut child = Command::new(&binary)
+        .arg0(marked_name(member, &folder))
         .env_clear()
         .envs(layout.environment(member, &inherited))
         .current_dir(&folder)
@@ -63,14 +65,21 @@ pub fn running(layout: &Layout, member: Member) -> Option<Pid> {
     let folder = layout.folder(member);
     let text = fs::read_to_string(folder.join("pid")).ok()?;
     let pid = Pid::from_raw(text.trim().parse().ok()?)?;
-    is_member(pid, &folder).then_some(pid)
+    is_member(pid, member, &folder).then_some(pid)
 }
 
-fn is_member(pid: Pid, folder: &Path) -> bool {
-    // The environment of a zombie is empty, so a member that ended and was not reaped does not count.
-    let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) else { return false };
-    let wanted = format!("{MARK}={}", folder.display());
-    environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
+/// What the list of processes shows of a member.
+fn marked_name(member: Member, folder: &Path) -> String {
+    format!("{} {MARK}={}", member.binary(), folder.display())
+}
+
+fn is_member(pid: Pid, member: Member, folder: &Path) -> bool {
+    // Both are empty of a zombie, so a member that ended and was not reaped does not count.
+    let has = |file: &str, wanted: &str| {
+        let entries = fs::read(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap_or_default();
+        entries.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
+    };
+    has("cmdline", &marked_name(member, folder)) || has("environ", &format!("{MARK}={}", folder.display()))
 }
 
 /// Sends a signal; it is not an error if the process has already ended.
@@ -106,4 +115,30 @@ pub fn last_log_lines(layout: &Layout, member: Member, lines: usize) -> String {
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A user who is not root may not read the environment of its own members.
+    #[test]
+    fn a_member_is_known_by_its_name_alone() {
+        use std::os::unix::process::CommandExt as _;
+
+        let folder = Path::new("/x/data/broker-1");
+        let member = Member::Broker(1);
+        let name = marked_name(member, folder);
+        let mut child = Command::new("sleep").arg0(&name).arg("60").env_clear().spawn().expect("started");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("not 0");
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        // Until it has become that program.
+        while !is_member(pid, member, folder) && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let (own, others) = (is_member(pid, member, folder), is_member(pid, Member::Broker(2), folder));
+        child.kill().and_then(|()| child.wait()).expect("ended");
+        assert!(own && !others);
+        assert!(!is_member(pid, member, folder), "it has ended");
+    }
 }

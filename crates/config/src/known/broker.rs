@@ -128,6 +128,12 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
     known("controller.socket.timeout.ms", Int, Some("30000"), ""),
     known("coordinator.connect", List, None, "The coordinators: host:port, separated by commas."),
     known("cordoned.log.dirs", List, Some(""), ""),
+    known(
+        "core.dump.enable",
+        Boolean,
+        Some("false"),
+        "Whether a crash may leave a core dump, which has passwords and keys in it.",
+    ),
     known("create.topic.policy.class.name", Class, None, ""),
     known(
         "create.topics",

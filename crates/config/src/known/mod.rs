@@ -164,6 +164,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("client.port", Some("2181")),
     ("cluster.id", None),
     ("cluster.secret", None),
+    ("core.dump.enable", Some("false")),
     ("data.dir", Some("/var/lib/zookeeper/data")),
     ("http.host", Some("0.0.0.0")),
     ("http.port", Some("-1")),

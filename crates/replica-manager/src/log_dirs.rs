@@ -12,6 +12,7 @@ use ottla_config::BrokerConfig;
 use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, TopicPartition};
 use ottla_partition::{AbsentLog, Shutdown, least_used};
+use ottla_resources::private_directory;
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use ottla_storage::{DirectoryError, LastRun, LogConfig, RealEnv};
 
@@ -114,6 +115,7 @@ impl LogDirs {
     pub fn open(config: &BrokerConfig) -> Result<Self, LogDirsError> {
         let disks = config.log_dirs.iter().map(|path| (RealEnv, path.clone()));
         let opened = ottla_storage::LogDirs::open(disks, boot_id())?;
+        opened.all().iter().for_each(|directory| private_directory::warn_if_open(directory.path()));
         let with_io = |directory: &Arc<ottla_storage::LogDir<RealEnv>>| {
             Ok(Arc::new(LogDir { directory: directory.clone(), io: DirectoryIo::start()? }))
         };

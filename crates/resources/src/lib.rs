@@ -8,6 +8,7 @@
 //! - [`ledger`]: one resource with its ceiling, what is used of it, and refusals;
 //! - [`table`]: how the metrics show them;
 //! - [`network`]: what counts as one peer where shares are by address;
+//! - [`private_directory`]: directories that no other user may look into;
 //! - [`http_port`]: the port for metrics and health, with bounded connections.
 //!
 //! `docs/resources.md` lists every bounded resource of the services, its ceiling, and what gives way.
@@ -20,6 +21,7 @@ pub mod http_port;
 pub mod ledger;
 pub mod memory;
 pub mod network;
+pub mod private_directory;
 pub mod table;
 
 pub use connections::{Caller, ConnectionLimits, Limits};

@@ -155,7 +155,7 @@ impl Layout {
 
     /// Creates the directory and stores the number of members.
     pub fn save(&self) -> Result<()> {
-        std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
+        create_private(&self.dir)?;
         let mut size = serde_json::json!({ "coordinators": self.coordinators, "brokers": self.brokers });
         if let (Some(security), Some(size)) = (&self.security, size.as_object_mut()) {
             size.insert("certificates".to_owned(), security.certificates().display().to_string().into());
@@ -320,6 +320,14 @@ impl Layout {
     fn min_insync_replicas(&self) -> String {
         if self.brokers >= 3 { "2" } else { "1" }.to_owned()
     }
+}
+
+/// Creates a directory for this user alone: it has keys and records.
+pub fn create_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("make {}", path.display()))
 }
 
 /// The environment variable that marks a running process as a member of a local cluster: its folder.

@@ -12,14 +12,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal};
 
-use super::layout::{Layout, MARK, Member};
+use super::layout::{Layout, MARK, Member, create_private};
 
 /// Starts a member in its own process group, so that Ctrl-C and the end of the terminal do not affect it.
 pub fn spawn(layout: &Layout, member: Member) -> Result<Child> {
     use std::os::unix::process::CommandExt as _;
 
     let folder = layout.folder(member);
-    fs::create_dir_all(folder.join("data")).with_context(|| format!("make {}", folder.display()))?;
+    create_private(&folder.join("data"))?;
     let binary = beside_this(member.binary())?;
     let log_path = folder.join("log");
     let log = File::options()

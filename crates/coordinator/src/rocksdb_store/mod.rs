@@ -17,6 +17,7 @@ pub mod tree;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ottla_resources::private_directory;
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode, LogLevel,
     MultiThreaded, Options, WriteBatch, WriteOptions,
@@ -80,8 +81,9 @@ impl Disk {
     /// Opens, or creates, the database below `data_dir`.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let directory = data_dir.join(DIRECTORY);
-        std::fs::create_dir_all(&directory)
+        private_directory::create(&directory)
             .map_err(|error| OpenError::NotWritable { directory: data_dir.to_owned(), problem: error.to_string() })?;
+        private_directory::warn_if_open(data_dir);
         let (options, families) = Self::options();
         match Db::open_cf_descriptors(&options, &directory, families) {
             Ok(db) => Ok(Self::of(db)),

@@ -123,6 +123,20 @@ mod tests {
         assert_eq!(disk.synced_writes(), 1);
     }
 
+    /// The tree has the keys of users.
+    #[test]
+    fn a_new_data_directory_is_for_this_user_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("data");
+        let _disk = Disk::open(&data).expect("opens");
+        for path in [&data, &data.join("quorum")] {
+            let mode = std::fs::metadata(path).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", path.display());
+        }
+    }
+
     #[test]
     fn the_tree_and_its_revision_move_together() {
         let directory = tempfile::tempdir().expect("a directory");

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -238,7 +238,8 @@ impl Env for RealEnv {
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        // Records are for this user alone, whatever the process's umask is.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
@@ -332,6 +333,18 @@ impl File for RealFile {
 mod tests {
     use super::*;
     use ottla_model::Offset;
+
+    #[test]
+    fn a_directory_that_is_created_is_for_this_user_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("above").join("topic-0");
+        RealEnv.create_directory(&path).unwrap();
+        for path in [path.parent().unwrap(), &path] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+    }
 
     #[test]
     fn a_listing_knows_sizes_follows_links_and_gives_the_content_of_one_file() {

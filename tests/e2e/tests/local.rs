@@ -10,10 +10,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use ottla_e2e::certificates::Authority;
 use ottla_e2e::{clients, cluster};
 use ottla_rpc::ports;
+use ottla_tls::{ClientTls, TlsSettings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Mutex;
 
 const CONNECTIONS: usize = 2_000;
@@ -28,8 +31,13 @@ struct Local(TempDir);
 
 impl Local {
     fn run(&self, command: &str) -> Result<String> {
+        self.run_with(command, &[])
+    }
+
+    fn run_with(&self, command: &str, options: &[&str]) -> Result<String> {
         let dir = self.0.path().display().to_string();
-        clients::run(Command::new(cluster::binary("ottla")?).args(["local", command, "--dir", &dir]))
+        let mut ottla = Command::new(cluster::binary("ottla")?);
+        clients::run(ottla.args(["local", command, "--dir", &dir]).args(options))
     }
 }
 
@@ -148,6 +156,65 @@ async fn a_start_that_fails_ends_all_that_it_began() -> Result<()> {
     std::fs::remove_dir(local.0.path().join("broker-3/data/.lock"))?;
     let out = local.run("start")?;
     ensure!(out.contains(" ready in "), "{out}");
+    Ok(())
+}
+
+/// What a broker says to the first message of a user's login by SCRAM.
+async fn first_scram_answer(tls: &ClientTls, port: u16, user: &str) -> Result<String> {
+    const SASL_HANDSHAKE: i16 = 17;
+    const SASL_AUTHENTICATE: i16 = 36;
+    let first = format!("n,,n={user},r=nonce");
+    let with_length = |bytes: &[u8], length: &[u8]| [length, bytes].concat();
+    let mechanism = "SCRAM-SHA-512".as_bytes();
+    let handshake = with_length(mechanism, &u16::try_from(mechanism.len())?.to_be_bytes());
+    let token = with_length(first.as_bytes(), &u32::try_from(first.len())?.to_be_bytes());
+    let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut stream = tls.connect(ClientTls::server_name("127.0.0.1")?, socket).await?;
+    let mut answer = Vec::new();
+    for (api, body) in [(SASL_HANDSHAKE, handshake), (SASL_AUTHENTICATE, token)] {
+        let version = i16::from(api == SASL_HANDSHAKE);
+        stream.write_all(&clients::request_frame(api, version, 1, &body)).await?;
+        let length = usize::try_from(stream.read_u32().await?)?;
+        answer = vec![0; length];
+        stream.read_exact(&mut answer).await?;
+        ensure!(answer.get(4..6) == Some(&[0, 0]), "{}", String::from_utf8_lossy(&answer));
+    }
+    // The correlation id, no error, no message, and the length of the token.
+    Ok(String::from_utf8_lossy(answer.get(12..).unwrap_or_default()).into_owned())
+}
+
+/// Before, each broker had its own salts of users that do not exist: two answers told which users do.
+#[tokio::test]
+async fn brokers_of_a_secure_local_cluster_answer_alike_for_a_user_that_does_not_exist() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    if !ports_are_free().await {
+        return Ok(());
+    }
+    let certificates = TempDir::with_prefix("ottla-local-certificates-")?;
+    let authority = Authority::new(certificates.path(), "ours")?;
+    let ca = certificates.path().join("ca.pem");
+    std::fs::copy(&authority.certificate, &ca)?;
+    let members = ["coordinator", "broker"].map(|kind| [1, 2, 3].map(|number| format!("{kind}-{number}")));
+    for name in members.into_iter().flatten().chain(["admin".to_owned()]) {
+        authority.sign(&name)?;
+    }
+    let local = Local(TempDir::with_prefix("ottla-local-")?);
+    local.run_with("start", &["--certificates", &certificates.path().display().to_string()])?;
+    let ca = ca.display().to_string();
+    let tls = ClientTls::new(TlsSettings::read(|name| match name {
+        "ssl.truststore.type" => Some("PEM"),
+        "ssl.truststore.location" => Some(&ca),
+        _ => None,
+    })?)?;
+    // Without the nonce, which is fresh each time.
+    let salt = |answer: String| answer.split_once(",s=").map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+    for user in ["admin", "nobody", "somebody"] {
+        let mut salts = Vec::new();
+        for port in &PORTS[..3] {
+            salts.push(salt(first_scram_answer(&tls, *port, user).await?));
+        }
+        ensure!(!salts[0].is_empty() && salts.iter().all(|salt| *salt == salts[0]), "{user}: {salts:?}");
+    }
     Ok(())
 }
 

@@ -164,8 +164,9 @@ impl Layout {
         std::fs::write(&path, format!("{size}\n")).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Makes the secret of a new cluster, which its members show each other. A cluster without one stays without: its
-    /// running members would refuse the new ones.
+    /// Makes the secret of a new cluster, which its members show each other, beside certificates too: without it brokers
+    /// do not agree on the salts of users that do not exist. A cluster without one stays without: its running members
+    /// would refuse the new ones.
     pub fn make_secret(&self) -> Result<()> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -424,6 +425,14 @@ mod tests {
         let broker = layout.environment(Member::Broker(1), &BTreeMap::new());
         let protocols = broker.get("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP").map(String::as_str);
         assert_eq!(protocols, Some("INTERNAL:SSL,HOST:SASL_SSL"));
+        layout.make_secret().expect("made");
+        let secret = |member| {
+            let environment = layout.environment(member, &BTreeMap::new());
+            let names = ["COORDINATOR_CLUSTER_SECRET_FILE", "KAFKA_CLUSTER_SECRET_FILE"];
+            names.iter().find_map(|name| environment.get(*name).cloned())
+        };
+        let secrets: Vec<_> = layout.members().into_iter().map(secret).collect();
+        assert_eq!(secrets, vec![Some(dir.join("secret").display().to_string()); 6]);
         let names: Vec<String> = layout.members().iter().map(Member::to_string).collect();
         let missing = layout.security.expect("secured").check(&layout_members()).expect_err("no files").to_string();
         assert!(names.iter().all(|name| missing.contains(name)) && !missing.contains('\n'), "{missing}");

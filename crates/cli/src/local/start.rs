@@ -28,13 +28,12 @@ pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
         security.check(&layout.members())?;
     }
     layout.save()?;
-    match &layout.security {
-        Some(security) => {
-            security.make_admin()?;
-            security.take_over()?;
-        }
-        None if fresh => layout.make_secret()?,
-        None => {}
+    if fresh {
+        layout.make_secret()?;
+    }
+    if let Some(security) = &layout.security {
+        security.make_admin()?;
+        security.take_over()?;
     }
     let mut progress = Progress::new(Duration::ZERO);
     let mut absent = Vec::new();

@@ -99,6 +99,30 @@ fn a_token_chooses_neither_its_check_nor_its_key() {
     assert!(matches!(unsecured_rules("").check(&claims, &keys, NOW_MS), Err(TokenError::Algorithm(_))));
 }
 
+/// A token that fits to all keys of its provider was tried with each. It names none, or, as here, all have its name.
+#[test]
+fn a_token_is_tried_with_few_keys() {
+    let token = token("RS256");
+    let keys = data()["keys"].as_array().expect("keys").clone();
+    let right = keys.iter().find(|key| key["kid"] == "rsa").expect("an RSA key");
+    let modulus = right["n"].as_str().expect("a modulus");
+    let checked = |position: usize, name: &str| {
+        let mut other = right.clone();
+        // Another odd number of the same length.
+        other["n"] = json!(format!("{}AAAA{}", &modulus[..40], &modulus[44..]));
+        other["kid"] = json!(name);
+        let before = std::iter::repeat_n(other.clone(), position);
+        let set: Vec<Value> = before.chain([right.clone()]).chain(std::iter::repeat_n(other, 20)).collect();
+        let keys = KeySet::parse(json!({ "keys": set }).to_string().as_bytes()).expect("keys");
+        rules().check(&token, &keys, NOW_MS).map(|bearer| bearer.user)
+    };
+    for position in 0..30 {
+        let expected = if position < 4 { Ok("alice".to_owned()) } else { Err(TokenError::Signature) };
+        assert_eq!(checked(position, "rsa"), expected, "at {position}");
+        assert_eq!(checked(position, "other"), Ok("alice".to_owned()), "a named key is found wherever it is");
+    }
+}
+
 #[test]
 fn claims_have_to_be_as_configured() {
     let (keys, token) = (keys(), token("ES256"));

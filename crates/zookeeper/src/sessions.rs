@@ -1,10 +1,14 @@
 //! Which sessions live. A session owns nothing here (no ephemeral node, and watches end with the connection), so each
 //! coordinator keeps its own list: a session that another coordinator opened is taken over when its client comes, and
 //! only the coordinator that opened a session can say that it has expired.
+//!
+//! A session that lives here goes on only with its password ([`SessionKey`]): ids follow from time, and whoever took
+//! over the session of another client would end that client's connection.
 
 use std::collections::HashMap;
 
-use ottla_model::{CoordinatorId, MonotonicMs, TimestampMs};
+use ottla_model::{ClusterSecret, CoordinatorId, MonotonicMs, TimestampMs};
+use sha2::{Digest as _, Sha256};
 
 use crate::connect::{ConnectRequest, PASSWORD_BYTES};
 
@@ -23,11 +27,54 @@ pub struct TimeoutLimits {
     pub max_ms: i32,
 }
 
+/// What passwords of sessions are made with. Nobody can compute them out of the session's id without it.
+pub struct SessionKey {
+    key: [u8; 32],
+    /// Whether all coordinators have it, and can check what others gave out.
+    is_shared: bool,
+}
+
+impl SessionKey {
+    /// Of a quorum whose members share a secret.
+    pub fn of_quorum(secret: &ClusterSecret) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"passwords of ZooKeeper's sessions\0");
+        hash.update(secret.as_bytes());
+        Self { key: hash.finalize().into(), is_shared: true }
+    }
+
+    /// Of this process alone, from 32 random bytes. It takes a session of another process, which it cannot check, as
+    /// new, with the password that its client shows: nothing of that session is here.
+    pub fn of_process(random: [u8; 32]) -> Self {
+        Self { key: random, is_shared: false }
+    }
+
+    /// A part of the hash of inputs whose lengths are fixed: without the key it can neither be computed nor extended.
+    fn password(&self, session: i64) -> Password {
+        let mut hash = Sha256::new();
+        hash.update(self.key);
+        hash.update(session.to_be_bytes());
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut password = [0; PASSWORD_BYTES];
+        password.copy_from_slice(&digest[..PASSWORD_BYTES]);
+        password
+    }
+}
+
+/// Of one session.
+pub type Password = [u8; PASSWORD_BYTES];
+
+/// Takes as long wherever the first difference is.
+fn is_same(password: &Password, shown: &[u8]) -> bool {
+    shown.len() == password.len() && password.iter().zip(shown).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
 /// What a client is told that wants a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Opened {
     Session {
         id: i64,
+        password: Password,
         timeout_ms: i32,
         /// The connection with which the session went on until now: it has not ended yet, and is to be closed.
         replaced: Option<u64>,
@@ -38,6 +85,7 @@ pub enum Opened {
 }
 
 struct Session {
+    password: Password,
     timeout_ms: i32,
     last_heard: MonotonicMs,
     /// The newest one; none: it has ended. Only this one can end the session: a connection that its client has given
@@ -47,6 +95,7 @@ struct Session {
 
 pub struct Sessions {
     limits: TimeoutLimits,
+    key: SessionKey,
     /// The time part of the first id of this process.
     first_id: i64,
     next_id: i64,
@@ -55,11 +104,11 @@ pub struct Sessions {
 
 impl Sessions {
     /// `started_at` makes ids differ from those of the process before.
-    pub fn new(coordinator: CoordinatorId, limits: TimeoutLimits, started_at: TimestampMs) -> Self {
+    pub fn new(coordinator: CoordinatorId, limits: TimeoutLimits, key: SessionKey, started_at: TimestampMs) -> Self {
         let time = (started_at.0 << COUNT_BITS) & ((1 << ID_BITS) - 1);
         let server = i64::try_from(coordinator.0 & 0x7f).unwrap_or_default() << ID_BITS;
         let first_id = server | time;
-        Self { limits, first_id, next_id: first_id, live: HashMap::new() }
+        Self { limits, key, first_id, next_id: first_id, live: HashMap::new() }
     }
 
     /// `connection` is a number that no other connection of this process has.
@@ -69,18 +118,29 @@ impl Sessions {
             return Opened::Refused;
         }
         let timeout_ms = request.timeout_ms.clamp(self.limits.min_ms, self.limits.max_ms);
-        let id = match request.session {
+        let (id, password) = match request.session {
             0 => {
                 self.next_id += 1;
-                self.next_id
+                (self.next_id, self.key.password(self.next_id))
             }
-            id if request.password != password(id) => return Opened::Expired,
-            id if !self.live.contains_key(&id) && self.opened(id) => return Opened::Expired,
-            id => id,
+            id => match self.password_of(id, &request.password) {
+                Some(password) if is_same(&password, &request.password) => (id, password),
+                _ => return Opened::Expired,
+            },
         };
-        let session = Session { timeout_ms, last_heard: now, connection: Some(connection) };
+        let session = Session { password, timeout_ms, last_heard: now, connection: Some(connection) };
         let replaced = self.live.insert(id, session).and_then(|former| former.connection);
-        Opened::Session { id, timeout_ms, replaced }
+        Opened::Session { id, password, timeout_ms, replaced }
+    }
+
+    /// The password that a client must show that goes on with a session; none: there is no such session.
+    fn password_of(&self, id: i64, shown: &[u8]) -> Option<Password> {
+        match self.live.get(&id) {
+            Some(session) => Some(session.password),
+            None if self.opened(id) => None,
+            None if self.key.is_shared => Some(self.key.password(id)),
+            None => shown.try_into().ok(),
+        }
     }
 
     /// Whether this process opened the session.
@@ -131,20 +191,4 @@ impl Sessions {
 
 fn timeout(timeout_ms: i32) -> u64 {
     u64::try_from(timeout_ms).unwrap_or_default()
-}
-
-/// Follows from the id, as in ZooKeeper, so that every coordinator knows it. It keeps clients from going on with a
-/// session by mistake; it does not prevent attacks.
-pub fn password(session: i64) -> [u8; PASSWORD_BYTES] {
-    let mut bytes = [0; PASSWORD_BYTES];
-    let mut state = session.cast_unsigned();
-    for half in bytes.chunks_exact_mut(8) {
-        // SplitMix64: spreads neighbouring ids.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        half.copy_from_slice(&(mixed ^ (mixed >> 31)).to_be_bytes());
-    }
-    bytes
 }

@@ -14,7 +14,7 @@ use ottla_config::CoordinatorConfig;
 use ottla_metadata::controller::Request;
 use ottla_metrics::RateLimit;
 use ottla_quorum_node::View;
-use ottla_zookeeper::sessions::{Opened, Sessions, TimeoutLimits, password};
+use ottla_zookeeper::sessions::{Opened, SessionKey, Sessions, TimeoutLimits};
 use ottla_zookeeper::{Client, ErrorCode, MayWrite, Next, Reassignments, WatchBudget, writes};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -89,8 +89,10 @@ impl ZooKeeper {
             return None;
         }
         let limits = timeout_limits(config);
+        let secret = config.cluster_secret.as_ref();
+        let key = secret.map_or_else(|| SessionKey::of_process(rand::random()), SessionKey::of_quorum);
         Some(Arc::new(Self {
-            sessions: Mutex::new(Sessions::new(quorums.root().id, limits, clock.now().wall)),
+            sessions: Mutex::new(Sessions::new(quorums.root().id, limits, key, clock.now().wall)),
             watches: WatchBudget::new(WATCH_BYTES_MAX),
             reassignments: Mutex::default(),
             pace: Pace::new(),
@@ -176,13 +178,13 @@ impl ZooKeeper {
         // Answers below a chroot carry its cluster's revisions, and the client does not say which one it has seen.
         let revision = i64::try_from(self.quorums.newest_revision().0).unwrap_or(i64::MAX);
         let opened = self.sessions.lock().open(&connect, number, revision, self.clock.monotonic());
-        let (id, timeout_ms) = match opened {
-            Opened::Session { id, timeout_ms, replaced } => {
+        let (id, password, timeout_ms) = match opened {
+            Opened::Session { id, password, timeout_ms, replaced } => {
                 let former = replaced.and_then(|number| self.connections.lock().open.get(&number).cloned());
                 if let Some(former) = former {
                     former.replaced.cancel();
                 }
-                (id, timeout_ms)
+                (id, password, timeout_ms)
             }
             Opened::Expired => {
                 connect.expired(&mut connection.out);
@@ -191,7 +193,7 @@ impl ZooKeeper {
             Opened::Refused => return Ok(()),
         };
         let timeout = Duration::from_millis(timeout_ms.unsigned_abs().into());
-        connect.accepted(id, timeout_ms, &password(id), &mut connection.out);
+        connect.accepted(id, timeout_ms, &password, &mut connection.out);
         let may_write = if caller.has(Role::Admin) { MayWrite::Everything } else { MayWrite::Nothing };
         let mut session = Session { zookeeper: self, permit, id, timeout, may_write, parts: Vec::new() };
         let ended = session.run(&mut connection).await;

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use ottla_metadata::controller::Request;
 use ottla_metadata::transaction::{Change, Transaction};
 use ottla_metadata::tree::{Path, Tree};
-use ottla_model::{CoordinatorId, MonotonicMs, Revision, TimestampMs};
+use ottla_model::{ClusterSecret, CoordinatorId, MonotonicMs, Revision, TimestampMs};
 use proptest::prelude::*;
 
 use crate::connect::ConnectRequest;
 use crate::jute::{Reader, Writer};
 use crate::operation::below;
-use crate::sessions::{Opened, SESSIONS_MAX, Sessions, TimeoutLimits, password};
+use crate::sessions::{Opened, Password, SESSIONS_MAX, SessionKey, Sessions, TimeoutLimits};
 use crate::watches::{EventType, Wants, WatchBudget, Watches};
 use crate::znodes::{Znode, Znodes};
 use crate::{Client, ErrorCode, MayWrite, Next, Reassignments, RequestError, chroots_of, is_ping};
@@ -463,24 +463,75 @@ fn connect(session: i64, password: &[u8]) -> ConnectRequest {
     ConnectRequest { last_seen: 0, timeout_ms: 10_000, session, password, knows_read_only: true }
 }
 
+/// Of a quorum with a secret.
+fn sessions(coordinator: u64, started_ms: i64) -> Sessions {
+    let key = SessionKey::of_quorum(&ClusterSecret::new("s3cret"));
+    Sessions::new(CoordinatorId(coordinator), LIMITS, key, TimestampMs(started_ms))
+}
+
+/// Of a quorum without one.
+fn sessions_with(random: u8, coordinator: u64) -> Sessions {
+    let key = SessionKey::of_process([random; 32]);
+    Sessions::new(CoordinatorId(coordinator), LIMITS, key, TimestampMs(1_700_000_000_000))
+}
+
+fn opened(opened: Opened) -> (i64, Password, i32) {
+    let Opened::Session { id, password, timeout_ms, .. } = opened else { panic!("{opened:?}") };
+    (id, password, timeout_ms)
+}
+
+/// Ids follow from time: whoever computed the password out of the id took the session over, and its client's connection
+/// ended.
+#[test]
+fn nobody_takes_over_the_session_of_another_client() {
+    let at = MonotonicMs;
+    let secret_or_not = [sessions(1, 1_700_000_000_000), sessions_with(1, 1)];
+    for mut sessions in secret_or_not {
+        let (id, password, _) = opened(sessions.open(&connect(0, &[]), 1, 5, at(0)));
+        let (neighbour, of_neighbour, _) = opened(sessions.open(&connect(0, &[]), 2, 5, at(0)));
+        assert_eq!(neighbour, id + 1);
+        // What the former coordinator gave out for this id, what the attacker knows, and what is near.
+        let of_other_key = opened(sessions_with(9, 1).open(&connect(0, &[]), 1, 5, at(0)));
+        assert_eq!(of_other_key.0, id, "an attacker can know the id");
+        let mut altered = password;
+        altered[15] ^= 1;
+        for shown in [&[][..], &[0; 16], &of_neighbour, &of_other_key.1, &altered, &password[..15]] {
+            assert_eq!(sessions.open(&connect(id, shown), 3, 5, at(1)), Opened::Expired, "{shown:?}");
+        }
+        let again = sessions.open(&connect(id, &password), 4, 5, at(2));
+        assert!(matches!(again, Opened::Session { replaced: Some(1), .. }), "its own client goes on: {again:?}");
+    }
+}
+
+/// A coordinator that cannot check the password takes the session as new; then it is that client's.
+#[test]
+fn without_a_shared_secret_a_session_moves_once_and_is_kept() {
+    let at = MonotonicMs;
+    let (id, password, _) = opened(sessions_with(1, 1).open(&connect(0, &[]), 1, 5, at(0)));
+    let mut other = sessions_with(2, 2);
+    assert_eq!(opened(other.open(&connect(id, &password), 1, 5, at(0))).0, id);
+    assert_eq!(other.open(&connect(id, &[7; 16]), 2, 5, at(1)), Opened::Expired);
+    assert_eq!(opened(other.open(&connect(id, &password), 3, 5, at(2))).0, id);
+    assert_eq!(other.open(&connect(id + 1, &[7; 15]), 4, 5, at(3)), Opened::Expired, "no password");
+}
+
 #[test]
 fn a_session_goes_on_until_nothing_was_heard_for_its_timeout() {
-    let mut sessions = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1_700_000_000_000));
-    let at = MonotonicMs;
-    let Opened::Session { id, timeout_ms, .. } = sessions.open(&connect(0, &[]), 1, 5, at(0)) else { panic!() };
+    let (mut sessions, at) = (sessions(1, 1_700_000_000_000), MonotonicMs);
+    let (id, password, timeout_ms) = opened(sessions.open(&connect(0, &[]), 1, 5, at(0)));
     assert_eq!(timeout_ms, 10_000);
     sessions.heard(id, 1, at(5_000));
     sessions.disconnected(id, 1);
-    let again = connect(id, &password(id));
-    let continued = Opened::Session { id, timeout_ms, replaced: None };
+    let again = connect(id, &password);
+    let continued = Opened::Session { id, password, timeout_ms, replaced: None };
     assert_eq!(sessions.open(&again, 2, 5, at(14_999)), continued);
     assert_eq!(sessions.open(&connect(id, b"wrong"), 3, 5, at(15_000)), Opened::Expired);
     assert_eq!(sessions.open(&again, 3, 5, at(24_999)), Opened::Expired);
     // A coordinator that did not open it takes it over.
-    let mut other = Sessions::new(CoordinatorId(2), LIMITS, TimestampMs(1_700_000_000_000));
+    let mut other = self::sessions(2, 1_700_000_000_000);
     assert_eq!(other.open(&again, 1, 5, at(0)), continued);
     // So does this one after a restart: it cannot know.
-    let mut restarted = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1_700_000_100_000));
+    let mut restarted = self::sessions(1, 1_700_000_100_000);
     assert_eq!(restarted.open(&again, 1, 5, at(0)), continued);
     let ahead = ConnectRequest { last_seen: 6, ..connect(0, &[]) };
     assert_eq!(restarted.open(&ahead, 2, 5, at(0)), Opened::Refused, "it has seen what is not here yet");
@@ -491,11 +542,10 @@ fn a_session_goes_on_until_nothing_was_heard_for_its_timeout() {
 /// A client that noticed before the coordinator that its connection had ended.
 #[test]
 fn a_connection_that_was_replaced_does_not_end_its_session() {
-    let mut sessions = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1));
-    let at = MonotonicMs;
-    let Opened::Session { id, timeout_ms, .. } = sessions.open(&connect(0, &[]), 1, 5, at(0)) else { panic!() };
-    let again = connect(id, &password(id));
-    let continued = |replaced| Opened::Session { id, timeout_ms, replaced: Some(replaced) };
+    let (mut sessions, at) = (sessions(1, 1), MonotonicMs);
+    let (id, password, timeout_ms) = opened(sessions.open(&connect(0, &[]), 1, 5, at(0)));
+    let again = connect(id, &password);
+    let continued = |replaced| Opened::Session { id, password, timeout_ms, replaced: Some(replaced) };
     assert_eq!(sessions.open(&again, 2, 5, at(9_000)), continued(1));
     // What comes of the first one later is nothing that the session's client has said.
     sessions.heard(id, 1, at(9_500));
@@ -508,19 +558,15 @@ fn a_connection_that_was_replaced_does_not_end_its_session() {
 
 #[test]
 fn sessions_without_a_connection_make_room_for_others() {
-    let mut sessions = Sessions::new(CoordinatorId(1), LIMITS, TimestampMs(1));
+    let mut sessions = sessions(1, 1);
     let open = |sessions: &mut Sessions| sessions.open(&connect(0, &[]), 1, 5, MonotonicMs(0));
-    let ids: Vec<i64> = (0..SESSIONS_MAX)
-        .map(|_| match open(&mut sessions) {
-            Opened::Session { id, .. } => id,
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let all: Vec<_> = (0..SESSIONS_MAX).map(|_| opened(open(&mut sessions))).collect();
+    let (id, password, _) = all[7];
     assert_eq!(open(&mut sessions), Opened::Refused);
-    sessions.disconnected(ids[7], 1);
+    sessions.disconnected(id, 1);
     assert!(matches!(open(&mut sessions), Opened::Session { .. }));
     assert_eq!(open(&mut sessions), Opened::Refused);
-    assert_eq!(sessions.open(&connect(ids[7], &password(ids[7])), 2, 5, MonotonicMs(1)), Opened::Refused);
+    assert_eq!(sessions.open(&connect(id, &password), 2, 5, MonotonicMs(1)), Opened::Refused);
 }
 
 /// Names of a small tree, so that random changes meet.

@@ -20,6 +20,10 @@ use prost::Message;
 use crate::limits::MAX_PATH_BYTES;
 use crate::transaction::{Change, Transaction, TransactionError};
 
+/// A restored quorum goes on this far above its snapshot's revision: brokers may have seen later ones, and never go
+/// back to an earlier one. No broker misses as many revisions in another way.
+pub const REVISIONS_SKIPPED_BY_RESTORE: u64 = 1 << 32;
+
 /// An absolute path: `/` or `/name/name…`. Names are not empty, hold no `/` and no control character, and are neither
 /// `.` nor `..` (ZooKeeper's rules).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -55,7 +55,7 @@ pub use leading::{
 };
 pub use opening::{LogPlace, NotOpened, open_in};
 pub use placement::{
-    BrokerNews, DirectoryUse, Found, Local, LogLocation, Place, Placement, Replicas, directory_for_new_log,
+    BrokerNews, DirectoryUse, Fate, Found, Local, LogLocation, Place, Placement, Replicas, directory_for_new_log,
     eligible_epoch, least_used,
 };
 pub use reading::{MayWait, OwnPiece, finish_cold, finish_fetch, read_own};

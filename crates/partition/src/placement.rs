@@ -11,8 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ottla_metadata::tree::REVISIONS_SKIPPED_BY_RESTORE;
 use ottla_metadata::{BrokerChange, Delta, Image, PartitionState};
-use ottla_model::{BrokerEpoch, BrokerId, Offset, TopicId, TopicIdPartition, TopicName, TopicPartition};
+use ottla_model::{BrokerEpoch, BrokerId, Offset, Revision, TopicId, TopicIdPartition, TopicName, TopicPartition};
 use ottla_storage::{Env, LogDir, LogDirs};
 
 use crate::found::FoundLog;
@@ -29,11 +30,20 @@ pub trait Found {
     fn awaits_room(&self) -> bool;
 }
 
+/// What becomes of the log of a replica that leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    Deleted,
+    /// It is kept under another name, for people to look at. The quorum was restored from a snapshot that may be older
+    /// than the topic, or than the move of the replica to here: nobody else may have the records.
+    SetAside,
+}
+
 /// The actions for the replicas of this broker, in this order.
 #[derive(Debug)]
 pub enum Placement<L> {
     /// The tree has no place for it here any more.
-    Remove(TopicIdPartition),
+    Remove { id: TopicIdPartition, fate: Fate },
     /// A replica that is here has a new state.
     Assume { id: TopicIdPartition, state: Arc<PartitionState> },
     /// The log is no partition's: it is kept under another name.
@@ -45,6 +55,14 @@ pub enum Placement<L> {
     Place { id: TopicIdPartition, topic: TopicName, state: Arc<PartitionState>, log: Place<L> },
     /// A replica without an open log begins a new one, after its state was assumed.
     StartOver(TopicIdPartition),
+}
+
+impl<L> Placement<L> {
+    fn keep_log(&mut self) {
+        if let Self::Remove { fate, .. } = self {
+            *fate = Fate::SetAside;
+        }
+    }
 }
 
 /// The origin of a new replica's log.
@@ -64,6 +82,11 @@ fn was_moved_away(image: &Image, log: &impl Found) -> bool {
     let name = log.partition();
     let topic = image.topic(name.topic.as_str()).filter(|topic| log.facts().topic_id == Some(topic.id));
     topic.is_some_and(|topic| topic.partition(name.partition).is_some())
+}
+
+/// Whether the quorum was restored from a snapshot between two revisions of the tree.
+fn is_restored(former: u64, now: u64) -> bool {
+    former > 0 && now.saturating_sub(former) >= REVISIONS_SKIPPED_BY_RESTORE
 }
 
 /// The epoch under which a broker may be in an ISR.
@@ -191,6 +214,8 @@ impl<E: Env, D: Clone> Replicas<FoundLog<E, D>> {
 pub struct Local {
     pub id: BrokerId,
     pub epoch: BrokerEpoch,
+    /// As which the last process left the logs; [`BrokerEpoch::NONE`] if that is unknown.
+    pub last_epoch: BrokerEpoch,
     /// Why a replica may have no log here when the image is loaded.
     pub absent: AbsentLog,
     pub rules: BrokenRules,
@@ -200,6 +225,8 @@ pub struct Local {
 pub struct Replicas<L> {
     /// The image has reached this broker's registration.
     is_current: bool,
+    /// Of the last image.
+    revision: Revision,
     /// The logs that were found at the start, until the image assigns them.
     found: BTreeMap<TopicPartition, Vec<L>>,
     hosted: BTreeSet<TopicIdPartition>,
@@ -209,7 +236,13 @@ pub struct Replicas<L> {
 
 impl<L> Default for Replicas<L> {
     fn default() -> Self {
-        Self { is_current: false, found: BTreeMap::new(), hosted: BTreeSet::new(), unopened: BTreeMap::new() }
+        Self {
+            is_current: false,
+            revision: Revision(0),
+            found: BTreeMap::new(),
+            hosted: BTreeSet::new(),
+            unopened: BTreeMap::new(),
+        }
     }
 }
 
@@ -241,8 +274,13 @@ impl<L: Found> Replicas<L> {
 
     /// The image moved by `delta`. Deltas come in the order of their revisions.
     pub fn image_moved(&mut self, local: &Local, image: &Image, delta: &Delta) -> Vec<Placement<L>> {
+        let former = std::mem::replace(&mut self.revision, image.revision());
         if self.is_current {
-            self.apply(local, delta)
+            let mut placed = self.apply(local, delta);
+            if is_restored(former.0, image.revision().0) {
+                placed.iter_mut().for_each(Placement::keep_log);
+            }
+            placed
         } else if self.loads(local.epoch, image) {
             self.load(local, image)
         } else {
@@ -259,7 +297,9 @@ impl<L: Found> Replicas<L> {
             let Some(state) = topic.partition(id.partition) else { continue };
             self.place(local, local.absent, id, &topic.name, state, &mut placed);
         }
-        placed.extend(self.take_found().into_iter().map(|log| match was_moved_away(image, &log) {
+        let epoch = |epoch: BrokerEpoch| u64::try_from(epoch.0).unwrap_or(0);
+        let is_restored = local.last_epoch.is_known() && is_restored(epoch(local.last_epoch), epoch(local.epoch));
+        placed.extend(self.take_found().into_iter().map(|log| match was_moved_away(image, &log) && !is_restored {
             true => Placement::Discard(log),
             false => Placement::SetAside(log),
         }));
@@ -273,7 +313,7 @@ impl<L: Found> Replicas<L> {
             let stays = change.new.as_ref().is_some_and(|state| state.is_replica(local.id));
             if !stays && self.hosted.remove(&id) {
                 self.unopened.remove(&id);
-                placed.push(Placement::Remove(id));
+                placed.push(Placement::Remove { id, fate: Fate::Deleted });
             }
         }
         for change in &delta.partitions {

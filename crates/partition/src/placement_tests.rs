@@ -48,7 +48,7 @@ fn log(topic: u8, end: Option<i64>) -> TestLog {
 }
 
 fn local(absent: AbsentLog) -> Local {
-    Local { id: LOCAL, epoch: EPOCH, absent, rules: BrokenRules::default() }
+    Local { id: LOCAL, epoch: EPOCH, last_epoch: BrokerEpoch::NONE, absent, rules: BrokenRules::default() }
 }
 
 fn state(leader: i32, isr: &[IsrMember], elr: &[i32]) -> Arc<PartitionState> {
@@ -183,7 +183,7 @@ fn scenario_11_what_leaves_gives_its_name_free_first() {
     let (mut replicas, _) = placed(absent, vec![], &led);
     let made_again = replicas.apply(&local(absent), &delta(vec![change(0, Some(&led)), change(1, None)]));
     let expected = |placed: &[Placement<TestLog>]| {
-        matches!(placed, [Placement::Remove(gone), Placement::Place { id: made, log: Place::New, .. }]
+        matches!(placed, [Placement::Remove { id: gone, .. }, Placement::Place { id: made, log: Place::New, .. }]
             if *gone == id(1) && *made == id(0))
     };
     assert!(expected(&made_again), "{made_again:?}");
@@ -279,7 +279,7 @@ fn new_logs_go_where_there_is_room() {
 }
 
 /// The image at the broker's registration: topic `t` (id 1) has one partition, with these replicas.
-fn image_of(replicas: &[i32]) -> Image {
+fn image_of(revision: u64, replicas: &[i32]) -> Image {
     use ottla_metadata::nodes::topic::TopicNode;
     use ottla_metadata::{Node, nodes};
     use ottla_model::Revision;
@@ -295,7 +295,7 @@ fn image_of(replicas: &[i32]) -> Image {
             node(nodes::partition::encode(&state(1, &[member(1, 10)], &[]))),
         ),
     ];
-    Image::from_nodes(Revision(30), tree.iter().map(|(path, node)| (path, node))).0
+    Image::from_nodes(Revision(revision), tree.iter().map(|(path, node)| (path, node))).0
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn scenario_49_the_log_of_a_partition_that_was_moved_away_is_deleted() {
     let loaded = |replicas: &[i32], found| {
         let mut placement = Replicas::default();
         placement.add_found(found);
-        placement.image_moved(&local(AbsentLog::NeverMade), &image_of(replicas), &Delta::default())
+        placement.image_moved(&local(AbsentLog::NeverMade), &image_of(30, replicas), &Delta::default())
     };
     let moved = loaded(&[1, 2], log(1, Some(100)));
     assert!(matches!(&moved[..], [Placement::Discard(old)] if *old == log(1, Some(100))), "{moved:?}");
@@ -313,12 +313,43 @@ fn scenario_49_the_log_of_a_partition_that_was_moved_away_is_deleted() {
     assert!(matches!(&still_here[..], [Placement::Place { log: Place::Found(_), .. }]), "{still_here:?}");
 }
 
+/// The snapshot was older than the move: the replicas of before had deleted their logs, and now this one was deleted,
+/// too.
+#[test]
+fn logs_that_a_restored_quorum_does_not_know_are_kept() {
+    let restored = REVISIONS_SKIPPED_BY_RESTORE + 40;
+    let epoch = |revision: u64| BrokerEpoch(i64::try_from(revision).expect("small"));
+    let loaded = |last_epoch| {
+        let mut placement = Replicas::default();
+        placement.add_found(log(1, Some(100)));
+        let local = Local { epoch: epoch(restored), last_epoch, ..local(AbsentLog::NeverMade) };
+        placement.image_moved(&local, &image_of(restored, &[1, 2]), &Delta::default())
+    };
+    let kept = loaded(EPOCH);
+    assert!(matches!(&kept[..], [Placement::SetAside(old)] if *old == log(1, Some(100))), "{kept:?}");
+    for last_epoch in [BrokerEpoch::NONE, epoch(restored - 5)] {
+        let moved = loaded(last_epoch);
+        assert!(matches!(&moved[..], [Placement::Discard(_)]), "{moved:?}");
+    }
+    // The same of a process that runs meanwhile.
+    for (revision, expected) in [(31, Fate::Deleted), (restored, Fate::SetAside)] {
+        let mut placement = Replicas::default();
+        placement.add_found(log(1, Some(100)));
+        let local = local(AbsentLog::NeverMade);
+        placement.image_moved(&local, &image_of(30, &[1, 3]), &Delta::default());
+        let gone = delta(vec![change(1, None)]);
+        let left = placement.image_moved(&local, &image_of(revision, &[1, 2]), &gone);
+        assert!(matches!(&left[..], [Placement::Remove { fate, .. }] if *fate == expected), "{left:?}");
+    }
+}
+
 #[test]
 fn a_replica_that_goes_and_comes_again_begins_anew() {
     let (mut replicas, _) = placed(AbsentLog::NeverMade, vec![log(1, Some(100))], &state(1, &[member(1, 10)], &[]));
     let gone = Arc::new(PartitionState { replicas: vec![BrokerId(1)], ..(*state(1, &[member(1, 10)], &[])).clone() });
     let left = replicas.apply(&local(AbsentLog::NeverMade), &delta(vec![change(1, Some(&gone))]));
-    assert!(matches!(&left[..], [Placement::Remove(removed)] if *removed == id(1)), "{left:?}");
+    let is_left = matches!(&left[..], [Placement::Remove { id: removed, fate: Fate::Deleted }] if *removed == id(1));
+    assert!(is_left, "{left:?}");
     let back = delta(vec![change(1, Some(&state(1, &[member(1, 10)], &[])))]);
     let again = replicas.apply(&local(AbsentLog::DirectoryReplaced), &back);
     assert!(matches!(&again[..], [Placement::Place { log: Place::New, .. }]), "{again:?}");

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::cluster::binary;
 use ottla_e2e::quorum::{addresses, change_members, create_topics, leader, members, quorum};
 use ottla_e2e::{Cluster, Node, clients, wait};
+use rustix::process::Signal;
 
 /// From three to four and back, and a member whose disk is gone is replaced: no call of a writer fails.
 #[test]
@@ -108,5 +109,87 @@ fn a_lost_quorum_is_restored_from_a_snapshot() -> Result<()> {
     cluster.settle()?;
     let listed = clients::run(&mut clients::tool("kafka-topics", &bootstrap, &["--list"])?)?;
     ensure!(listed.contains("kept") && listed.contains("new"), "{listed}");
+    Ok(())
+}
+
+/// What happened after the snapshot is not in the restored tree. Leader epochs were given out again, which no follower
+/// takes whose log has a later one, and logs were deleted that nobody else had.
+#[test]
+fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> Result<()> {
+    let mut cluster = Cluster::start()?;
+    let at = cluster.bootstrap();
+    for (topic, assignment) in [("stays", "1:2:3"), ("moved", "1")] {
+        let create = ["--create", "--topic", topic, "--replica-assignment", assignment];
+        clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    }
+    let write = |topic: &str, text: &str| {
+        let send = format!("echo {text} | kcat -b {at} -P -t {topic} -X acks=all -X message.timeout.ms=30000");
+        clients::run(Command::new("sh").args(["-c", &send])).map(drop)
+    };
+    write("moved", "before")?;
+    cluster.kill(Node::Coordinator(3))?;
+    let folder = |cluster: &Cluster, id| cluster.data_folder(Node::Coordinator(id));
+    let coordinator = |arguments: &[&str]| clients::run(Command::new(binary("ottla-coordinator")?).args(arguments));
+    let file = cluster.folder().join("tree").display().to_string();
+    coordinator(&["snapshot", &folder(&cluster, 3)?.display().to_string(), &file])?;
+    cluster.spawn(Node::Coordinator(3))?;
+
+    let plan = cluster.folder().join("plan.json");
+    std::fs::write(&plan, r#"{"version":1,"partitions":[{"topic":"moved","partition":0,"replicas":[2]}]}"#)?;
+    let plan = plan.display().to_string();
+    let reassign = |action: &str| {
+        let arguments = [action, "--reassignment-json-file", &plan];
+        clients::run(&mut clients::tool("kafka-reassign-partitions", &at, &arguments)?)
+    };
+    reassign("--execute")?;
+    wait::until_ok("it is moved", || {
+        let out = reassign("--verify")?;
+        ensure!(out.contains("is completed"), "{out}");
+        Ok(())
+    })?;
+    write("moved", "after")?;
+    // The epochs of its leaders grow: each of them leads with a log that ends in its own.
+    for id in [1, 2, 1] {
+        cluster.signal(Node::Broker(id), Signal::TERM)?;
+        cluster.wait(Node::Broker(id))?;
+        write("stays", "without")?;
+        cluster.spawn(Node::Broker(id))?;
+        cluster.settle()?;
+        write("stays", "with")?;
+    }
+
+    for id in [1, 2, 3] {
+        cluster.kill(Node::Coordinator(id))?;
+        std::fs::remove_dir_all(folder(&cluster, id)?)?;
+    }
+    let address = cluster.coordinator_address(1);
+    let first = folder(&cluster, 1)?.display().to_string();
+    coordinator(&["restore", &file, &first, "--id", "1", "--address", &address])?;
+    for id in [1, 2, 3] {
+        cluster.spawn(Node::Coordinator(id))?;
+    }
+    for id in [2, 3] {
+        let member = format!("{id}@{}", cluster.coordinator_address(id));
+        wait::until_ok("it is added", || quorum(&address, &["add", &member]).map(drop))?;
+    }
+    wait::until_ok("all replicas are in sync again", || {
+        let out = clients::run(&mut clients::tool("kafka-topics", &at, &["--describe", "--topic", "stays"])?)?;
+        ensure!(out.contains("Isr: 1,2,3"), "{out}");
+        Ok(())
+    })?;
+    write("stays", "restored")?;
+    let read = clients::run(Command::new("kcat").args(["-b", &at, "-C", "-t", "stays", "-e", "-q"]))?;
+    ensure!(read == format!("{}restored\n", "without\nwith\n".repeat(3)), "{read}");
+    let kept = wait::until_ok("the log is set aside", || {
+        let mut entries = std::fs::read_dir(cluster.data_folder(Node::Broker(2))?)?.filter_map(Result::ok);
+        let kept = entries.find(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with("moved-0.") && name.ends_with("-stray")
+        });
+        Ok(kept.context("there is none")?.path())
+    })?;
+    let records = std::fs::read(kept.join("00000000000000000000.log"))?;
+    let has = |text: &[u8]| records.windows(text.len()).any(|window| window == text);
+    ensure!(has(b"before") && has(b"after"), "{} bytes", records.len());
     Ok(())
 }

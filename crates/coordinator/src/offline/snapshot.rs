@@ -10,11 +10,12 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Membership, Persist, Snapshot};
-use ottla_metadata::image::{CoordinatorNode, Image, Standing};
+use ottla_metadata::image::{CoordinatorNode, Image, PartitionState, ProducerIdBlock, Standing};
 use ottla_metadata::limits::check_coordinator;
 use ottla_metadata::nodes;
 use ottla_metadata::transaction::{Change, Transaction};
-use ottla_model::{CoordinatorId, IncarnationId, Revision};
+use ottla_metadata::tree::{Path as TreePath, REVISIONS_SKIPPED_BY_RESTORE, Tree};
+use ottla_model::{BrokerId, ControllerEpoch, CoordinatorId, IncarnationId, LeaderEpoch, PartitionEpoch, Revision};
 use ottla_quorum_node::{Voter, snapshot};
 use ottla_rpc::channel::check_address;
 
@@ -25,9 +26,12 @@ use ottla_consensus::LogStore as _;
 const MAGIC: &[u8; 8] = b"OTTLAQ1\n";
 const HEAD_BYTES: usize = 8 + 8 + 8 + 8;
 const CRC_BYTES: usize = 4;
-/// A restored quorum goes on this far above the snapshot's revision: brokers may have seen later ones, and never go
-/// back to an earlier one.
-const REVISIONS_SKIPPED: u64 = 1 << 32;
+/// As many elections and other changes a partition, and elections of `/controller`, may have seen after the snapshot.
+/// Epochs that were given out again would name other records: replicas compare their logs by them, and would keep both.
+const EPOCHS_SKIPPED: i32 = 1 << 20;
+/// As many producer ids may have been given out after the snapshot. Of two producers with one id, what the second one
+/// writes is taken for repetitions of the first one's records.
+const PRODUCER_IDS_SKIPPED: i64 = 1 << 32;
 
 /// What was saved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +105,33 @@ fn read(file: &Path) -> Result<(u64, u64, Bytes), OfflineError> {
     Ok((index, term, Bytes::copy_from_slice(data)))
 }
 
+/// Passes over what may have been given out after the snapshot.
+fn given_out_later(tree: &Tree, image: &Image) -> Vec<Change> {
+    let put = |path: TreePath, payload| match tree.get(&path) {
+        Some(known) => Change::Set { expected: known.version, path, payload },
+        None => Change::Create { path, payload },
+    };
+    let later = |epoch: i32| epoch.saturating_add(EPOCHS_SKIPPED);
+    let block = image.producer_ids().unwrap_or(ProducerIdBlock { broker: BrokerId::NONE, first: 0, last: -1 });
+    let block = ProducerIdBlock { last: block.last.saturating_add(PRODUCER_IDS_SKIPPED), ..block };
+    let controller_epoch = ControllerEpoch(later(image.controller_epoch().0));
+    let mut changes = vec![
+        put(nodes::producer_ids::path(), nodes::producer_ids::encode(block)),
+        put(nodes::controller_epoch::path(), nodes::controller_epoch::encode(controller_epoch)),
+    ];
+    for topic in image.topics() {
+        for (partition, state) in topic.partitions() {
+            let state = PartitionState {
+                leader_epoch: LeaderEpoch(later(state.leader_epoch.0)),
+                partition_epoch: PartitionEpoch(later(state.partition_epoch.0)),
+                ..(**state).clone()
+            };
+            changes.push(put(nodes::partition::path(&topic.name, partition), nodes::partition::encode(&state)));
+        }
+    }
+    changes
+}
+
 /// Makes an empty data directory the disk of the only member of a new quorum, with the tree of the file.
 pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) -> Result<Restored, OfflineError> {
     // What `ottla quorum add` demands of a member.
@@ -116,7 +147,7 @@ pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) 
         return Err(OfflineError::unsound(directory, problem));
     }
     let own = IncarnationId(rand::random());
-    let revision = Revision(saved.saturating_add(REVISIONS_SKIPPED));
+    let revision = Revision(saved.saturating_add(REVISIONS_SKIPPED_BY_RESTORE));
     let image = Image::from_tree(&tree);
     let former: Vec<CoordinatorId> = image.coordinators().map(|(id, _)| id).filter(|other| *other != id).collect();
     let mut changes = Vec::new();
@@ -133,6 +164,7 @@ pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) 
         Some(known) => Change::Set { expected: known.version, path, payload },
         None => Change::Create { path, payload },
     });
+    changes.extend(given_out_later(&tree, &image));
     tree.apply(revision, &Transaction { changes }).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let membership = Membership::new([id]).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let term = term + 1;

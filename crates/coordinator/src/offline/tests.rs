@@ -4,11 +4,14 @@ use bytes::Bytes;
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Entry, LogStore as _, Membership, Persist};
 use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, first_transaction};
-use ottla_metadata::image::{ConfigEntity, Standing};
+use ottla_metadata::image::{ConfigEntity, IsrMember, LeaderRecoveryState, PartitionState, Standing};
 use ottla_metadata::nodes;
 use ottla_metadata::transaction::{Change, Transaction};
 use ottla_metadata::tree::{Node, NodeChange, Path as TreePath};
-use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, CoordinatorId, IncarnationId, LeaderEpoch, PartitionEpoch,
+    PartitionId, Revision, TopicId, TopicIdPartition, TopicName,
+};
 use ottla_quorum_node::{AppliedPlace, QuorumStore as _, Voter};
 use std::path::Path;
 
@@ -159,6 +162,59 @@ fn a_snapshot_becomes_a_quorum_of_one() {
     let third = tempfile::tempdir().expect("a directory");
     let spoilt = restore(&file, third.path(), CoordinatorId(3), "c3:2181").expect_err("a spoilt file");
     assert!(spoilt.to_string().contains("checksum"), "{spoilt}");
+}
+
+/// What was given out after the snapshot was given out again: leader epochs to other leaders, whose records replicas
+/// could not tell apart, and producer ids to other producers, whose records were taken for repetitions.
+#[test]
+fn a_restored_quorum_gives_out_no_epoch_and_no_producer_id_twice() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(directory.path());
+    let (topic, partition) = (TopicName::new("t").expect("a name"), PartitionId(0));
+    let assignment = vec![(partition, vec![BrokerId(1)].into())];
+    let topic_node = nodes::topic::TopicNode {
+        id: TopicId([7; 16]),
+        assignment,
+        grows_to: 0,
+        queued: std::collections::BTreeMap::new(),
+    };
+    let state = PartitionState {
+        leader: BrokerId(1),
+        leader_epoch: LeaderEpoch(3),
+        partition_epoch: PartitionEpoch(9),
+        controller_epoch: ControllerEpoch(1),
+        replicas: vec![BrokerId(1)],
+        reassignment: None,
+        isr: vec![IsrMember { broker: BrokerId(1), epoch: BrokerEpoch(2) }],
+        elr: vec![],
+        offline: vec![],
+        last_known_elr: vec![],
+        last_known_leader: BrokerId::NONE,
+        leader_recovery_state: LeaderRecoveryState::Recovered,
+    };
+    let changes = vec![
+        Change::Create { path: nodes::topic::path(&topic), payload: nodes::topic::encode(&topic_node) },
+        Change::Create { path: nodes::partition::path(&topic, partition), payload: nodes::partition::encode(&state) },
+    ];
+    let entries = vec![Entry { index: 5, term: 2, data: Transaction { changes }.encode().into(), ..Entry::default() }];
+    let hard_state = HardState { term: 2, commit: 5, ..HardState::default() };
+    let persist = Persist { entries, hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
+    store.persist(&persist).expect("written");
+    drop(store);
+    let file = directory.path().join("tree");
+    save(directory.path(), &file).expect("saved");
+    let other = tempfile::tempdir().expect("a directory");
+    restore(&file, other.path(), CoordinatorId(2), "c2:2181").expect("restored");
+    let tree = Disk::open_read_only(other.path()).expect("opens").tree().expect("readable");
+    let image = ottla_metadata::image::Image::from_tree(&tree);
+    let id = TopicIdPartition { topic_id: topic_node.id, partition };
+    let restored = image.partition(id).expect("is there");
+    assert!(restored.leader_epoch.0 > 1_000_000 && restored.partition_epoch.0 > 1_000_000, "{restored:?}");
+    let unchanged =
+        PartitionState { leader_epoch: restored.leader_epoch, partition_epoch: restored.partition_epoch, ..state };
+    assert_eq!(**restored, unchanged);
+    assert!(image.controller_epoch().0 > 1_000_000);
+    assert!(image.producer_ids().expect("passed over").last > 1_000_000_000);
 }
 
 /// A quorum of one that nobody can reach, or whose id no tool can name.

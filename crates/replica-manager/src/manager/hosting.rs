@@ -7,7 +7,7 @@ use std::time::Duration;
 use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
-use ottla_partition::{BrokenRules, BrokerNews, Errand, Local, LogLocation, Place, Placement};
+use ottla_partition::{BrokenRules, BrokerNews, Errand, Fate, Local, LogLocation, Place, Placement};
 
 use super::hosted_partitions::HostedPartitions;
 use super::upkeep::PARTITIONS_PER_TURN;
@@ -37,7 +37,7 @@ struct Work {
     /// Partitions whose role may have changed.
     changed: Vec<Arc<Partition>>,
     created: Vec<Arc<Partition>>,
-    removed: Vec<Arc<Partition>>,
+    removed: Vec<(Arc<Partition>, Fate)>,
 }
 
 impl ReplicaManager {
@@ -52,6 +52,7 @@ impl ReplicaManager {
         let local = Local {
             id: self.identity.id(),
             epoch: self.identity.epoch(),
+            last_epoch: delta_state.last_run.whole_since,
             absent: self.log_dirs.absent_log(),
             rules: BrokenRules::default(),
         };
@@ -120,7 +121,9 @@ impl ReplicaManager {
         }
         for placement in placed {
             match placement {
-                Placement::Remove(id) => work.removed.extend(hosted.partitions.remove(&id)),
+                Placement::Remove { id, fate } => {
+                    work.removed.extend(hosted.partitions.remove(&id).map(|partition| (partition, fate)));
+                }
                 Placement::SetAside(found) => self.set_aside(found),
                 Placement::Discard(found) => self.discard(found),
                 Placement::Assume { id, state } => {
@@ -263,7 +266,7 @@ impl ReplicaManager {
         if !work.removed.is_empty() {
             self.remove(&work.removed);
         }
-        self.fetchers.update(work.removed.iter().chain(&work.changed));
+        self.fetchers.update(work.removed.iter().map(|(partition, _)| partition).chain(&work.changed));
         if work.created.is_empty() {
             return;
         }
@@ -314,9 +317,10 @@ impl ReplicaManager {
         }
     }
 
-    /// Ends replicas: their directories are renamed at once (before new ones may take the names) and removed later.
-    fn remove(&self, removed: &[Arc<Partition>]) {
-        for partition in removed {
+    /// Ends replicas: their directories are renamed at once (before new ones may take the names) and removed later, if
+    /// they are not kept.
+    fn remove(&self, removed: &[(Arc<Partition>, Fate)]) {
+        for (partition, _) in removed {
             let ending = partition.clone();
             let end = move || {
                 if let Some(mut log) = ending.close(ErrorCode::NotLeaderOrFollower) {
@@ -336,8 +340,23 @@ impl ReplicaManager {
             partition.directory().unplace();
         }
         for directory in self.log_dirs.all() {
-            let here = |partition: &&Arc<Partition>| partition.is_in(directory);
-            let names: Vec<_> = removed.iter().filter(here).map(|partition| partition.topic_partition()).collect();
+            let names = |wanted: Fate| -> Vec<_> {
+                let here = removed.iter().filter(|(partition, fate)| *fate == wanted && partition.is_in(directory));
+                here.map(|(partition, _)| partition.topic_partition()).collect()
+            };
+            for name in names(Fate::SetAside) {
+                let owner = directory.clone();
+                directory.run(Urgency::Urgent, move || {
+                    tracing::warn!(
+                        partition = %name, directory = %owner.path().display(),
+                        "the restored quorum has no such replica here: its log is set aside as -stray"
+                    );
+                    if let Err(error) = owner.mark_stray(&name) {
+                        tracing::error!(partition = %name, %error, "a stray directory is not set aside");
+                    }
+                });
+            }
+            let names = names(Fate::Deleted);
             if names.is_empty() {
                 continue;
             }

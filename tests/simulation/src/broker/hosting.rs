@@ -26,6 +26,7 @@ impl Process {
         let local = Local {
             id: self.id,
             epoch: self.identity,
+            last_epoch: self.last_run.whole_since,
             absent: AbsentLog::of(&self.log_dirs),
             rules: self.settings.rules,
         };
@@ -46,7 +47,8 @@ impl Process {
 
     fn place(&mut self, now: MonotonicMs, wall: TimestampMs, placement: Placement<FoundLog>, out: &mut Outbox) {
         match placement {
-            Placement::Remove(id) => self.remove_replica(id, out),
+            // No quorum of the simulation is restored from a snapshot: every log is deleted.
+            Placement::Remove { id, fate: _ } => self.remove_replica(id, out),
             Placement::SetAside(found) => {
                 let directory = found.directory;
                 if let Err(Waiting::SetAside(found)) = self.wait_for_disk(directory, Waiting::SetAside(Box::new(found)))

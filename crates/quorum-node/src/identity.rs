@@ -214,7 +214,7 @@ impl OwnIdentity {
             return Err(Conflict::PeerLostDisk { id: found.id, known, shown: found.disk });
         }
         // Whatever its age: a removed disk is not added again.
-        if found.recognition == Recognition::Removed {
+        if found.recognition == Recognition::Removed || self.was_left_out(found) {
             return Err(Conflict::Removed { me: self.id, id: found.id, address });
         }
         let ours = self.voters();
@@ -243,6 +243,16 @@ impl OwnIdentity {
                 Err(Conflict::LostDisk { me, disk: self.disk, known, id, address })
             }
         }
+    }
+
+    /// Whether the members changed later than this one knows, and it is none of them. The tree remembers one disk of
+    /// each removed id: of two that were removed, it knows the first one no more.
+    fn was_left_out(&self, found: &Identified) -> bool {
+        let was_member = |members: &Arc<Members>| !members.is_hearsay() && members.get(self.id).is_some();
+        !found.is_empty
+            && self.members.as_ref().is_some_and(was_member)
+            && found.members_revision > self.members_revision()
+            && !found.voters.contains_key(&self.id)
     }
 
     /// Each must work at the level that the other's tree has.
@@ -348,7 +358,7 @@ mod tests {
             id: CoordinatorId(id),
             disk: shown,
             is_empty: false,
-            voters: BTreeMap::from([(CoordinatorId(id), format!("c{id}:2181"))]),
+            voters: [1, id].map(|id| (CoordinatorId(id), format!("c{id}:2181"))).into(),
             disks: BTreeMap::new(),
             members_revision: 1 << 40,
             cluster_id: Some("test".to_owned()),
@@ -396,6 +406,24 @@ mod tests {
         // The known disk is believed.
         let removed = check(&Identified { disk: known, ..restored });
         assert!(matches!(removed, Err(Conflict::Removed { .. })), "{removed:?}");
+    }
+
+    /// It went on for ever, refused by all, and every refusal was a line in their logs.
+    #[test]
+    fn a_disk_that_was_removed_before_the_last_removed_one_of_its_id_is_removed_too() {
+        let members = |ids: &[u64]| ids.iter().map(|id| (CoordinatorId(*id), format!("c{id}:2181"))).collect();
+        let without = Identified { voters: members(&[2, 3]), ..found(2, disk(2)) };
+        let check = |own: &OwnIdentity, found: &Identified| {
+            own.check(&mut Opinions::default(), "c2:2181", CoordinatorId(2), found)
+        };
+        assert!(matches!(check(&own(), &without), Err(Conflict::Removed { .. })));
+        // It lags, and this one was added since.
+        let since = own().members.map(|known| Members { revision: ottla_model::Revision(1 << 41), ..(*known).clone() });
+        let added = OwnIdentity { members: since.map(Arc::new), ..own() };
+        assert_eq!(check(&added, &without), Ok(()));
+        // It waits to be added, and knows the members by hearsay.
+        assert_eq!(check(&OwnIdentity { members: None, ..own() }, &without), Ok(()));
+        assert_eq!(check(&own(), &Identified { voters: members(&[1, 2, 3]), ..without }), Ok(()));
     }
 
     /// It never caught up, and blocked every other addition.

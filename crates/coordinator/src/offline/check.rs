@@ -11,7 +11,7 @@ use ottla_model::{CoordinatorId, Revision};
 use ottla_quorum_node::snapshot;
 
 use super::OfflineError;
-use crate::rocksdb_store::{Disk, RocksDbStore};
+use crate::rocksdb_store::{Disk, OpenError, RocksDbStore};
 
 /// Bytes of the log that are in memory at a time.
 const READ_BYTES: u64 = 4 * 1024 * 1024;
@@ -41,7 +41,22 @@ pub struct Checked {
 
 /// Reads all of a data directory. Nothing is written to it.
 pub fn check(directory: &Path) -> Result<Checked, OfflineError> {
-    Ok(read(directory)?.0)
+    let (checked, _) = read(directory)?;
+    if let Err(error) = Disk::open_undamaged(directory) {
+        let problem = match error {
+            OpenError::Unusable { problem, .. } => problem,
+            other => other.to_string(),
+        };
+        let last = checked.last;
+        return Err(OfflineError::unsound(
+            directory,
+            format!(
+                "its write-ahead log is damaged, and a start goes on without what follows, with a log that ends with \
+                 {last}: {problem}"
+            ),
+        ));
+    }
+    Ok(checked)
 }
 
 /// As [`check`]; also the tree as it is after the last entry of the log. A majority may have acknowledged entries that

@@ -130,6 +130,28 @@ fn a_tree_ahead_of_the_log_is_found() {
     assert!(problem(directory.path()).contains("the tree has revision 5, and the log has 1 to 4"));
 }
 
+/// A start, and the check, went on with what precedes the damage: entries and votes that were on the disk were lost
+/// without a word.
+#[test]
+fn a_damaged_write_ahead_log_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(store(directory.path()));
+    let entries = std::fs::read_dir(directory.path().join("quorum")).expect("a directory").filter_map(Result::ok);
+    let path = entries.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|it| it == "log"));
+    let path = path.expect("a write-ahead log");
+    let whole = std::fs::read(&path).expect("readable");
+    // Cut off within the last write: it was not acknowledged.
+    std::fs::write(&path, &whole[..whole.len() - 3]).expect("written");
+    check(directory.path()).expect("sound");
+    let mut spoilt = whole.clone();
+    spoilt[whole.len() / 2] ^= 1;
+    std::fs::write(&path, spoilt).expect("written");
+    let problem = problem(directory.path());
+    assert!(problem.contains("its write-ahead log is damaged"), "{problem}");
+    std::fs::write(&path, whole).expect("written");
+    check(directory.path()).expect("sound");
+}
+
 #[test]
 fn a_snapshot_becomes_a_quorum_of_one() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use ottla_resources::private_directory;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode, LogLevel,
-    MultiThreaded, Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, LogLevel, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
 
 pub use log_store::RocksDbStore;
@@ -93,12 +93,24 @@ impl Disk {
 
     /// Opens the database below `data_dir` as it is; every write fails.
     pub fn open_read_only(data_dir: &Path) -> Result<Self, OpenError> {
+        // As a start does: what follows a damaged record of the write-ahead log is passed over. After a power loss that
+        // is the end, which nobody was told of.
+        Self::open_as_it_is(data_dir, DBRecoveryMode::PointInTime)
+    }
+
+    /// The same, and refuses a write-ahead log with a damaged record. One that is cut off at the end is none.
+    pub fn open_undamaged(data_dir: &Path) -> Result<Self, OpenError> {
+        Self::open_as_it_is(data_dir, DBRecoveryMode::TolerateCorruptedTailRecords)
+    }
+
+    fn open_as_it_is(data_dir: &Path, mode: DBRecoveryMode) -> Result<Self, OpenError> {
         let directory = data_dir.join(DIRECTORY);
         if !directory.is_dir() {
             let problem = format!("no data directory of a coordinator: it has no {DIRECTORY}");
             return Err(OpenError::Unusable { directory: data_dir.to_owned(), problem });
         }
-        let (options, families) = Self::options();
+        let (mut options, families) = Self::options();
+        options.set_wal_recovery_mode(mode);
         match Db::open_cf_descriptors_read_only(&options, &directory, families, false) {
             Ok(db) => Ok(Self::of(db)),
             Err(error) => Err(open_error(data_dir, &error)),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_client::{Client, ClientError, ConfigChange, ConfigResource, Reassignment};
+use ottla_client::{Client, ClientError, ConfigChange, ConfigEntry, ConfigResource, Reassignment};
 use ottla_model::{BrokerId, TopicPartition};
 
 /// Bytes per second that a broker sends, and that it fetches.
@@ -73,13 +73,23 @@ pub async fn set(
     let brokers: BTreeSet<BrokerId> =
         moves.values().flat_map(|copies| copies.sources.union(&copies.destinations)).copied().collect();
     let rates = BROKER_RATES.map(|name| set(name, bytes_per_second.to_string()));
-    for broker in brokers {
-        client.alter_configs(&ConfigResource::Broker(broker), &rates).await?;
+    // A broker takes its rates itself. One that is down sends and fetches nothing: the move must not wait for it.
+    let described = client.describe_cluster().await?;
+    let live: BTreeSet<BrokerId> = described.brokers.iter().map(|broker| broker.address.id).collect();
+    for broker in brokers.intersection(&live) {
+        client.alter_configs(&ConfigResource::Broker(*broker), &rates).await?;
     }
     Ok(())
 }
 
-/// Removes the throttles of these brokers, and those of these topics.
+/// Whether a broker's configuration has rates that were set while it ran.
+pub fn is_throttled(entries: &[ConfigEntry]) -> bool {
+    /// Kafka's `ConfigSource.DYNAMIC_BROKER_CONFIG`.
+    const DYNAMIC: i8 = 2;
+    entries.iter().any(|entry| entry.source == DYNAMIC && BROKER_RATES.contains(&entry.name.as_str()))
+}
+
+/// Removes the throttles of these brokers, and those of these topics, as many as can be; then tells the first failure.
 pub async fn clear(
     client: &Client,
     brokers: &BTreeSet<BrokerId>,
@@ -87,14 +97,15 @@ pub async fn clear(
 ) -> Result<(), ClientError> {
     let delete = |name: &str| ConfigChange::Delete { name: name.to_owned() };
     let rates: Vec<_> = BROKER_RATES.into_iter().chain([LOG_DIR_RATE]).map(delete).collect();
+    let mut cleared = Ok(());
     for broker in brokers {
-        client.alter_configs(&ConfigResource::Broker(*broker), &rates).await?;
+        cleared = cleared.and(client.alter_configs(&ConfigResource::Broker(*broker), &rates).await);
     }
     for topic in topics {
         let resource = ConfigResource::Topic(topic.to_owned());
-        client.alter_configs(&resource, &TOPIC_REPLICAS.map(delete)).await?;
+        cleared = cleared.and(client.alter_configs(&resource, &TOPIC_REPLICAS.map(delete)).await);
     }
-    Ok(())
+    cleared
 }
 
 #[cfg(test)]

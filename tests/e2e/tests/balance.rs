@@ -282,3 +282,32 @@ fn an_empty_broker_gets_its_share_and_nothing_moves_that_need_not() -> Result<()
         Ok(())
     })
 }
+
+/// It said `balanced` at once, and the throttles stayed for ever.
+#[test]
+fn a_rebalance_that_is_started_again_ends_what_the_first_one_has_left() -> Result<()> {
+    let cluster = Cluster::start_with(ClusterOptions { brokers: 2, ..ClusterOptions::default() })?;
+    let at = cluster.bootstrap();
+    let create = ["--create", "--topic", "heavy", "--replica-assignment", "1,1,1,1"];
+    clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    let fill = format!(
+        "for p in 0 1 2 3; do head -c 400000 /dev/zero | tr '\\0' x | kcat -b {at} -P -t heavy -p $p -D '~' \
+         -X acks=all || exit 1; done"
+    );
+    clients::run(Command::new("sh").args(["-c", &fill]))?;
+    let under_way = || clients::run(&mut clients::tool("kafka-reassign-partitions", &at, &["--list"])?);
+    // Minutes for each partition.
+    let slow = ["rebalance", "plan", "--execute", "--throttle", "1024"];
+    let mut first = ottla(&at, &slow)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    wait::until("replicas move", || Ok(under_way()?.contains("adding: 2")))?;
+    first.kill()?;
+    first.wait()?;
+    ensure!(under_way()?.contains("adding: 2"), "it is done already");
+    let out = clients::run(&mut ottla(&at, &["rebalance", "auto"])?)?;
+    ensure!(out.ends_with("balanced\n"), "{out}");
+    ensure!(!under_way()?.contains("adding"), "it has not waited: {}", under_way()?);
+    let describe = ["--describe", "--entity-type", "brokers"];
+    let configs = clients::run(&mut clients::tool("kafka-configs", &at, &describe)?)?;
+    ensure!(!configs.contains("throttled.rate"), "{configs}");
+    Ok(())
+}

@@ -13,7 +13,7 @@ use ottla_model::ClusterSecret;
 use ottla_rpc::AdminClient;
 use tokio::net::TcpStream;
 
-use crate::{client_security, kafka};
+use crate::{client_security, kafka, quorum};
 
 /// The cluster of processes that `ottla local` starts by default.
 const LOCAL_BROKERS: &str = "127.0.0.1:29092,127.0.0.1:39092,127.0.0.1:49092";
@@ -145,7 +145,7 @@ impl Coordinators {
             None if answers(USUAL_COORDINATOR).await => USUAL_COORDINATOR.to_owned(),
             None => LOCAL_COORDINATORS.to_owned(),
         };
-        crate::quorum::addresses(&text)
+        quorum::addresses(&text)
     }
 }
 
@@ -173,7 +173,7 @@ impl Quorum {
             }
             None => None,
         };
-        let addresses = self.coordinators.addresses().await?;
+        let addresses = quorum::informed_first(self.coordinators.addresses().await?).await;
         Ok(AdminClient::secured(&addresses, &client_security::coordinators(secret.as_ref()))?)
     }
 }

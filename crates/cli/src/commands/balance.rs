@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
-use ottla_client::{Client, ConfigChange, ConfigResource, ElectionType};
+use ottla_client::{Client, ConfigChange, ConfigResource, ElectionType, Reassignment};
 use ottla_metadata::balance::{
     self, BalancedBroker, BalancedPartition, BrokenRules, BrokerRole, Cluster, Execution, Goals, Load, Plan,
     PlannedMove, WaveLimits,
@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_millis(200);
 /// Sizes are asked less often: the answer of a broker names all its replicas.
 const SIZES_EVERY: Duration = Duration::from_secs(2);
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Partitions of one request for elections: half of what a cluster takes.
+const ELECTED_AT_ONCE: usize = 5_000;
 
 #[derive(Subcommand)]
 pub enum BrokerCommand {
@@ -74,7 +76,7 @@ pub struct Waves {
     /// Bytes that move at once at most; a larger partition moves alone
     #[arg(long, default_value_t = WaveLimits::default().bytes, value_name = "BYTES")]
     wave_bytes: u64,
-    /// Bytes per second that a broker sends or fetches at most for what moves; 0: no limit
+    /// Bytes per second that a broker sends or fetches at most for what moves; 0: no limit, also none of an earlier run
     #[arg(long, value_name = "BYTES_PER_SECOND")]
     throttle: Option<u64>,
 }
@@ -85,17 +87,20 @@ pub struct Pace {
     pub limits: WaveLimits,
     /// Bytes per second; none: no limit.
     pub throttle: Option<u64>,
+    /// Throttles are set and removed by this run: a person's own stay where nothing is said of them.
+    pub owns_throttles: bool,
 }
 
 impl Waves {
     pub fn pace(&self) -> Pace {
         let limits = WaveLimits { partitions: self.wave_partitions.max(1), bytes: self.wave_bytes };
-        Pace { limits, throttle: self.throttle.filter(|rate| *rate > 0) }
+        Pace { limits, throttle: self.throttle.filter(|rate| *rate > 0), owns_throttles: self.throttle.is_some() }
     }
 
     /// With a throttle where the command line says nothing of one.
     pub fn pace_or(&self, throttle: u64) -> Pace {
-        Pace { throttle: Some(self.throttle.unwrap_or(throttle)).filter(|rate| *rate > 0), ..self.pace() }
+        let throttle = Some(self.throttle.unwrap_or(throttle)).filter(|rate| *rate > 0);
+        Pace { throttle, owns_throttles: true, ..self.pace() }
     }
 }
 
@@ -185,26 +190,109 @@ async fn empty(client: &Client, broker: BrokerId, pace: Pace) -> Result<()> {
         let plan = balance::plan(&cluster, Goals::Vacate)?;
         if plan.moves.is_empty() {
             // Reassignments of others may still have to take it away.
-            await_reassignments(client, broker).await?;
-            return Ok(());
+            let what = format!("reassignments that take replicas from broker {broker}");
+            await_reassignments(client, &what, |one| one.removing.contains(&broker)).await?;
+            return end_throttles(client, pace).await;
         }
         explain(&cluster, &plan);
         carry_out(client, plan.moves, pace).await?;
     }
 }
 
-async fn await_reassignments(client: &Client, broker: BrokerId) -> Result<()> {
+/// Until no reassignment is under way that is waited for.
+async fn await_reassignments(client: &Client, what: &str, is_awaited: impl Fn(&Reassignment) -> bool) -> Result<()> {
     let mut progress = Progress::new(Duration::from_secs(1));
     loop {
         let under_way = client.list_partition_reassignments(None).await?;
-        let waiting = under_way.iter().filter(|one| one.removing.contains(&broker)).count();
+        let waiting = under_way.iter().filter(|one| is_awaited(one)).count();
         if waiting == 0 {
             progress.clear();
             return Ok(());
         }
-        progress.show(&format!("{waiting} reassignments that take replicas from broker {broker} are under way"));
+        progress.show(&format!("{waiting} {what} are under way"));
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Until the reassignments end that an earlier run of a tool has left, as far as they can: one whose new replica is on
+/// a broker that is down may never.
+async fn await_earlier(client: &Client, earlier: &[Reassignment]) -> Result<()> {
+    let known: BTreeSet<&TopicPartition> = earlier.iter().map(|one| &one.at).collect();
+    if known.is_empty() {
+        return Ok(());
+    }
+    let live = live_brokers(client).await?;
+    let is_awaited =
+        |one: &Reassignment| known.contains(&one.at) && one.adding.iter().all(|taker| live.contains(taker));
+    await_reassignments(client, "reassignments of before", is_awaited).await
+}
+
+/// There is nothing to move: what an earlier run has left comes to its end.
+pub async fn finish_earlier(client: &Client, pace: Pace) -> Result<()> {
+    let earlier = client.list_partition_reassignments(None).await?;
+    if !earlier.is_empty() {
+        under_throttle(client, pace, &earlier, &[], await_earlier(client, &earlier)).await?;
+    }
+    end_throttles(client, pace).await
+}
+
+/// Under the throttle of this run, also for what an earlier one has left; it is removed at the end.
+async fn under_throttle(
+    client: &Client,
+    pace: Pace,
+    earlier: &[Reassignment],
+    moves: &[PlannedMove<TopicPartition>],
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let Some(rate) = pace.throttle else {
+        if pace.owns_throttles {
+            let throttled = throttled_brokers(client).await?;
+            replication_throttles::clear(client, &throttled, []).await?;
+        }
+        return work.await;
+    };
+    let targets = moves.iter().map(|one| (one.partition.clone(), one.to.clone())).collect();
+    let current = moves.iter().map(|one| (one.partition.clone(), one.from.clone())).collect();
+    let done = match replication_throttles::set(client, earlier, &targets, &current, rate).await {
+        Ok(()) => work.await,
+        Err(error) => Err(error.into()),
+    };
+    // Also after a failure: nobody would think of them.
+    let moved = moves.iter().map(|one| &one.partition).chain(earlier.iter().map(|one| &one.at));
+    let cleared = clear_throttles(client, &moved.map(|at| at.topic.as_str()).collect()).await;
+    done.and(cleared)
+}
+
+/// Throttles that an earlier run left because it was ended in the middle: nobody would think of them.
+async fn end_throttles(client: &Client, pace: Pace) -> Result<()> {
+    let throttled = throttled_brokers(client).await?;
+    if throttled.is_empty() || !client.list_partition_reassignments(None).await?.is_empty() {
+        return Ok(());
+    }
+    let brokers = throttled.iter().map(BrokerId::to_string).collect::<Vec<_>>().join(", ");
+    match pace.owns_throttles {
+        true => {
+            replication_throttles::clear(client, &throttled, []).await?;
+            out!("replication throttles of an earlier run are removed from brokers {brokers}");
+        }
+        false => out!("brokers {brokers} have replication throttles: --throttle 0 removes them"),
+    }
+    Ok(())
+}
+
+async fn throttled_brokers(client: &Client) -> Result<BTreeSet<BrokerId>> {
+    let mut throttled = BTreeSet::new();
+    for broker in live_brokers(client).await? {
+        let entries = client.describe_configs(&ConfigResource::Broker(broker)).await?;
+        if replication_throttles::is_throttled(&entries) {
+            throttled.insert(broker);
+        }
+    }
+    Ok(throttled)
+}
+
+async fn live_brokers(client: &Client) -> Result<BTreeSet<BrokerId>> {
+    Ok(client.describe_cluster().await?.brokers.iter().map(|broker| broker.address.id).collect())
 }
 
 async fn is_registered(client: &Client, broker: BrokerId) -> Result<bool> {
@@ -239,12 +327,12 @@ pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Clust
         };
         brokers.push(BalancedBroker { id, rack: broker.address.rack, role });
     }
-    let mut leaving_replicas: BTreeMap<TopicPartition, Vec<BrokerId>> = BTreeMap::new();
-    for one in client.list_partition_reassignments(None).await? {
-        leaving_replicas.insert(one.at, one.removing);
-    }
+    // One that begins or ends between the answers is in one of the two lists: the later one counts.
+    let mut targets = targets_of(client.list_partition_reassignments(None).await?);
+    let topics = client.describe_topics(None).await?;
+    targets.extend(targets_of(client.list_partition_reassignments(None).await?));
     let mut partitions = BTreeMap::new();
-    for topic in client.describe_topics(None).await? {
+    for topic in topics {
         match topic.error {
             ErrorCode::None => {}
             // Deleted since it was listed.
@@ -254,8 +342,7 @@ pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Clust
         let Ok(name) = TopicName::new(&topic.name) else { continue };
         for partition in topic.partitions {
             let at = TopicPartition::new(name.clone(), partition.partition);
-            let removing = leaving_replicas.get(&at).map_or(&[][..], Vec::as_slice);
-            let replicas = partition.replicas.into_iter().filter(|broker| !removing.contains(broker)).collect();
+            let replicas = targets.remove(&at).unwrap_or(partition.replicas);
             let bytes = sizes.get(&at).copied().unwrap_or(0);
             partitions.insert(at, BalancedPartition { replicas, bytes });
         }
@@ -263,7 +350,16 @@ pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Clust
     Ok(Cluster { brokers, partitions })
 }
 
-async fn is_cordoned(client: &Client, broker: BrokerId) -> Result<bool> {
+/// The replicas that partitions will have. Metadata shows those that there are now, without what waits for its turn.
+fn targets_of(under_way: Vec<Reassignment>) -> BTreeMap<TopicPartition, Vec<BrokerId>> {
+    let target = |one: Reassignment| {
+        let stays = |broker: &BrokerId| !one.removing.contains(broker);
+        (one.at, one.replicas.into_iter().filter(stays).collect())
+    };
+    under_way.into_iter().map(target).collect()
+}
+
+pub async fn is_cordoned(client: &Client, broker: BrokerId) -> Result<bool> {
     let entries = client.describe_configs(&ConfigResource::Broker(broker)).await?;
     let value = entries.iter().find(|entry| entry.name == CORDON).and_then(|entry| entry.value.as_deref());
     Ok(value.is_some_and(|value| CordonedLogDirs::parse(value).are_all()))
@@ -332,27 +428,20 @@ pub async fn carry_out(client: &Client, moves: Vec<PlannedMove<TopicPartition>>,
         let at = &one.partition;
         elect.entry(at.topic.as_str().to_owned()).or_default().push(at.partition);
     }
-    match pace.throttle {
-        None => move_in_waves(client, moves, pace.limits).await?,
-        Some(rate) => {
-            let targets = moves.iter().map(|one| (one.partition.clone(), one.to.clone())).collect();
-            let current = moves.iter().map(|one| (one.partition.clone(), one.from.clone())).collect();
-            replication_throttles::set(client, &[], &targets, &current, rate).await?;
-            let moved = move_in_waves(client, moves, pace.limits).await;
-            // Also after a failure: nobody would think of them.
-            let cleared = clear_throttles(client, elect.keys()).await;
-            moved.and(cleared)?;
-        }
-    }
+    let earlier = client.list_partition_reassignments(None).await?;
+    let work = async {
+        move_in_waves(client, moves.clone(), pace.limits).await?;
+        await_earlier(client, &earlier).await
+    };
+    under_throttle(client, pace, &earlier, &moves, work).await?;
     elect_preferred(client, &elect).await
 }
 
-async fn clear_throttles(client: &Client, topics: impl Iterator<Item = &String>) -> Result<()> {
-    let described = client.describe_cluster_with_fenced().await?;
-    let live = described.brokers.iter().filter(|broker| !broker.is_fenced).map(|broker| broker.address.id).collect();
+async fn clear_throttles(client: &Client, topics: &BTreeSet<&str>) -> Result<()> {
+    let live = live_brokers(client).await?;
     // One that was deleted meanwhile has no throttle any more.
     let there: BTreeSet<String> = client.describe_topics(None).await?.into_iter().map(|topic| topic.name).collect();
-    let topics = topics.filter(|topic| there.contains(*topic)).map(String::as_str);
+    let topics = topics.iter().copied().filter(|topic| there.contains(*topic));
     Ok(replication_throttles::clear(client, &live, topics).await?)
 }
 
@@ -363,7 +452,7 @@ async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>,
     let (mut done_bytes, mut done) = (0, 0);
     let mut progress = Progress::new(Duration::from_secs(1));
     let begun = Instant::now();
-    let mut copied = 0;
+    let (mut copied, mut awaited) = (0, String::new());
     let mut sized_at = begun;
     while !execution.is_done() {
         begin(client, execution.next_wave()).await?;
@@ -372,12 +461,14 @@ async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>,
         done += complete.len();
         done_bytes += complete.iter().map(|one| one.bytes).sum::<u64>();
         if !complete.is_empty() || sized_at.elapsed() >= SIZES_EVERY {
-            copied = copied_of(client, execution.under_way()).await?;
+            let live = live_brokers(client).await?;
+            copied = copied_of(client, execution.under_way(), &live).await;
+            awaited = awaited_brokers(execution.under_way(), &live);
             sized_at = Instant::now();
         }
         let now = (done_bytes + copied).min(total);
         let left = time_left(begun.elapsed(), now, total);
-        progress.show(&format!("{done} of {of_all}, {} of {}{left}", bytes(now), bytes(total)));
+        progress.show(&format!("{done} of {of_all}, {} of {}{left}{awaited}", bytes(now), bytes(total)));
         if !execution.under_way().is_empty() {
             tokio::time::sleep(POLL).await;
         }
@@ -387,17 +478,36 @@ async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>,
 }
 
 async fn elect_preferred(client: &Client, elect: &BTreeMap<String, Vec<PartitionId>>) -> Result<()> {
-    let outcomes = client.elect_leaders(ElectionType::Preferred, Some(elect), ADMIN_TIMEOUT).await?;
-    for one in outcomes {
-        // A topic may have been deleted meanwhile.
-        let is_fine =
-            matches!(one.error, ErrorCode::None | ErrorCode::ElectionNotNeeded | ErrorCode::UnknownTopicOrPartition);
-        if !is_fine {
-            let why = one.message.unwrap_or_else(|| exceptions::message(one.error));
-            out!("{}-{} keeps its leader: {why}", one.topic, one.partition);
+    for some in in_requests(elect, ELECTED_AT_ONCE) {
+        for one in client.elect_leaders(ElectionType::Preferred, Some(&some), ADMIN_TIMEOUT).await? {
+            // A topic may have been deleted meanwhile.
+            let is_fine = matches!(
+                one.error,
+                ErrorCode::None | ErrorCode::ElectionNotNeeded | ErrorCode::UnknownTopicOrPartition
+            );
+            if !is_fine {
+                let why = one.message.unwrap_or_else(|| exceptions::message(one.error));
+                out!("{}-{} keeps its leader: {why}", one.topic, one.partition);
+            }
         }
     }
     Ok(())
+}
+
+/// The same partitions, at most so many together.
+fn in_requests(
+    partitions: &BTreeMap<String, Vec<PartitionId>>,
+    most: usize,
+) -> Vec<BTreeMap<String, Vec<PartitionId>>> {
+    let all: Vec<_> = partitions.iter().flat_map(|(topic, of)| of.iter().map(move |one| (topic, *one))).collect();
+    let request = |some: &[(&String, PartitionId)]| {
+        let mut request: BTreeMap<String, Vec<PartitionId>> = BTreeMap::new();
+        for (topic, partition) in some {
+            request.entry((*topic).clone()).or_default().push(*partition);
+        }
+        request
+    };
+    all.chunks(most).map(request).collect()
 }
 
 async fn begin(client: &Client, wave: &[PlannedMove<TopicPartition>]) -> Result<()> {
@@ -415,18 +525,28 @@ async fn begin(client: &Client, wave: &[PlannedMove<TopicPartition>]) -> Result<
     Ok(())
 }
 
-/// The bytes that the new replicas of the moves under way have got.
-async fn copied_of(client: &Client, under_way: &[PlannedMove<TopicPartition>]) -> Result<u64> {
+/// The bytes that the new replicas of the moves under way have got. One that is down copies nothing now, and is not
+/// asked: the question would wait for it, and the next wave for the question.
+async fn copied_of(client: &Client, under_way: &[PlannedMove<TopicPartition>], live: &BTreeSet<BrokerId>) -> u64 {
     let takers: BTreeSet<BrokerId> = under_way.iter().flat_map(PlannedMove::added).collect();
     let mut copied = 0;
-    for taker in takers {
-        // One that is down copies nothing now.
-        let Ok(sizes) = sizes_on(client, taker).await else { continue };
-        for one in under_way.iter().filter(|one| one.added().any(|broker| broker == taker)) {
+    for taker in takers.intersection(live) {
+        let Ok(sizes) = sizes_on(client, *taker).await else { continue };
+        for one in under_way.iter().filter(|one| one.added().any(|broker| broker == *taker)) {
             copied += sizes.get(&one.partition).copied().unwrap_or(0);
         }
     }
-    Ok(copied)
+    copied
+}
+
+/// For the line of progress: brokers that are to get replicas, and are down.
+fn awaited_brokers(under_way: &[PlannedMove<TopicPartition>], live: &BTreeSet<BrokerId>) -> String {
+    let takers: BTreeSet<BrokerId> = under_way.iter().flat_map(PlannedMove::added).collect();
+    let down: Vec<_> = takers.difference(live).map(BrokerId::to_string).collect();
+    match down.is_empty() {
+        true => String::new(),
+        false => format!(", waits for brokers that are down: {}", down.join(", ")),
+    }
 }
 
 fn time_left(elapsed: Duration, done: u64, total: u64) -> String {
@@ -440,13 +560,49 @@ fn time_left(elapsed: Duration, done: u64, total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample_partitions::at;
+    use crate::sample_partitions::{at, brokers as ids};
 
     #[test]
     fn sizes_and_times_are_told() {
         assert_eq!([0, 1023, 1536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
         assert_eq!(time_left(Duration::from_secs(10), 25, 100), ", about 30 s left");
         assert_eq!([time_left(Duration::from_secs(1), 0, 9), time_left(Duration::from_secs(1), 9, 9)], ["", ""]);
+    }
+
+    /// Of one that waited for its turn the plan knew only the replicas that stay: it was refused as a change of the
+    /// replication factor, and a drain that was started again ended there.
+    #[test]
+    fn a_plan_begins_with_the_targets_of_what_is_under_way_or_waits() {
+        let one = |partition, replicas: &[i32], adding: &[i32], removing: &[i32]| Reassignment {
+            at: at("t", partition),
+            replicas: ids(replicas),
+            adding: ids(adding),
+            removing: ids(removing),
+        };
+        let under_way = vec![one(0, &[4, 2, 3, 1], &[4], &[1]), one(1, &[1, 2, 3], &[3], &[])];
+        let expected = BTreeMap::from([(at("t", 0), ids(&[4, 2, 3])), (at("t", 1), ids(&[1, 2, 3]))]);
+        assert_eq!(targets_of(under_way), expected);
+    }
+
+    /// The cluster refuses a request with more than 10,000 partitions, and every leader stayed where it was.
+    #[test]
+    fn elections_of_many_partitions_are_several_requests() {
+        let ids = |numbers: &[i32]| numbers.iter().copied().map(PartitionId).collect::<Vec<_>>();
+        let all = BTreeMap::from([("a".to_owned(), ids(&[0, 1, 2])), ("b".to_owned(), ids(&[0, 5]))]);
+        let expected = [
+            BTreeMap::from([("a".to_owned(), ids(&[0, 1]))]),
+            BTreeMap::from([("a".to_owned(), ids(&[2])), ("b".to_owned(), ids(&[0]))]),
+            BTreeMap::from([("b".to_owned(), ids(&[5]))]),
+        ];
+        assert_eq!(in_requests(&all, 2), expected);
+    }
+
+    #[test]
+    fn brokers_that_a_wave_waits_for_are_named() {
+        let one = |to: &[i32]| PlannedMove { partition: at("t", 0), from: ids(&[1, 2]), to: ids(to), bytes: 1 };
+        let live = ids(&[1, 2, 3]).into_iter().collect();
+        assert_eq!(awaited_brokers(&[one(&[3, 2])], &live), "");
+        assert_eq!(awaited_brokers(&[one(&[3, 2]), one(&[5, 4])], &live), ", waits for brokers that are down: 4, 5");
     }
 
     #[test]

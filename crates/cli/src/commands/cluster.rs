@@ -231,7 +231,7 @@ pub enum ClusterCommand {
 
 pub async fn run(command: ClusterCommand) -> Result<ExitCode> {
     let ClusterCommand::Status { output, at } = command;
-    let addresses = at.addresses().await?;
+    let addresses = quorum::informed_first(at.addresses().await?).await;
     let client = quorum::reader(&addresses)?;
     let health = match client.cluster_health(ClusterHealthRequest {}, quorum::TIMEOUT).await {
         Ok(health) => health,

@@ -1,6 +1,6 @@
 //! `ottla rebalance`: brokers get their shares of bytes, replicas and leaders.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -10,7 +10,7 @@ use ottla_metadata::balance::{self, BrokerRole, Cluster, Goals};
 use ottla_model::{BrokerId, TopicPartition};
 
 use super::at::Bootstrap;
-use super::balance::{Pace, Waves, carry_out, explain, observe};
+use super::balance::{Pace, Waves, carry_out, explain, finish_earlier, is_cordoned, observe};
 use crate::kafka::Kafka;
 use crate::out;
 
@@ -68,9 +68,13 @@ async fn plan(client: &Client, executes: bool, pace: Pace) -> Result<()> {
     let plan = balance::plan(&cluster, Goals::Balance)?;
     explain(&cluster, &plan);
     tell_of_keepers(&cluster);
-    if executes && !plan.moves.is_empty() {
-        carry_out(client, plan.moves, pace).await?;
-        out!("all brokers hold their shares");
+    match (executes, plan.moves.is_empty()) {
+        (false, _) => {}
+        (true, true) => finish_earlier(client, pace).await?,
+        (true, false) => {
+            carry_out(client, plan.moves, pace).await?;
+            out!("all brokers hold their shares");
+        }
     }
     Ok(())
 }
@@ -90,7 +94,8 @@ async fn auto(client: &Client, pace: Pace) -> Result<BTreeSet<BrokerId>> {
         }
         let plan = balance::plan(&cluster, Goals::Balance)?;
         if plan.moves.is_empty() {
-            // Reassignments of others count as done in the plan.
+            // The plan counts reassignments of others, and those that an earlier run has left, as done.
+            finish_earlier(client, pace).await?;
             out!("balanced");
             return Ok(sharing(&cluster));
         }
@@ -112,14 +117,56 @@ async fn keep_balanced(client: &Client, pace: Pace) -> Result<()> {
     loop {
         tokio::time::sleep(WATCH_PAUSE).await;
         // A cluster that does not answer now will.
-        let Ok(described) = client.describe_cluster_with_fenced().await else { continue };
-        let live = described.brokers.iter().filter(|broker| !broker.is_fenced).map(|broker| broker.address.id);
-        if let Some(joined) = live.into_iter().find(|broker| !known.contains(broker)) {
+        let Ok(brokers) = roles(client).await else { continue };
+        known.retain(|broker| !has_left(*broker, &brokers));
+        let sharing = brokers.iter().filter(|(_, role)| **role == WatchedRole::Shares).map(|(broker, _)| *broker);
+        if let Some(joined) = sharing.into_iter().find(|broker| !known.contains(broker)) {
             out!("broker {joined} has joined");
             match auto(client, pace).await {
                 Ok(sharing) => known.extend(sharing.into_iter().chain([joined])),
                 Err(error) => out!("not balanced: {error:#}"),
             }
         }
+    }
+}
+
+/// What `--watch` sees of a registered broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WatchedRole {
+    Shares,
+    Cordoned,
+    Down,
+}
+
+async fn roles(client: &Client) -> Result<BTreeMap<BrokerId, WatchedRole>> {
+    let mut roles = BTreeMap::new();
+    for broker in client.describe_cluster_with_fenced().await?.brokers {
+        let id = broker.address.id;
+        let role = match broker.is_fenced {
+            true => WatchedRole::Down,
+            false if is_cordoned(client, id).await? => WatchedRole::Cordoned,
+            false => WatchedRole::Shares,
+        };
+        roles.insert(id, role);
+    }
+    Ok(roles)
+}
+
+/// Whether the broker joins anew when it is seen again: it was drained, or its id was unregistered and belongs to
+/// another machine then.
+fn has_left(broker: BrokerId, brokers: &BTreeMap<BrokerId, WatchedRole>) -> bool {
+    !matches!(brokers.get(&broker), Some(WatchedRole::Shares | WatchedRole::Down))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new broker with the id of one that was decommissioned got nothing, and neither did one after `undrain`.
+    #[test]
+    fn a_broker_that_left_joins_again() {
+        let roles = [(1, WatchedRole::Shares), (2, WatchedRole::Down), (3, WatchedRole::Cordoned)];
+        let brokers = roles.map(|(id, role)| (BrokerId(id), role)).into();
+        assert_eq!([1, 2, 3, 4].map(|id| has_left(BrokerId(id), &brokers)), [false, false, true, true]);
     }
 }

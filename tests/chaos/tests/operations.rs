@@ -338,19 +338,37 @@ fn an_operators_work_costs_clients_nothing() -> Result<()> {
     load.finish()
 }
 
-/// The finalized level of `ottla.version`.
-fn finalized_level(at: &Access) -> Result<String> {
+/// The feature whose level the releases of a cluster agree upon.
+const FEATURE: &str = "ottla.version";
+/// From here on a cluster may have what [`subscribe`] asks for.
+const SUBSCRIPTIONS_FROM: i16 = 2;
+
+/// The levels of [`FEATURE`] that the brokers' release works at, and the one in force. Brokers of the first releases
+/// name none: they are at the first.
+struct Levels {
+    supported_max: i16,
+    finalized: i16,
+}
+
+fn levels(at: &Access) -> Result<Levels> {
     let out = at.run_tool("kafka-features", &["describe"])?;
-    let line = out.lines().find(|line| line.contains("ottla.version")).with_context(|| out.clone())?;
-    let (_, rest) = line.split_once("FinalizedVersionLevel: ").with_context(|| line.to_owned())?;
-    Ok(rest.split_whitespace().next().unwrap_or_default().to_owned())
+    let Some(line) = out.lines().find(|line| line.contains(FEATURE)) else {
+        ensure!(out.contains("metadata.version"), "{out}");
+        return Ok(Levels { supported_max: 1, finalized: 1 });
+    };
+    let level = |name: &str| -> Result<i16> {
+        let (_, rest) = line.split_once(name).with_context(|| line.to_owned())?;
+        let text = rest.split_whitespace().next().unwrap_or_default();
+        text.parse().with_context(|| line.to_owned())
+    };
+    Ok(Levels { supported_max: level("SupportedMaxVersion:")?, finalized: level("FinalizedVersionLevel:")? })
 }
 
-fn raise_level(at: &Access) -> Result<String> {
-    at.run_tool("kafka-features", &["upgrade", "--feature", "ottla.version=2"])
+fn raise_level(at: &Access, level: i16) -> Result<String> {
+    at.run_tool("kafka-features", &["upgrade", "--feature", &format!("{FEATURE}={level}")])
 }
 
-/// What belongs to level 2.
+/// What belongs to [`SUBSCRIPTIONS_FROM`].
 fn subscribe(at: &Access) -> Result<String> {
     let subscription = ["--entity-type", "client-metrics", "--entity-name", "all", "--alter"];
     at.run_tool("kafka-configs", &[&subscription[..], &["--add-config", "interval.ms=60000"]].concat())
@@ -370,7 +388,7 @@ fn alter_topic(at: &Access, retention_ms: &str) -> Result<()> {
 
 /// A process of the older release is refused where the level was finalized, says why or is told of by others, and costs
 /// clients nothing; then it is of the newer release again.
-fn start_older(cluster: &mut Cluster, (older, newer): (&Path, &Path)) -> Result<()> {
+fn start_older(cluster: &mut Cluster, (older, newer): (&Path, &Path), level: i16) -> Result<()> {
     let broker = Node::Broker(3);
     cluster.use_binaries_of(broker, older)?;
     cluster.signal(broker, Signal::TERM)?;
@@ -378,8 +396,8 @@ fn start_older(cluster: &mut Cluster, (older, newer): (&Path, &Path)) -> Result<
     cluster.spawn(broker)?;
     let status = cluster.wait(broker)?;
     let log = cluster.log_text(broker)?;
-    let why = "the broker does not support finalized version 2 of ottla.version";
-    ensure!(!status.success() && log.contains(why), "{status}: {log}");
+    let why = format!("the broker does not support finalized version {level} of {FEATURE}");
+    ensure!(!status.success() && log.contains(&why), "{status}: {log}");
     cluster.use_binaries_of(broker, newer)?;
     cluster.spawn(broker)?;
     cluster.wait_ready()?;
@@ -394,9 +412,11 @@ fn start_older(cluster: &mut Cluster, (older, newer): (&Path, &Path)) -> Result<
     cluster.signal(coordinator, Signal::TERM)?;
     cluster.wait(coordinator)?;
     cluster.spawn(coordinator)?;
+    let of_cluster = format!(", this cluster at {level}");
     wait::until_ok("the others tell why they do not listen to the coordinator", || {
         let log = cluster.log_text(Node::Coordinator(1))?;
-        ensure!(log.contains("coordinator 3 at") && log.contains("works at ottla.version 1-1, this cluster at 2"));
+        let is_told = |line: &str| line.contains("works at ottla.version 1-") && line.contains(&of_cluster);
+        ensure!(log.contains("coordinator 3 at") && log.lines().any(is_told));
         Ok(())
     })?;
     ensure!(leader(&addresses(cluster, &[1, 2]))? != 3, "it does not lead");
@@ -405,7 +425,7 @@ fn start_older(cluster: &mut Cluster, (older, newer): (&Path, &Path)) -> Result<
 }
 
 /// A cluster of an older release becomes this one, process by process, goes back, for nothing was finalized meanwhile,
-/// becomes this one again, and is finalized.
+/// becomes this one again, and is finalized where this release works at a level that the older one does not know.
 #[test]
 fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
     let Some(older) = std::env::var_os("OTTLA_PREVIOUS_BIN_DIR").map(PathBuf::from) else {
@@ -425,6 +445,7 @@ fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
     }
     cluster.wait_ready()?;
     let at = access(&cluster);
+    let Levels { supported_max: known_to_older, finalized: first } = levels(&at)?;
     create(&at, TOPIC, &in_turn(&[1, 2, 3], PARTITIONS, 3)?, 2)?;
     let mut load = Load::start(&at, &[(TOPIC, PARTITIONS, GROWING_PAUSE_S)])?;
     for (name, folder) in [("upgrade", &newer), ("downgrade", &older), ("upgrade again", &newer)] {
@@ -433,7 +454,7 @@ fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
         }
         // All are of the older release before both upgrades.
         if *folder == newer {
-            ensure!(raise_level(&at).is_err(), "level 2 is finalized, and processes do not know it");
+            ensure!(raise_level(&at, known_to_older + 1).is_err(), "a level is finalized that processes do not know");
         }
         // Coordinators of the newer release know what brokers of it ask; brokers of the older one are known to both.
         if name == "downgrade" {
@@ -442,22 +463,30 @@ fn a_rolling_upgrade_costs_clients_nothing() -> Result<()> {
         } else {
             restart_coordinators(&mut cluster, &mut load, name)?;
             restart_brokers(&mut cluster, &mut load, name, &[1, 2, 3])?;
-            ensure!(finalized_level(&at)? == "1", "nobody has finalized a level");
-            let refused = subscribe(&at).err().context("a subscription below its level")?;
-            ensure!(format!("{refused:#}").contains("need ottla.version 2"), "{refused:#}");
+            ensure!(levels(&at)?.finalized == first, "nobody has finalized a level");
+            if first < SUBSCRIPTIONS_FROM {
+                let refused = subscribe(&at).err().context("a subscription below its level")?;
+                let why = format!("need {FEATURE} {SUBSCRIPTIONS_FROM}");
+                ensure!(format!("{refused:#}").contains(&why), "{refused:#}");
+            }
         }
         alter_topic(&at, if name == "downgrade" { "3600000" } else { "7200000" })?;
     }
-    load.step("level 2 is finalized", || {
-        raise_level(&at)?;
+    let newest = levels(&at)?.supported_max;
+    if newest == known_to_older {
+        report(&format!("both releases work at level {newest}: there is none to finalize"));
+        return load.finish();
+    }
+    load.step(&format!("level {newest} is finalized"), || {
+        raise_level(&at, newest)?;
         wait::until_ok("every broker knows the level", || {
-            ensure!(finalized_level(&at)? == "2");
+            ensure!(levels(&at)?.finalized == newest);
             subscribe(&at).map(drop)
         })?;
         Ok(None)
     })?;
     load.step("a broker and a coordinator of the older release are refused", || {
-        start_older(&mut cluster, (&older, &newer)).map(|()| None)
+        start_older(&mut cluster, (&older, &newer), newest).map(|()| None)
     })?;
     load.finish()
 }

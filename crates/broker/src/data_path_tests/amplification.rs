@@ -94,7 +94,7 @@ fn newest<R: Request>(request: &R) -> Bytes {
 }
 
 /// A request that says one key `times` times, wherever the API has a list: the key with the largest answer.
-fn repeating(api: Api, times: usize) -> Bytes {
+pub fn repeating(api: Api, times: usize) -> Bytes {
     let group = || GroupId(text("g"));
     match api {
         Api::Produce => {
@@ -324,7 +324,7 @@ fn repeating(api: Api, times: usize) -> Bytes {
 }
 
 /// A topic whose records have producers, and a group with an offset whose metadata are 4 KB.
-fn cluster() -> (Cluster, Vec<TestBroker>) {
+pub fn cluster() -> (Cluster, Vec<TestBroker>) {
     let cluster = Cluster::new(&[]);
     let brokers = cluster.start_all(&[1]);
     cluster.quorum.create_topic(OFFSETS_TOPIC, topic_id(1), 1, &[1], &[("cleanup.policy", "compact")]);

@@ -9,7 +9,8 @@ use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
 use ottla_protocol::kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest};
 use ottla_protocol::messages::TopicRef;
-use ottla_protocol::{decode_response, encode_request};
+use ottla_protocol::wire::Reader;
+use ottla_protocol::{Api, decode_response, encode_request};
 use ottla_replica_manager::log_io;
 
 use super::harness::*;
@@ -197,6 +198,45 @@ fn describe(broker: &TestBroker) -> Vec<DescribeLogDirsResult> {
     let frame = encode_request(4, 7, None, &DescribeLogDirsRequest::default().with_topics(None)).unwrap();
     let answer = broker.ask(CLIENT, handlers::describe_log_dirs::handle, 4, &frame).frame();
     decode_response::<DescribeLogDirsRequest>(4, answer).unwrap().1.results
+}
+
+/// The path of each directory in an answer of version 5, and whether it is cordoned. No directory has a topic.
+fn cordoned(answer: &[u8]) -> Vec<(String, bool)> {
+    // The header is the correlation id and its tagged fields.
+    let mut reader = Reader::new(answer, 4);
+    reader.skip_tagged_fields().unwrap();
+    assert_eq!((reader.i32().unwrap(), reader.i16().unwrap()), (0, 0), "no throttling and no error");
+    let read = |reader: &mut Reader<'_>| {
+        assert_eq!(reader.i16().unwrap(), 0, "the directory has no error");
+        let path = reader.string(true).unwrap().into_owned();
+        assert_eq!(reader.array_length(true, 1, 9).unwrap(), 0, "{path} has no topic");
+        assert!(reader.i64().unwrap() > 0 && reader.i64().unwrap() > 0, "total and usable bytes");
+        let is_cordoned = reader.bool().unwrap();
+        reader.skip_tagged_fields().unwrap();
+        (path, is_cordoned)
+    };
+    let directories = (0..reader.array_length(true, 1, 9).unwrap()).map(|_| read(&mut reader)).collect();
+    reader.skip_tagged_fields().unwrap();
+    assert_eq!(reader.remaining(), 0);
+    directories
+}
+
+/// B5: Kafka 4.3's Admin asks in version 5, and shows which directories take no new replicas (KIP-1066).
+#[test]
+fn the_newest_description_of_directories_says_which_are_cordoned() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let broker = cluster.start(1);
+    assert_eq!(Api::DescribeLogDirs.advertised().max, 5);
+    let request = DescribeLogDirsRequest::default().with_topics(None);
+    let ask = || cordoned(&broker.dispatch(CLIENT, &encode_request(5, 7, None, &request).unwrap()).frame());
+    let first = cluster.log_directory(1).display().to_string();
+    let second = format!("{first}-second");
+    let expected = |is_first, is_second| vec![(first.clone(), is_first), (second.clone(), is_second)];
+    assert_eq!(ask(), expected(false, false));
+    for (value, is_first, is_second) in [(second.as_str(), false, true), ("*", true, true), ("", false, false)] {
+        cluster.quorum.configure_broker(1, &[("cordoned.log.dirs", value)]);
+        assert_eq!(ask(), expected(is_first, is_second), "cordoned.log.dirs={value}");
+    }
 }
 
 /// The error of one partition's move.

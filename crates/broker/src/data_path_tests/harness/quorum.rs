@@ -175,6 +175,12 @@ impl Quorum {
         self.commit(vec![(ConfigEntity::topic(topic).path(), Some(nodes::config::encode(&entries)))]);
     }
 
+    /// What is set on a broker, from now on.
+    pub fn configure_broker(&self, id: i32, config: &[(&str, &str)]) {
+        let entries = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.commit(vec![(ConfigEntity::broker(BrokerId(id)).path(), Some(nodes::config::encode(&entries)))]);
+    }
+
     pub fn delete_topic(&self, topic: &str, partitions: i32) {
         let mut changes = vec![(nodes::topic::path(&name(topic)), None)];
         for partition in 0..partitions {

@@ -15,6 +15,7 @@ use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_rpc::{CallError, ClusterClient, WatchStream, WatchUpdate};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 use crate::telemetry::Telemetry;
 
@@ -33,8 +34,8 @@ const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 /// After a refusal of the call: the coordinators do not take this broker for a member.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
-/// Follows the tree until dropped.
-pub struct Watcher {
+/// Whose image follows the tree, and who is told.
+pub struct WatchContext {
     pub client: ClusterClient,
     pub broker: BrokerId,
     pub metadata: Arc<MetadataCache>,
@@ -42,23 +43,61 @@ pub struct Watcher {
     pub telemetry: Arc<Telemetry>,
     /// The partitions' runtime: a delta that touches thousands of them must not hold up a heartbeat.
     pub data: Handle,
+}
+
+/// The task that follows the tree. Ends with this.
+pub struct Watching {
+    tasks: JoinSet<()>,
+    leave: Arc<Notify>,
+    registered: watch::Sender<bool>,
+}
+
+impl Default for Watching {
+    fn default() -> Self {
+        Self { tasks: JoinSet::new(), leave: Arc::default(), registered: watch::Sender::new(false) }
+    }
+}
+
+impl Watching {
     /// Told when this broker's image lags: watch elsewhere.
-    pub leave: Arc<Notify>,
+    pub fn leave(&self) -> Arc<Notify> {
+        Arc::clone(&self.leave)
+    }
+
+    /// The tree is read from now on.
+    pub fn begin(&mut self, context: WatchContext) {
+        let (leave, registered) = (self.leave(), self.registered.subscribe());
+        self.tasks.spawn(Watcher { context, leave, registered }.run());
+    }
+
+    /// What was read is taken from now on.
+    pub fn registered(&mut self, context: impl FnOnce() -> WatchContext) {
+        if self.tasks.is_empty() {
+            self.begin(context());
+        }
+        self.registered.send_replace(true);
+    }
+}
+
+/// Follows the tree until dropped.
+struct Watcher {
+    context: WatchContext,
+    leave: Arc<Notify>,
     /// Whether this broker has registered. A tree of a hundred thousand partitions takes most of a second to be read,
     /// which is done while the logs are opened; what it means for them is seen once they are, and the registration's
     /// revision is known.
-    pub registered: watch::Receiver<bool>,
+    registered: watch::Receiver<bool>,
 }
 
 impl Watcher {
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let mut unwatched = Reminder::new(REMIND_INTERVAL);
         let mut left: Option<String> = None;
         loop {
-            let from = self.metadata.revision();
+            let from = self.context.metadata.revision();
             let is_registered = *self.registered.borrow();
             let timeout = if is_registered { OPEN_TIMEOUT } else { EARLY_OPEN_TIMEOUT };
-            let opened = self.client.watch(from, self.broker, left.as_deref(), timeout).await;
+            let opened = self.context.client.watch(from, self.context.broker, left.as_deref(), timeout).await;
             let mut stream = match opened {
                 Ok(stream) => stream,
                 Err(error) if !is_registered => {
@@ -123,7 +162,7 @@ impl Watcher {
 
     /// The images after these updates, and what each changed.
     fn read(&self, batch: Vec<WatchUpdate>) -> Vec<(Arc<Image>, Delta)> {
-        let mut image = self.metadata.current();
+        let mut image = self.context.metadata.current();
         let mut steps = Vec::with_capacity(batch.len());
         for update in batch {
             let Some((next, delta)) = step(&image, update) else { continue };
@@ -142,8 +181,8 @@ impl Watcher {
     async fn apply(&self, steps: Vec<(Arc<Image>, Delta)>) {
         let Some((image, _)) = steps.last() else { return };
         let revision = image.revision();
-        let (metadata, replicas) = (Arc::clone(&self.metadata), Arc::clone(&self.replicas));
-        let task = self.data.spawn(async move {
+        let (metadata, replicas) = (Arc::clone(&self.context.metadata), Arc::clone(&self.context.replicas));
+        let task = self.context.data.spawn(async move {
             let watchdog = Watchdog::default();
             for (image, delta) in steps {
                 let began = Instant::now();
@@ -166,8 +205,8 @@ impl Watcher {
         }
         // Before the announcement: a request that waited for this revision is answered after it, and whoever reads the
         // metric then must find it.
-        self.telemetry.image_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
-        self.metadata.announce();
+        self.context.telemetry.image_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
+        self.context.metadata.announce();
     }
 }
 

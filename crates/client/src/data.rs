@@ -171,14 +171,8 @@ impl Client {
             topics: vec![FetchTopic {
                 topic: topic_ref,
                 partitions: vec![FetchPartition {
-                    partition,
                     current_leader_epoch,
-                    fetch_offset: offset,
-                    last_fetched_epoch: LeaderEpoch::NONE,
-                    log_start_offset: Offset::UNKNOWN,
-                    max_bytes: options.max_bytes,
-                    replica_directory_id: [0; 16],
-                    high_watermark: None,
+                    ..FetchPartition::of_consumer(partition, offset, options.max_bytes)
                 }],
             }],
             ..FetchRequest::default()

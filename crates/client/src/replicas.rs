@@ -1,7 +1,7 @@
 //! Records of single replicas, leaders or not, for comparing them.
 
 use bytes::Bytes;
-use ottla_model::{BrokerId, LeaderEpoch, Offset, PartitionId};
+use ottla_model::{BrokerId, Offset, PartitionId};
 use ottla_protocol::Api;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic};
@@ -54,16 +54,7 @@ impl Client {
         };
         let mut topics: Vec<FetchTopic> = Vec::new();
         for (topic, position) in topic_refs.iter().zip(wanted) {
-            let partition = FetchPartition {
-                partition: position.partition,
-                current_leader_epoch: LeaderEpoch::NONE,
-                fetch_offset: position.offset,
-                last_fetched_epoch: LeaderEpoch::NONE,
-                log_start_offset: Offset::UNKNOWN,
-                max_bytes: options.max_bytes,
-                replica_directory_id: [0; 16],
-                high_watermark: None,
-            };
+            let partition = FetchPartition::of_consumer(position.partition, position.offset, options.max_bytes);
             match topics.last_mut() {
                 Some(last) if last.topic == *topic => last.partitions.push(partition),
                 _ => topics.push(FetchTopic { topic: topic.clone(), partitions: vec![partition] }),

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
-use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+use ottla_model::{Offset, PartitionId, TimestampMs};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
 use ottla_protocol::messages::produce::{self, ProduceCall};
@@ -166,16 +166,7 @@ fn produce_request(topic: &str, records: usize) -> Result<Bytes> {
 }
 
 fn fetch_request(topic: &str, max_bytes: i32) -> Result<Bytes> {
-    let partition = FetchPartition {
-        partition: PartitionId(0),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: Offset(0),
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    };
+    let partition = FetchPartition::of_consumer(PartitionId(0), Offset(0), max_bytes);
     let topics = vec![FetchTopic { topic: TopicRef::Name(topic.to_owned()), partitions: vec![partition] }];
     let request = FetchRequest { topics, max_bytes, ..FetchRequest::default() };
     Ok(fetch::encode_request(FETCH_VERSION, 7, Some("bench"), &request)?)

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, cluster};
-use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+use ottla_model::{Offset, PartitionId, TimestampMs};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
 use ottla_protocol::messages::produce::{self, ProduceCall};
@@ -171,16 +171,7 @@ fn odd_batch() -> Result<BytesMut> {
 /// The records of a topic's first batch, unpacked, as a broker sends them.
 fn fetched_raw(cluster: &Cluster, topic: &str) -> Result<Vec<u8>> {
     const VERSION: i16 = 12;
-    let partition = FetchPartition {
-        partition: PartitionId(0),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: Offset(0),
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes: 1 << 20,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    };
+    let partition = FetchPartition::of_consumer(PartitionId(0), Offset(0), 1 << 20);
     let topics = vec![FetchTopic { topic: TopicRef::Name(topic.to_owned()), partitions: vec![partition] }];
     let request = FetchRequest { max_wait_ms: 10_000, min_bytes: 1, topics, ..FetchRequest::default() };
     let mut stream = clients::connect(cluster.broker_address(1))?;

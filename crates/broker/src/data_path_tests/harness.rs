@@ -12,7 +12,7 @@ mod quorum;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
+use ottla_model::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
     FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
@@ -62,16 +62,7 @@ pub fn builder(values: &[&str]) -> BatchBuilder {
 }
 
 pub fn wanted(partition: i32, offset: i64) -> FetchPartition {
-    FetchPartition {
-        partition: PartitionId(partition),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: Offset(offset),
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes: 1 << 20,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    }
+    FetchPartition::of_consumer(PartitionId(partition), Offset(offset), 1 << 20)
 }
 
 /// A consumer's fetch of some partitions of one topic.

@@ -60,7 +60,7 @@ use crate::telemetry::http;
 use crate::telemetry::readiness::{Readiness, Stage};
 use crate::transactions::TransactionCoordinators;
 use crate::transactions::verification::Verifier;
-use crate::watch::Watcher;
+use crate::watch::{WatchContext, Watching};
 use quorum_client::QuorumClient;
 use session::{RegistrationDisk, SessionContext, SessionEvent, SessionRunner};
 
@@ -273,7 +273,7 @@ async fn live(
     let mut watching = Watching::default();
     if parts.identity.id() != BrokerId::NONE {
         // The tree is read while the logs are opened.
-        watching.begin(&parts);
+        watching.begin(parts.watch_context());
     }
     let opened = open_logs(&parts, shutdown.as_mut()).await;
     let (result, opened_epoch) = match opened {
@@ -294,43 +294,6 @@ async fn live(
     parts.close(stop_accepting, accepting, epoch).await;
     tracing::info!("stopped");
     result
-}
-
-/// The task that follows the tree. Ends with this.
-struct Watching {
-    tasks: JoinSet<()>,
-    leave: Arc<Notify>,
-    registered: watch::Sender<bool>,
-}
-
-impl Default for Watching {
-    fn default() -> Self {
-        Self { tasks: JoinSet::new(), leave: Arc::default(), registered: watch::Sender::new(false) }
-    }
-}
-
-impl Watching {
-    fn begin(&mut self, parts: &Parts) {
-        let watcher = Watcher {
-            client: parts.client.clone(),
-            broker: parts.identity.id(),
-            metadata: Arc::clone(&parts.metadata),
-            replicas: Arc::clone(&parts.replicas),
-            telemetry: Arc::clone(&parts.telemetry),
-            data: parts.data.clone(),
-            leave: Arc::clone(&self.leave),
-            registered: self.registered.subscribe(),
-        };
-        self.tasks.spawn(watcher.run());
-    }
-
-    /// What was read is taken from now on.
-    fn registered(&mut self, parts: &Parts) {
-        if self.tasks.is_empty() {
-            self.begin(parts);
-        }
-        self.registered.send_replace(true);
-    }
 }
 
 /// Whether the start goes on.
@@ -521,7 +484,7 @@ impl Parts {
         on_ready: impl FnOnce(BrokerId),
     ) -> Result<(), RunError> {
         let applicant = applicant(&self.config, &self.identity, opened, endpoints)?;
-        let mut session = self.session(applicant, Arc::clone(&watching.leave));
+        let mut session = self.session(applicant, watching.leave());
         let mut cluster_id = None;
         let mut on_ready = Some(on_ready);
         let mut is_stopping = false;
@@ -532,7 +495,7 @@ impl Parts {
                 event = session.next() => match event {
                     SessionEvent::Registered(registered) => {
                         if cluster_id.replace(registered.cluster_id).is_none() {
-                            watching.registered(self);
+                            watching.registered(|| self.watch_context());
                         }
                     }
                     SessionEvent::Serve => {
@@ -570,6 +533,17 @@ impl Parts {
                     tracing::info!("waiting for the quorum to see this broker's image");
                 }
             }
+        }
+    }
+
+    fn watch_context(&self) -> WatchContext {
+        WatchContext {
+            client: self.client.clone(),
+            broker: self.identity.id(),
+            metadata: Arc::clone(&self.metadata),
+            replicas: Arc::clone(&self.replicas),
+            telemetry: Arc::clone(&self.telemetry),
+            data: self.data.clone(),
         }
     }
 

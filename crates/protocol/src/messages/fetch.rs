@@ -111,6 +111,22 @@ pub struct FetchPartition {
     pub high_watermark: Option<Offset>,
 }
 
+impl FetchPartition {
+    /// What a consumer asks that knows no leader epoch.
+    pub fn of_consumer(partition: PartitionId, fetch_offset: Offset, max_bytes: i32) -> Self {
+        Self {
+            partition,
+            current_leader_epoch: LeaderEpoch::NONE,
+            fetch_offset,
+            last_fetched_epoch: LeaderEpoch::NONE,
+            log_start_offset: Offset::UNKNOWN,
+            max_bytes,
+            replica_directory_id: [0; 16],
+            high_watermark: None,
+        }
+    }
+}
+
 /// Partitions that leave a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ForgottenTopic {

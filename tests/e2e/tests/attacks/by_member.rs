@@ -33,7 +33,7 @@ use ottla_rpc::{AdminClient, ClusterClient, HeartbeatStream};
 use tokio::runtime::Runtime;
 
 use crate::good::{GOOD, Good};
-use crate::wire::{PRODUCE_VERSION, call, connect, create_topic, create_topic_with, frame, text};
+use crate::wire::{PRODUCE_VERSION, call, connect, create_topic, create_topic_with, fetched, frame, text};
 use crate::{MEBIBYTE, raise_own_limit};
 
 const MEMORY_MAX: u64 = 256 * MEBIBYTE;
@@ -385,16 +385,7 @@ fn forged_fetches_of_replicas_move_nothing() -> Result<()> {
         let internal: SocketAddr = internal.context("a listener for brokers")?.parse()?;
         for (address, key) in [(internal, None), (internal, Some([3; 32])), (scene.cluster.broker_address(id), None)] {
             for &(replica_id, replica_epoch) in epochs.iter().filter(|(broker, _)| broker.0 != id) {
-                let partition = FetchPartition {
-                    partition: PartitionId(0),
-                    current_leader_epoch: LeaderEpoch::NONE,
-                    fetch_offset: Offset(1 << 40),
-                    last_fetched_epoch: LeaderEpoch::NONE,
-                    log_start_offset: Offset(0),
-                    max_bytes: 1 << 20,
-                    replica_directory_id: [0; 16],
-                    high_watermark: None,
-                };
+                let partition = FetchPartition { log_start_offset: Offset(0), ..fetched(0, Offset(1 << 40)) };
                 let request = FetchRequest {
                     replica_id,
                     replica_epoch,

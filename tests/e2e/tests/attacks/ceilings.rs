@@ -10,15 +10,17 @@ use std::ops::Range;
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::{Cluster, ClusterOptions, Node, wait};
-use ottla_model::{LeaderEpoch, Offset, PartitionId};
+use ottla_model::Offset;
 use ottla_protocol::kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, GroupId, MetadataRequest, TopicName};
 use ottla_protocol::messages::TopicRef;
-use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
+use ottla_protocol::messages::fetch::{self, FetchRequest, FetchTopic};
 use ottla_protocol::messages::produce;
 use ottla_test_support::free_ports;
 
 use crate::good::{GOOD, Good};
-use crate::wire::{PRODUCE_VERSION, await_coordinator, call, connect, create_topic, frame, produce_frame, text};
+use crate::wire::{
+    PRODUCE_VERSION, await_coordinator, call, connect, create_topic, fetched, frame, produce_frame, text,
+};
 use crate::{one_broker, raise_own_limit};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/resources.md");
@@ -95,18 +97,8 @@ fn every_ceiling_of_the_page_is_in_the_metrics() -> Result<()> {
 
 /// A fetch of ten partitions that opens a session.
 fn session() -> Result<Bytes> {
-    let partition = |index| FetchPartition {
-        partition: PartitionId(index),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: Offset(0),
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes: 1 << 20,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    };
-    let topics =
-        vec![FetchTopic { topic: TopicRef::Name("ten".to_owned()), partitions: (0..10).map(partition).collect() }];
+    let partitions = (0..10).map(|partition| fetched(partition, Offset(0))).collect();
+    let topics = vec![FetchTopic { topic: TopicRef::Name("ten".to_owned()), partitions }];
     let request = FetchRequest { session_epoch: 0, topics, ..FetchRequest::default() };
     Ok(fetch::encode_request(12, 7, Some("consumer"), &request)?)
 }

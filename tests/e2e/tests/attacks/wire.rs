@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::PATIENCE;
 use ottla_e2e::{clients, wait};
-use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TimestampMs};
+use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, FindCoordinatorRequest, TopicName};
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
@@ -21,16 +21,7 @@ pub const PRODUCE_VERSION: i16 = 9;
 
 /// What a consumer asks of one partition.
 pub fn fetched(partition: i32, offset: Offset) -> FetchPartition {
-    FetchPartition {
-        partition: PartitionId(partition),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: offset,
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes: 1 << 20,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    }
+    FetchPartition::of_consumer(PartitionId(partition), offset, 1 << 20)
 }
 
 pub fn text(text: &str) -> StrBytes {

@@ -20,11 +20,11 @@ use super::{Outputs, disk, leader, node, node_with, now, step};
 use crate::store::QuorumStore as _;
 use crate::{BrokenRules, CallId, Event, Node, NodeError, Output, ReadId, RequestError};
 
-const BROKER: BrokerId = BrokerId(1);
+pub(super) const BROKER: BrokerId = BrokerId(1);
 const INCARNATION: IncarnationId = IncarnationId([9; 16]);
 const STREAM: StreamId = StreamId(1);
 
-fn register(call: u64) -> Event {
+pub(super) fn register(call: u64) -> Event {
     let endpoint = Endpoint {
         listener: ListenerName::new("INTERNAL"),
         host: "b1".to_owned(),

@@ -1,6 +1,7 @@
 //! The node over a store in memory, alone in its quorum: every proposal commits at once.
 
 mod guard;
+mod hand_over;
 mod leading;
 mod membership;
 mod peers;

@@ -1,5 +1,6 @@
 //! Replication throttles (KIP-73): how many bytes of the throttled replicas a broker sends as a leader, and fetches as
-//! a follower. Replicas in the ISR are counted, but never held back.
+//! a follower. Replicas in the ISR are counted, but never held back, and neither are those that are about to join it:
+//! the leader's high watermark, and with it every write, waits for both.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

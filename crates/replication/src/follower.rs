@@ -76,6 +76,8 @@ pub struct Follower {
     leader_epoch: LeaderEpoch,
     log: LocalLog,
     high_watermark: HighWatermark,
+    /// As the leader has told it last; this log may not reach it.
+    leader_high_watermark: Offset,
     state: State,
     /// The leader has answered a fetch of this log without a divergence.
     is_confirmed: bool,
@@ -100,6 +102,7 @@ impl Follower {
             leader_epoch,
             log,
             high_watermark,
+            leader_high_watermark: Offset::UNKNOWN,
             state: State::Fetching,
             is_confirmed: false,
             readers_until: None,
@@ -265,6 +268,7 @@ impl Follower {
     pub fn appended(&mut self, log: LocalLog, answer: &FetchAnswer) -> Option<Offset> {
         self.log = log;
         self.high_watermark.clamp(log.start, log.end);
+        self.leader_high_watermark = answer.high_watermark;
         let moved = self.high_watermark.advance(answer.high_watermark, log.end);
         let was_confirmed = std::mem::replace(&mut self.is_confirmed, true);
         moved.or_else(|| (!was_confirmed).then(|| self.high_watermark.get()))
@@ -300,6 +304,12 @@ impl Follower {
 
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark.get()
+    }
+
+    /// Whether it has all that was committed when the leader answered: it joins the ISR with its next fetch. The
+    /// leader's HW may wait for that fetch already ([`crate::Leader::is_about_to_join`]).
+    pub fn is_about_to_join(&self) -> bool {
+        self.leader_high_watermark != Offset::UNKNOWN && self.log.end >= self.leader_high_watermark
     }
 
     /// The end of this replica's log as last reported.

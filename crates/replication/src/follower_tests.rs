@@ -390,3 +390,14 @@ fn consumers_read_what_the_leader_has_confirmed_and_the_high_watermark_is_asked_
     follower.truncated(log.local());
     assert_eq!(follower.readable_end(), None, "the rest may differ too");
 }
+
+#[test]
+fn a_follower_that_has_all_that_is_committed_is_about_to_join() {
+    let log = |end| Log::new(&[(9, 0)], end).local();
+    let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), log(0), Offset(0), BrokenRules::default());
+    assert!(!follower.is_about_to_join(), "its leader has told nothing yet");
+    let _ = follower.appended(log(54), &answer(ErrorCode::None, None, 57));
+    assert!(!follower.is_about_to_join());
+    let _ = follower.appended(log(57), &answer(ErrorCode::None, None, 57));
+    assert!(follower.is_about_to_join());
+}

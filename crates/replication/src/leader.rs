@@ -652,6 +652,12 @@ impl Leader {
         &self.isr
     }
 
+    /// Whether the HW waits for this follower, which is not in the ISR yet: it must not be held back.
+    pub fn is_about_to_join(&self, broker: BrokerId, now: MonotonicMs) -> bool {
+        self.progress(broker)
+            .is_some_and(|follower| follower.is_caught_up(self.log_end, now, self.config.replica_lag_time_max))
+    }
+
     pub fn progress(&self, broker: BrokerId) -> Option<&ReplicaProgress> {
         self.followers.iter().find(|progress| progress.broker == broker)
     }

@@ -484,3 +484,21 @@ fn a_leader_rests_while_the_isr_has_everything_and_nobody_may_join_it() {
     story.image.set(3, 103);
     assert!(!rests(&story), "its broker is there again");
 }
+
+/// A throttled follower was held back while every write waited for it, ten seconds long.
+#[test]
+fn a_follower_outside_the_isr_for_which_writes_wait_is_about_to_join() {
+    let mut story = Story::new(&[1, 2], 1, 100);
+    let _ = story.fetch(1, 2, 100);
+    let _ = story.fetch(2, 3, 40);
+    assert!(!story.leader.is_about_to_join(BrokerId(3), at(2)), "it lags");
+    let _ = story.append(3, 110);
+    let _ = story.fetch(4, 2, 110);
+    // It has what there was when it fetched the last time, and lacks what was committed since.
+    assert_eq!((story.fetch(5, 3, 100).alter, story.hw()), (None, 110));
+    assert!(story.leader.is_about_to_join(BrokerId(3), at(5)));
+    let _ = story.append(6, 120);
+    let _ = story.fetch(7, 2, 120);
+    assert_eq!(story.hw(), 110, "the HW waits for it");
+    assert!(story.fetch(8, 3, 110).alter.is_some());
+}

@@ -2,6 +2,7 @@
 
 use ottla_model::{BrokerId, MonotonicMs};
 use ottla_partition::Errand;
+use ottla_replication::{Follower, Leader};
 
 use super::Partition;
 
@@ -24,8 +25,10 @@ impl Partition {
         }
         let Some(allowance) = self.context.throttles.leader_allowance(now) else { return LeaderThrottle::Free };
         let Some(state) = self.lock_for(Errand::Fetch) else { return LeaderThrottle::Free };
-        let leader = state.replica.leader();
-        if leader.is_none_or(|leader| leader.isr().maximal_member(follower).is_some()) {
+        // Writes wait for a follower that is about to join, too.
+        let is_needed =
+            |leader: &Leader| leader.isr().maximal_member(follower).is_some() || leader.is_about_to_join(follower, now);
+        if state.replica.leader().is_none_or(is_needed) {
             return LeaderThrottle::Counted;
         }
         LeaderThrottle::Limited(allowance)
@@ -53,6 +56,8 @@ impl Partition {
         let state = self.lock_for(Errand::Fetch)?;
         let assigned = state.replica.assigned()?;
         let is_in_sync = assigned.isr.iter().any(|member| member.broker == me);
-        (!is_in_sync).then_some(until)
+        // Writes wait for this one too, until the fetch with which it joins.
+        let is_about_to_join = state.replica.follower().is_some_and(Follower::is_about_to_join);
+        (!is_in_sync && !is_about_to_join).then_some(until)
     }
 }

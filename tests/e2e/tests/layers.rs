@@ -208,18 +208,16 @@ fn imports_go_down_only() -> Result<()> {
     Ok(())
 }
 
-/// `deploy/test.sh` names the binaries that have tests. The others say `test = false`: cargo would link each of them
-/// once more, and compile a library for its sake.
+/// Binaries say `test = false`: for a test of one cargo would link it once more, and compile a library for its sake.
+/// `deploy/test.sh` runs the tests of libraries only.
 #[test]
-fn one_binary_has_tests() -> Result<()> {
+fn no_binary_has_tests() -> Result<()> {
     let metadata = metadata()?;
     let packages = metadata["packages"].as_array().context("packages")?.iter();
     let targets = packages.filter_map(|package| package["targets"].as_array()).flatten();
     let is_tested = |target: &&Value| target["kind"][0] == "bin" && target["test"] == true;
     let tested: Vec<&Value> = targets.filter(is_tested).map(|target| &target["name"]).collect();
-    ensure!(tested == ["ottla"], "{tested:?}");
-    let script = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/test.sh"))?;
-    ensure!(script.contains(" --lib --bin ottla "), "{script}");
+    ensure!(tested.is_empty(), "{tested:?}");
     Ok(())
 }
 

@@ -369,4 +369,153 @@ mod tests {
         round.found[0] = empty();
         assert_eq!(round.wrong_list(3, BrokenRules::default()), Some(conflict));
     }
+
+    fn disk(id: u64) -> IncarnationId {
+        IncarnationId([u8::try_from(id).unwrap_or_default(); 16])
+    }
+
+    fn addresses(ids: impl IntoIterator<Item = u64>) -> Addresses {
+        ids.into_iter().map(|id| (CoordinatorId(id), format!("c{id}:2181"))).collect()
+    }
+
+    /// Coordinator 2 with an empty disk, of a list of three.
+    fn own() -> OwnIdentity {
+        OwnIdentity {
+            id: ME,
+            disk: disk(2),
+            cluster_id: Some("test".to_owned()),
+            listed: addresses(1..=3),
+            members: None,
+            levels: ottla_model::FeatureLevels::OF_THIS_RELEASE,
+            broken_rules: BrokenRules::default(),
+        }
+    }
+
+    /// An empty disk with the same list.
+    fn empty(id: u64) -> Identified {
+        Identified { is_empty: true, disk: disk(id), ..found(id, 0, &[1, 2, 3], Recognition::Unknown) }
+    }
+
+    fn silent() -> Result<Identified, String> {
+        Err("no answer".to_owned())
+    }
+
+    /// A round of those that are asked at first, coordinators 1 and 3.
+    fn round(answers: [Result<Identified, String>; 2]) -> (FirstStart, Result<Step, Conflict>) {
+        let mut start = FirstStart::new(&own());
+        let step = start.round(&own(), &mut Opinions::default(), answers);
+        (start, step)
+    }
+
+    /// What is missing, for people.
+    fn missing(step: Result<Step, Conflict>) -> String {
+        match step {
+            Ok(Step::AskAgain { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn asked(start: &FirstStart) -> Vec<(u64, &str)> {
+        start.asked().iter().map(|peer| (peer.id.0, peer.address.as_str())).collect()
+    }
+
+    #[test]
+    fn alone_and_with_bootstrap_a_disk_votes_at_once_and_its_own_disk_is_the_only_one_it_knows() {
+        let address = "c2:2181".to_owned();
+        let Begin::Votes(alone) = begin(Way::Alone { address: address.clone() }, &own()) else { panic!("it asks") };
+        assert_eq!(alone, BTreeMap::from([(ME, Voter { address, disk: Some(disk(2)) })]));
+        let Begin::Votes(voters) = begin(Way::Listed { bootstrap: true }, &own()) else { panic!("it asks") };
+        let known: Vec<_> = voters.into_iter().map(|(id, voter)| (id.0, voter.disk)).collect();
+        assert_eq!(known, [(1, None), (2, Some(disk(2))), (3, None)]);
+        let Begin::Asks(start) = begin(Way::Listed { bootstrap: false }, &own()) else { panic!("it votes") };
+        assert_eq!(asked(&start), [(1, "c1:2181"), (3, "c3:2181")]);
+    }
+
+    #[test]
+    fn empty_disks_with_one_list_form_the_quorum_once_all_have_answered() {
+        let (_, formed) = round([Ok(empty(1)), Ok(empty(3))]);
+        let voter = |id| (CoordinatorId(id), Voter { address: format!("c{id}:2181"), disk: Some(disk(id)) });
+        assert_eq!(formed, Ok(Step::Formed(Formed::First((1..=3).map(voter).collect()))));
+        let (_, step) = round([Ok(empty(1)), silent()]);
+        assert_eq!(missing(step), "first start: waiting for coordinator 3 at c3:2181 (no answer)");
+        // It joins a quorum itself, and has not received its state.
+        let joins = Identified { is_empty: false, voters: Addresses::new(), ..empty(3) };
+        let (_, step) = round([Ok(empty(1)), Ok(joins)]);
+        assert!(missing(step).ends_with("3 at c3:2181 (it joins the quorum)"));
+    }
+
+    #[test]
+    fn members_that_a_running_quorum_names_are_asked_too_each_once_and_a_bounded_number() {
+        let running = Identified { voters: addresses([1, 3, 4]), ..found(1, 7, &[], Recognition::Unknown) };
+        // An empty disk knows no more than its list.
+        let elsewhere = BTreeMap::from([(CoordinatorId(5), "c5:2181".to_owned())]);
+        let (mut start, step) = round([Ok(running.clone()), Ok(Identified { voters: elsewhere, ..empty(3) })]);
+        assert!(missing(step).contains("runs without this coordinator"));
+        assert_eq!(asked(&start), [(1, "c1:2181"), (3, "c3:2181"), (4, "c4:2181")]);
+        // The list does not name coordinator 4: its silence keeps nothing waiting, and its word ends nobody.
+        let moved = BTreeMap::from([(CoordinatorId(3), "elsewhere:2181".to_owned())]);
+        let stranger = Identified { cluster_id: Some("other".to_owned()), ..found(4, 7, &[4], Recognition::Unknown) };
+        for last in [silent(), Ok(stranger)] {
+            let first = Identified { voters: moved.clone(), ..running.clone() };
+            let step = start.round(&own(), &mut Opinions::default(), [Ok(first), Ok(empty(3)), last]);
+            assert!(missing(step).contains("runs without this coordinator"));
+        }
+        assert_eq!(asked(&start).last(), Some(&(3, "elsewhere:2181")));
+        assert_eq!(start.asked().len(), 4);
+        let many = Identified { voters: addresses(10..90), ..running };
+        let step = start.round(&own(), &mut Opinions::default(), [Ok(many), Ok(empty(3))]);
+        assert!(missing(step).contains("runs without this coordinator"));
+        assert_eq!(start.asked().len(), ASKED_MAX);
+    }
+
+    #[test]
+    fn a_listed_silent_member_is_named_and_one_that_is_not_listed_is_not() {
+        let running = Identified { voters: addresses([1, 2, 3, 4]), ..found(1, 0, &[], Recognition::Unknown) };
+        let mut start = FirstStart::new(&own());
+        start.ask_too(ME, &running.voters);
+        let step = start.round(&own(), &mut Opinions::default(), [Ok(empty(1)), silent(), silent()]);
+        assert_eq!(missing(step), "first start: waiting for coordinator 3 at c3:2181 (no answer)");
+    }
+
+    #[test]
+    fn another_list_ends_the_start_where_it_is_of_a_quorum_and_waits_where_it_is_of_an_empty_disk() {
+        let other_list = Identified { voters: addresses([1, 2]), ..empty(1) };
+        let (_, step) = round([Ok(other_list.clone()), silent()]);
+        assert!(missing(step).contains("the list of servers is"), "coordinator 3 may know better");
+        let (_, step) = round([Ok(Identified { is_empty: false, ..other_list.clone() }), silent()]);
+        assert!(matches!(step, Err(Conflict::OtherVoters { .. })), "{step:?}");
+        let (_, step) = round([Ok(other_list), Ok(empty(3))]);
+        assert!(matches!(step, Err(Conflict::OtherVoters { .. })), "all disks are empty: {step:?}");
+        let (_, step) = round([Ok(Identified { cluster_id: Some("other".to_owned()), ..empty(1) }), silent()]);
+        assert!(matches!(step, Err(Conflict::OtherCluster { .. })), "{step:?}");
+    }
+
+    #[test]
+    fn members_behind_addresses_are_known_once_each_has_one_disk_and_this_one_is_on_the_list() {
+        let bare = |id| Identified { voters: Addresses::new(), ..empty(id) };
+        let behind = |answers: &[(&str, Identified)]| {
+            let answers = answers.iter().map(|(address, found)| ((*address).to_owned(), Ok(found.clone())));
+            members_behind(&own(), answers)
+        };
+        let waits = |answers: &[(&str, Identified)], text: &str| {
+            let why = behind(answers);
+            assert!(matches!(&why, Err(NotYet::Waiting(why)) if why.contains(text)), "{why:?}");
+        };
+        // Two addresses of one coordinator are one member.
+        let found = behind(&[("a:1", bare(1)), ("b:1", bare(2)), ("c:1", bare(1))]);
+        let both = [(CoordinatorId(1), "a:1".to_owned()), (ME, "b:1".to_owned())];
+        assert_eq!(found, Ok(BTreeMap::from(both)));
+        waits(&[("a:1", bare(1)), ("b:1", bare(3))], "coordinator 2 is not on it");
+        let twice = Identified { disk: disk(9), ..bare(1) };
+        waits(&[("a:1", bare(1)), ("b:1", bare(2)), ("c:1", twice)], "with another disk, at c:1");
+        let agreed = Identified { voters: addresses([1, 2]), ..bare(1) };
+        assert_eq!(behind(&[("a:1", agreed), ("b:1", bare(2))]), Ok(addresses([1, 2])));
+        let theirs = Identified { voters: addresses([1, 3]), ..bare(1) };
+        waits(&[("a:1", theirs), ("b:1", bare(2))], "belongs to the quorum 1@c1:2181,3@c3:2181");
+        let double = Identified { disk: disk(9), ..bare(2) };
+        let address = "b:1".to_owned();
+        assert_eq!(behind(&[("b:1", double)]), Err(NotYet::Conflict(Conflict::DuplicateId { id: ME, address })));
+        let down = members_behind(&own(), [("a:1".to_owned(), silent())]);
+        assert_eq!(down, Err(NotYet::Waiting("a:1: no answer".to_owned())));
+    }
 }

@@ -490,4 +490,86 @@ mod tests {
         assert_eq!(vouched(vec![answer(4, 70, 1)]), None, "nobody vouches for himself");
         assert_eq!(vouched(vec![Identified { is_empty: true, ..answer(2, 50, 1) }]), None);
     }
+
+    fn check(own: &OwnIdentity, found: &Identified) -> Result<(), Conflict> {
+        own.check(&mut Opinions::default(), "there:2181", found.id, found)
+    }
+
+    fn members_at(revision: u64) -> OwnIdentity {
+        let members = own()
+            .members
+            .map(|members| Arc::new(Members { revision: ottla_model::Revision(revision), ..Members::clone(&members) }));
+        OwnIdentity { members, ..own() }
+    }
+
+    #[test]
+    fn a_coordinator_meets_itself_and_another_one_with_its_id() {
+        let voters = own().voters();
+        let same = Identified { voters, ..found(1, disk(1)) };
+        assert_eq!(check(&own(), &same), Ok(()));
+        let conflict = check(&own(), &Identified { disk: disk(9), ..same.clone() });
+        assert!(matches!(conflict, Err(Conflict::DuplicateId { .. })), "{conflict:?}");
+        let other = own().check(&mut Opinions::default(), "there:2181", CoordinatorId(2), &same);
+        assert!(matches!(other, Err(Conflict::OtherId { .. })), "{other:?}");
+    }
+
+    #[test]
+    fn lists_are_compared_until_the_members_have_changed() {
+        let formed = |members_revision| Identified { members_revision, ..found(2, disk(2)) };
+        let is_other = |result: Result<(), Conflict>| match result {
+            Ok(()) => false,
+            Err(Conflict::OtherVoters { ours, theirs, .. }) => {
+                assert_eq!((ours.as_str(), theirs.as_str()), ("1@c1:2181,2@c2:2181,3@c3:2181", "2@c2:2181"));
+                true
+            }
+            Err(other) => panic!("{other}"),
+        };
+        assert!(is_other(check(&members_at(0), &formed(0))));
+        assert!(!is_other(check(&members_at(0), &formed(1))) && !is_other(check(&members_at(1), &formed(0))));
+        let same = Identified { voters: own().voters(), ..formed(0) };
+        assert!(!is_other(check(&members_at(0), &same)));
+        // An empty disk: a quorum that runs without it may add it, one that has it has another list.
+        let empty = OwnIdentity { listed: own().voters(), members: None, ..own() };
+        assert!(!is_other(check(&empty, &formed(0))));
+        assert!(is_other(check(&empty, &Identified { is_empty: true, ..formed(0) })));
+        let voters = BTreeMap::from([1, 2].map(|id| (CoordinatorId(id), format!("c{id}:2181"))));
+        let with_it = check(&empty, &Identified { voters, ..formed(0) });
+        assert!(matches!(with_it, Err(Conflict::OtherVoters { .. })), "{with_it:?}");
+        assert!(!is_other(check(&empty, &Identified { is_empty: true, voters: Addresses::new(), ..formed(0) })));
+    }
+
+    #[test]
+    fn one_member_disputes_a_disk_and_all_others_end_it() {
+        let mut opinions = Opinions::default();
+        let says = |id: u64| Identified {
+            voters: own().voters(),
+            recognition: Recognition::OtherDisk,
+            known_disk: Some(disk(8)),
+            ..found(id, disk(id))
+        };
+        // Who knows nothing of anybody says nothing of this disk either.
+        let empty = Identified { is_empty: true, ..says(3) };
+        let joins = Identified { voters: Addresses::new(), ..says(3) };
+        for found in [empty, joins] {
+            assert_eq!(own().check(&mut opinions, "c3:2181", CoordinatorId(3), &found), Ok(()));
+        }
+        let mut check = |id| own().check(&mut opinions, "there:2181", CoordinatorId(id), &says(id));
+        let disputed = check(2);
+        assert!(matches!(disputed, Err(Conflict::DisputedDisk { .. })), "{disputed:?}");
+        let lost = check(3);
+        assert!(matches!(lost, Err(Conflict::LostDisk { known, .. }) if known == disk(8)), "{lost:?}");
+        assert_eq!(super::tests::check(&own(), &Identified { recognition: Recognition::SameDisk, ..says(2) }), Ok(()));
+    }
+
+    #[test]
+    fn an_answer_tells_the_members_and_since_when_they_are_so() {
+        let answer = members_at(40).answer(CoordinatorId(2), Some(disk(2)));
+        assert_eq!((answer.members_revision, answer.voters), (40, own().voters()));
+        let names: Vec<_> = own().voters().into_keys().map(|id| id.0).collect();
+        assert_eq!(names, [1, 2, 3]);
+        let listed = BTreeMap::from([(CoordinatorId(1), "c1:2181".to_owned())]);
+        let starting = OwnIdentity { listed: listed.clone(), members: None, ..own() };
+        let answer = starting.answer(CoordinatorId(2), None);
+        assert_eq!((answer.members_revision, answer.voters, answer.is_empty), (0, listed, true));
+    }
 }

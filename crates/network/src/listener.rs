@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
+use ottla_resources::giving_way::give_way;
 use ottla_resources::handshakes::Handshakes;
 use ottla_resources::{Caller, ConnectionLimits};
 use ottla_tls::ServerTls;
@@ -227,7 +228,7 @@ pub async fn accept<S: Service>(
         // One at a time: a crowd that comes at once waits in the socket's queue, and clients that are there have their
         // turn between two handshakes. The worker goes on with this when it has nothing else to do, or after some
         // dozens of other turns.
-        tokio::task::yield_now().await;
+        give_way().await;
     }
     drop(socket);
     while connections.join_next().await.is_some() {}

@@ -1,5 +1,6 @@
 //! What callers do when the lock of a replica is not free: presumably its holder waits for a disk, and nobody knows
-//! when that answers. The partitions of other directories must not wait for it.
+//! when that answers. The partitions of other directories must not wait for it, nor the image, which names other
+//! leaders, nor what needs no disk.
 
 use ottla_model::ErrorCode;
 use ottla_storage::DirectoryHealth;
@@ -49,9 +50,6 @@ impl Errand {
 
     /// See [`WhenHeld`].
     pub fn when_held(self, health: &DirectoryHealth) -> WhenHeld {
-        if !health.has_siblings() {
-            return WhenHeld::Waits;
-        }
         match self {
             Self::Append => WhenHeld::Waits,
             Self::Fetch | Self::Tick if !health.is_stalled() => WhenHeld::WaitsBriefly,
@@ -76,7 +74,8 @@ mod tests {
         assert_eq!(held(&health), [Waits, WaitsBriefly, PassesBy, Later]);
         health.set_stalled(true);
         assert_eq!(held(&health), [Waits, PassesBy, PassesBy, Later]);
-        assert_eq!(held(&DirectoryHealth::new(false)), [Waits; 4], "there is nothing else to serve");
+        // Its only directory: the image and other leaders' names have to go on.
+        assert_eq!(held(&DirectoryHealth::new(false)), [Waits, WaitsBriefly, PassesBy, Later]);
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_directory_whose_write_does_not_return_gives_up_its_leaderships_every_fourth_look() {
         let (health, mut watch) = (DirectoryHealth::new(true), DirectoryWatch::default());
-        assert!(health.begin_write());
+        let write = health.begin_write();
         let looks: Vec<_> = (1..=9).map(|_| watch.look(&health, true, BrokenRules::default())).collect();
         let asked: Vec<_> = looks.iter().filter_map(|look| look.stalled_looks).collect();
         assert_eq!(asked, [4, 8]);
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(looks[4].impaired([(id(0), false)]), [], "the quorum was just asked");
         assert!(looks[2].may_reopen && !looks[3].may_reopen && !looks[4].may_reopen);
         assert!(health.is_stalled());
-        health.end_write();
+        health.end_write(write);
         assert!(watch.look(&health, true, BrokenRules::default()).may_reopen);
         assert!(!health.is_stalled());
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn looks_between_the_times_make_no_stall_and_try_nothing_again() {
         let (health, mut watch) = (DirectoryHealth::new(true), DirectoryWatch::default());
-        assert!(health.begin_write());
+        let _write = health.begin_write();
         for _ in 0..20 {
             let look = watch.look(&health, false, BrokenRules::default());
             assert!(look.stalled_looks.is_none() && !look.may_reopen && !look.is_impaired());

@@ -32,9 +32,28 @@ pub struct DirectoryIo {
 
 /// Brackets a write, so that one which does not return is seen ([`DirectoryHealth::begin_write`]).
 pub fn writing<T>(health: &DirectoryHealth, write: impl FnOnce() -> T) -> T {
-    let outcome = if health.begin_write() { write() } else { run_blocking(write) };
-    health.end_write();
+    let under_way = health.begin_write();
+    let outcome = if under_way.may_hold { write() } else { run_blocking(write) };
+    health.end_write(under_way);
     outcome
+}
+
+/// As [`writing`], for a client. None, and nothing is written: the write would have to wait beside too many others.
+pub fn writing_for_client<T>(health: &DirectoryHealth, write: impl FnOnce() -> T) -> Option<T> {
+    let under_way = health.begin_write();
+    let outcome = if under_way.may_hold { Some(write()) } else { waiting(health, write) };
+    health.end_write(under_way);
+    outcome
+}
+
+/// Waits for the directory on behalf of a client, by [`run_blocking`]; none if too many do.
+pub fn waiting<T>(health: &DirectoryHealth, wait: impl FnOnce() -> T) -> Option<T> {
+    if !health.begin_wait() {
+        return None;
+    }
+    let outcome = run_blocking(wait);
+    health.end_wait();
+    Some(outcome)
 }
 
 /// Runs work that may block for long; the runtime moves its other tasks to another thread.

@@ -4,6 +4,7 @@
 //! - [`core_dumps`]: none with secrets;
 //! - [`memory`]: how much memory the process may take;
 //! - [`descriptors`]: the limit of open files, and its shares;
+//! - [`giving_way`]: turns of a worker's tasks;
 //! - [`handshakes`]: TLS handshakes under way;
 //! - [`ledger`]: one resource with its ceiling, what is used of it, and refusals;
 //! - [`table`]: how the metrics show them;
@@ -16,6 +17,7 @@
 pub mod connections;
 pub mod core_dumps;
 pub mod descriptors;
+pub mod giving_way;
 pub mod handshakes;
 pub mod http_port;
 pub mod ledger;

@@ -36,7 +36,7 @@ mod time_index;
 pub use aborted_index::AbortedTransaction;
 pub use config::LogConfig;
 pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory, read_topic_id};
-pub use directory_health::{DirectoryHealth, FaultEffect, StallWatch};
+pub use directory_health::{DirectoryHealth, FaultEffect, SLOW_LOOK_INTERVAL, SlowWatch, StallWatch, WriteUnderWay};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
 pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full, is_out_of_descriptors};
 pub use index_file::Entry;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use ottla_coordinator_partition::{TimerChange, Timers};
 use ottla_model::PartitionId;
 use ottla_replica_manager::clock;
+use ottla_resources::giving_way::give_way;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -54,7 +55,7 @@ impl<T: Ticks> Timer<T> {
                 Some(at) if at <= clock::monotonic() => {
                     self.tick_due();
                     // Other work of this thread has its turn: many partitions may be due at once.
-                    tokio::task::yield_now().await;
+                    give_way().await;
                 }
                 Some(at) => {
                     let _ = tokio::time::timeout_at(clock::instant(at), self.0.sooner.notified()).await;

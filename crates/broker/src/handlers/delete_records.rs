@@ -25,7 +25,7 @@ use tokio::time::Sleep;
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::request::slices::{self, Slice, Sliced};
+use crate::request::slices::{self, Progress, Slice, Sliced};
 use crate::request::wire::is_internal;
 
 /// One partition of the request, and what is known of it so far.
@@ -75,16 +75,16 @@ struct Beginning {
 }
 
 impl Sliced for Beginning {
-    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> bool {
+    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> Progress {
         let mut wakes = Wakes::default();
         loop {
             while let Some(asked) = self.partitions.next() {
                 self.begin_next(broker, &asked, &mut wakes);
                 if slice.is_used_up() {
-                    return false;
+                    return Progress::UsedUp;
                 }
             }
-            let Some(topic) = self.asked.next() else { return true };
+            let Some(topic) = self.asked.next() else { return Progress::Done };
             self.name = TopicRef::Name(topic.name.to_string());
             self.is_allowed = self.access.topic(Operation::Delete, topic.name.as_str());
             self.deletion.topics.push((topic.name, Vec::with_capacity(topic.partitions.len())));

@@ -19,7 +19,7 @@ use ottla_replica_manager::partition::{FoundOffset, OffsetQuery, Visible};
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::request::slices::{self, Slice, Sliced};
+use crate::request::slices::{self, Progress, Slice, Sliced};
 
 /// Before this version OFFSET_NOT_AVAILABLE was not known (KIP-207).
 const OFFSET_NOT_AVAILABLE_FROM: i16 = 5;
@@ -73,15 +73,15 @@ struct Searches {
 }
 
 impl Sliced for Searches {
-    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> bool {
+    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> Progress {
         loop {
             while let Some(asked) = self.partitions.next() {
                 self.search_next(broker, &asked);
                 if slice.is_used_up() {
-                    return false;
+                    return Progress::UsedUp;
                 }
             }
-            let Some(topic) = self.topics.next() else { return true };
+            let Some(topic) = self.topics.next() else { return Progress::Done };
             self.name = TopicRef::Name(topic.name.0.to_string());
             self.is_allowed = self.is_follower || self.access.topic(Operation::Describe, topic.name.as_str());
             self.response.topics.push(ListOffsetsTopicResponse::default().with_name(topic.name));

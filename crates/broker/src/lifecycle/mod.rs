@@ -5,6 +5,7 @@
 //! the broker's former life learns from it that it was replaced. The registration names the endpoints, so it comes
 //! after the ports and the logs. Clients are served once the image shows the registration as ready.
 
+mod data_runtime;
 mod quorum_client;
 mod session;
 mod shutdown;
@@ -37,9 +38,11 @@ use ottla_replica_manager::suspects::HOLD_MAX;
 use ottla_resources::{ConnectionLimits, Usage, core_dumps};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use ottla_tls::TlsError;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+
+use data_runtime::DataRuntime;
 
 use crate::audit::AuditLog;
 use crate::authorization::Authorization;
@@ -120,32 +123,12 @@ pub fn run(
         core_dumps::forbid();
     }
     let resources = Resources::of_process(&config);
-    let data = data_runtime(&config)?;
+    let mut data = DataRuntime::start(&config).map_err(RunError::Runtime)?;
     let control = Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let result = control.block_on(live(Arc::new(config), resources, data.handle().clone(), pin!(shutdown), on_ready));
-    // Whatever still blocks (a disk that does not answer) must not keep the process.
-    data.shutdown_timeout(Duration::from_millis(100));
+    let result = control.block_on(live(Arc::new(config), resources, &mut data, pin!(shutdown), on_ready));
+    data.shut_down();
     control.shutdown_timeout(Duration::from_millis(100));
     result
-}
-
-/// As many workers as `num.network.threads` says, if it is set. By default half of the cores: waking a thread
-/// on another core costs more than handling the request (on two cores a second worker cost a fifth of the CPU of small
-/// requests), and the page cache, the disks and the clients need the other half. Several directories need two workers:
-/// a disk that stalls may hold one.
-fn data_runtime(config: &BrokerConfig) -> Result<Runtime, RunError> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = match config.properties.explicit("num.network.threads") {
-        Some(_) => config.num_network_threads,
-        None => cores / 2,
-    };
-    let workers = if config.log_dirs.len() > 1 { workers.max(2) } else { workers.max(1) };
-    Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name("data")
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)
 }
 
 /// Everything that runs for as long as the broker does, and what it is made of.
@@ -173,10 +156,11 @@ struct Parts {
 async fn live(
     config: Arc<BrokerConfig>,
     resources: Arc<Resources>,
-    data: Handle,
+    data_runtime: &mut DataRuntime,
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
+    let data = data_runtime.handle().clone();
     let bound = bind(&config).await?;
     let addresses: Vec<_> = bound.iter().map(|listener| (listener.name.clone(), listener.address)).collect();
     for (name, address) in &addresses {
@@ -225,6 +209,8 @@ async fn live(
         Arc::clone(&telemetry.replicas),
         data.clone(),
     )?;
+    let directories = replicas.log_dirs().all().iter().map(|directory| directory.health().clone()).collect();
+    let _watch = data_runtime.watch(directories).map_err(RunError::Runtime)?;
     let partitions = Arc::downgrade(&replicas);
     telemetry.groups.high_watermarks_by(move |topic, partition| {
         let found = partitions.upgrade()?.find(&TopicRef::Name(topic.to_owned()), partition);

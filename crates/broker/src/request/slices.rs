@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ottla_network::response::Reply;
+use ottla_resources::giving_way::give_way;
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
@@ -17,6 +18,9 @@ use crate::request::RequestContext;
 const SLICE_MAX: Duration = Duration::from_millis(2);
 /// So many steps are taken without a look at the clock: an ordinary request of a client takes fewer.
 const UNTIMED_STEPS: usize = 8;
+/// How often a request that waits for a disk, without a thread, looks whether it may have one: a disk that is that slow
+/// takes as long for a few writes.
+const CROWDED_PAUSE: Duration = Duration::from_millis(50);
 
 /// The time that a request has before others have their turn.
 #[derive(Default)]
@@ -36,10 +40,21 @@ impl Slice {
     }
 }
 
+/// How far a slice has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// All steps are done.
+    Done,
+    /// Others have their turn first.
+    UsedUp,
+    /// The next step waits for a disk, beside too many others that hold a thread meanwhile.
+    Crowded,
+}
+
 /// A request that can stop after each of its steps and go on later.
 pub trait Sliced: Sized + Send + 'static {
-    /// Takes steps until all are done or the slice is used up. Whether all are done.
-    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> bool;
+    /// Takes steps until all are done, the slice is used up, or the next one has to wait.
+    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> Progress;
 
     /// Called once, when all steps are done.
     fn answer(self, broker: &Arc<Broker>, context: &RequestContext) -> Reply;
@@ -47,22 +62,32 @@ pub trait Sliced: Sized + Send + 'static {
 
 /// Carries out a request, the first slice of it now.
 pub fn carry_out(broker: &Arc<Broker>, context: &RequestContext, mut work: impl Sliced) -> Reply {
-    if work.go_on(broker, &mut Slice::default()) {
+    let progress = work.go_on(broker, &mut Slice::default());
+    if progress == Progress::Done {
         return work.answer(broker, context);
     }
     let (broker, context) = (Arc::clone(broker), context.clone());
     Reply::Held(Box::pin(async move {
-        tokio::task::yield_now().await;
+        pause(progress).await;
         carried_out(&broker, &context, work).await
     }))
 }
 
 /// As [`carry_out`], for a request that is held already.
 pub async fn carried_out(broker: &Arc<Broker>, context: &RequestContext, mut work: impl Sliced) -> Reply {
-    while !work.go_on(broker, &mut Slice::default()) {
-        tokio::task::yield_now().await;
+    loop {
+        match work.go_on(broker, &mut Slice::default()) {
+            Progress::Done => return work.answer(broker, context),
+            progress => pause(progress).await,
+        }
     }
-    work.answer(broker, context)
+}
+
+async fn pause(progress: Progress) {
+    match progress {
+        Progress::Done | Progress::UsedUp => give_way().await,
+        Progress::Crowded => tokio::time::sleep(CROWDED_PAUSE).await,
+    }
 }
 
 #[cfg(test)]

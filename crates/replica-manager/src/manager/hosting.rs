@@ -8,6 +8,7 @@ use ottla_metadata::broker_config::CordonedLogDirs;
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
 use ottla_partition::{BrokenRules, BrokerNews, Errand, Fate, Local, LogLocation, Place, Placement};
+use ottla_resources::giving_way::give_way;
 
 use super::hosted_partitions::HostedPartitions;
 use super::upkeep::PARTITIONS_PER_TURN;
@@ -489,7 +490,7 @@ impl ReplicaManager {
     async fn tick_leaders_with_followers_on(self: Arc<Self>, image: Image, broker: BrokerId) {
         for (number, id) in image.hosted_by(broker).enumerate() {
             if number % PARTITIONS_PER_TURN == 0 {
-                tokio::task::yield_now().await;
+                give_way().await;
             }
             self.broker_news(id, clock::monotonic());
         }

@@ -14,32 +14,23 @@ use crate::log_dirs::LogDir;
 use crate::log_io::Urgency;
 
 impl ReplicaManager {
-    /// One pass over everything at a time: the next one waits until the last has been taken up.
-    pub(super) async fn delete_old_segments(self: Arc<Self>) {
+    /// One pass over the directory at a time: the next one waits until the last has been taken up. Each directory has
+    /// its own, so that one whose disk does not answer does not keep the others from making room.
+    pub(super) async fn delete_old_segments(self: Arc<Self>, directory: Arc<LogDir>) {
         let mut interval = interval(self.config.log_retention_check_interval);
         loop {
             interval.tick().await;
             if self.is_stopping() {
                 return;
             }
-            let passes: Vec<_> = self
-                .log_dirs
-                .all()
-                .iter()
-                .map(|directory| {
-                    let (manager, owner, data) = (self.clone(), directory.clone(), Handle::current());
-                    let (done, finished) = tokio::sync::oneshot::channel::<()>();
-                    directory.run(Urgency::Background, move || {
-                        manager.delete_old_segments_in(&owner, &data);
-                        drop(done);
-                    });
-                    finished
-                })
-                .collect();
-            for pass in passes {
-                // It ends by being dropped, also where the directory's threads have ended.
-                let _ = pass.await;
-            }
+            let (manager, owner, data) = (self.clone(), directory.clone(), Handle::current());
+            let (done, finished) = tokio::sync::oneshot::channel::<()>();
+            directory.run(Urgency::Background, move || {
+                manager.delete_old_segments_in(&owner, &data);
+                drop(done);
+            });
+            // It ends by being dropped, also where the directory's threads have ended.
+            let _ = finished.await;
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ottla_model::TopicIdPartition;
 use ottla_partition::{CheckpointIntervals, CheckpointSchedule, DueCheckpoints, write_checkpoints};
+use ottla_resources::giving_way::give_way;
 use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
@@ -36,7 +37,9 @@ impl ReplicaManager {
     pub(super) fn start_upkeep(self: &Arc<Self>, data: &Handle) {
         data.spawn(self.clone().tick_leaders());
         data.spawn(self.clone().write_checkpoints());
-        data.spawn(self.clone().delete_old_segments());
+        for directory in self.log_dirs.all() {
+            data.spawn(self.clone().delete_old_segments(directory.clone()));
+        }
         data.spawn(self.clone().sum_directories());
         tokio::spawn(self.clone().watch_directories());
     }
@@ -51,7 +54,7 @@ impl ReplicaManager {
                 for partition in self.looked_at(Pass::Leaders, ids).filter(|partition| partition.leads()) {
                     partition.tick(now);
                 }
-                tokio::task::yield_now().await;
+                give_way().await;
             }
         }
     }
@@ -135,7 +138,7 @@ impl ReplicaManager {
                         None => counted.forget(*id),
                     }
                 }
-                tokio::task::yield_now().await;
+                give_way().await;
             }
             self.metrics.logs.show_directories(counted.sums());
         }

@@ -12,11 +12,30 @@ pub struct AppendRefused {
     /// The records that were to blame: their places in the batch, and why.
     pub records: Vec<(i32, String)>,
     pub log_start: Option<Offset>,
+    /// [`Crowded`]: nothing is wrong with the records, which may be tried again soon.
+    pub is_crowded: bool,
+}
+
+/// So many clients wait for the directory's disk that this one must not: it is told to come again, or waits where it
+/// takes no thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crowded;
+
+impl From<Crowded> for ErrorCode {
+    fn from(_: Crowded) -> Self {
+        Self::KafkaStorageError
+    }
+}
+
+impl From<Crowded> for AppendRefused {
+    fn from(crowded: Crowded) -> Self {
+        Self { is_crowded: true, ..ErrorCode::from(crowded).into() }
+    }
 }
 
 impl From<ErrorCode> for AppendRefused {
     fn from(error: ErrorCode) -> Self {
-        Self { error, message: None, records: Vec::new(), log_start: None }
+        Self { error, message: None, records: Vec::new(), log_start: None, is_crowded: false }
     }
 }
 
@@ -35,7 +54,7 @@ impl AppendRefused {
     pub fn invalid(invalid: &InvalidBatch, partition: &str) -> Self {
         let records = invalid.record_faults().iter();
         let records = records.map(|fault| (fault.batch_index, fault.message(partition))).collect();
-        Self { error: invalid.error_code(), message: Some(invalid.message(partition)), records, log_start: None }
+        Self { message: Some(invalid.message(partition)), records, ..invalid.error_code().into() }
     }
 
     /// Transactional records in a request without a transactional id.

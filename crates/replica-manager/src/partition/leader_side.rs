@@ -14,7 +14,7 @@ use ottla_storage::RealEnv;
 
 use super::touched::Pass;
 use super::waiters::{PendingAck, PendingAcks, Wakes};
-use super::{AppendRefused, FetchRead, Partition, State};
+use super::{AppendRefused, Crowded, FetchRead, Partition, State};
 use crate::log_io::{self, Blocking};
 
 /// The place of a partition in a produce with acks=all.
@@ -39,6 +39,15 @@ enum LogEntry<'a> {
     Batches(Append<'a>),
     /// The end of a transaction, the transaction's version, and whose time the record carries.
     Marker(EndMarker, i8, TimestampType),
+}
+
+/// For whom a leader writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// One of many connections: it is refused where too many wait.
+    Client,
+    /// A coordinator here, which has one write under way for each of its partitions.
+    Own,
 }
 
 /// Records that are in the log.
@@ -77,9 +86,12 @@ impl Partition {
         let settings = self.settings.load();
         let records = batch.records;
         Errand::Append.check(self.directory.load().health())?;
+        if self.directory.load().health().is_crowded() {
+            return Err(Crowded.into());
+        }
         if !self.leads() {
             // The log may still be opening: the lock tells more.
-            self.lock().replica.leading()?;
+            self.lock_for_client()?.replica.leading()?;
         }
         // Before the lock: checking a batch costs more than writing it.
         let limits = settings.limits(batch.produce_version, wall);
@@ -106,7 +118,7 @@ impl Partition {
         };
         record_batch::set_max_timestamp_of(&mut header, records, timestamp_type, max_timestamp);
 
-        let mut guard = self.lock();
+        let mut guard = self.lock_for_client()?;
         let state = &mut *guard;
         let terms = AppendTerms {
             guard: batch.guard,
@@ -114,7 +126,7 @@ impl Partition {
             ..AppendTerms::CLIENT
         };
         let append = Append { records, header: Some(header), acks_all: ack.is_some(), terms };
-        let written = self.write(state, LogEntry::Batches(append), now, wall, wakes)?;
+        let written = self.write(state, LogEntry::Batches(append), Writer::Client, now, wall, wakes)?;
         if let Some(ack) = ack
             && state.replica.wait_for_replicas(written.next_offset, || ack.answer())
         {
@@ -186,7 +198,7 @@ impl Partition {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.replica.leading_in(epoch)?;
-        let written = self.write(state, entry, now, wall, wakes).map_err(|refused| refused.error)?;
+        let written = self.write(state, entry, Writer::Own, now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
             self.rolled();
@@ -210,10 +222,10 @@ impl Partition {
     ) -> Result<(), ErrorCode> {
         Errand::Append.check(self.directory.load().health())?;
         let timestamp_type = self.settings.load().timestamp_type();
-        let mut guard = self.lock();
+        let mut guard = self.lock_for_client()?;
         let state = &mut *guard;
         let entry = LogEntry::Marker(marker, transaction_version, timestamp_type);
-        let written = self.write(state, entry, now, wall, wakes).map_err(|refused| refused.error)?;
+        let written = self.write(state, entry, Writer::Client, now, wall, wakes).map_err(|refused| refused.error)?;
         if state.replica.wait_for_replicas(written.next_offset, || ack.answer()) {
             ack.pending.complete(ack.place, ErrorCode::None, wakes);
         }
@@ -231,7 +243,7 @@ impl Partition {
         request: &VerificationRequest,
         wall: TimestampMs,
     ) -> Result<Option<VerificationGuard>, ErrorCode> {
-        self.lock().replica.begin_verification(request, wall)
+        self.lock_for_client()?.replica.begin_verification(request, wall)
     }
 
     /// Whether [`Self::append_own`] would be let in now, as far as the replicas and the directory are concerned, and up
@@ -279,6 +291,7 @@ impl Partition {
         self: &Arc<Self>,
         state: &mut State,
         entry: LogEntry<'_>,
+        writer: Writer,
         now: MonotonicMs,
         wall: TimestampMs,
         wakes: &mut Wakes,
@@ -286,12 +299,16 @@ impl Partition {
         let health = self.directory.load().health().clone();
         let brokers = |broker| self.context.eligible_epoch(broker);
         let replica = &mut state.replica;
-        let appended = log_io::writing(&health, || match entry {
+        let append = || match entry {
             LogEntry::Batches(append) => replica.append(append, now, wall, &brokers),
             LogEntry::Marker(marker, transaction_version, timestamp_type) => {
                 replica.append_marker(&marker, transaction_version, timestamp_type, now, wall, &brokers)
             }
-        });
+        };
+        let appended = match writer {
+            Writer::Client => log_io::writing_for_client(&health, append).ok_or(Crowded)?,
+            Writer::Own => log_io::writing(&health, append),
+        };
         match appended {
             Ok((written, effects)) => {
                 self.append_succeeded();
@@ -384,7 +401,7 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         visible: Visible,
     ) -> Result<FoundOffset, ErrorCode> {
-        let mut lookup = self.lock().replica.find_offset(query, leader_epoch, visible)?;
+        let mut lookup = self.lock_for_client()?.replica.find_offset(query, leader_epoch, visible)?;
         loop {
             let search = match lookup {
                 OffsetLookup::Found(found) => return Ok(found),
@@ -392,14 +409,14 @@ impl Partition {
             };
             // It opens files and may unpack a batch.
             let found = log_io::run_blocking(|| search.run());
-            let found = self.lock().replica.offset_found(&search, found);
+            let found = self.lock_for_client()?.replica.offset_found(&search, found);
             lookup = found.map_err(|error| self.read_failed(&error))?;
         }
     }
 
     /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.
     pub fn epoch_end(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Result<Option<EpochEnd>, ErrorCode> {
-        self.lock().replica.epoch_end(epoch, current)
+        self.lock_for_client()?.replica.epoch_end(epoch, current)
     }
 
     /// What became of an ISR proposal.

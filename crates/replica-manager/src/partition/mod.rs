@@ -38,7 +38,7 @@ use crate::log_dirs::{Log, LogDir};
 use crate::log_io::{self, Urgency};
 use crate::topic_settings::TopicSettings;
 
-pub use append_refused::AppendRefused;
+pub use append_refused::{AppendRefused, Crowded};
 pub use context::PartitionContext;
 pub use leader_side::{AckWait, Appended, OwnRecords, ProducedBatch};
 pub use ottla_partition::{ConsumerTerms, Fetch, FoundOffset, IsNear, OffsetQuery, Reader, Visible};
@@ -254,11 +254,18 @@ impl Partition {
         state
     }
 
+    /// As [`Self::lock`], for a client: a bounded number of them waits.
+    fn lock_for_client(&self) -> Result<MutexGuard<'_, State>, Crowded> {
+        let state = match self.state.try_lock_for(LOCK_PATIENCE) {
+            Some(state) => state,
+            None => log_io::waiting(self.directory.load().health(), || self.state.lock()).ok_or(Crowded)?,
+        };
+        self.touch();
+        Ok(state)
+    }
+
     /// As [`Self::lock`], for timers, which change nothing that another timer would have to see.
     fn lock_quietly(&self) -> MutexGuard<'_, State> {
-        if !self.directory.load().health().has_siblings() {
-            return self.state.lock();
-        }
         match self.state.try_lock_for(LOCK_PATIENCE) {
             Some(state) => state,
             None => log_io::run_blocking(|| self.state.lock()),
@@ -274,15 +281,15 @@ impl Partition {
 
     /// As [`Self::lock_for`], for timers.
     fn lock_quietly_for(&self, errand: Errand) -> Option<MutexGuard<'_, State>> {
-        if !self.directory.load().health().has_siblings() {
-            return Some(self.state.lock());
-        }
         if let Some(state) = self.state.try_lock_for(LOCK_PATIENCE) {
             return Some(state);
         }
-        match errand.when_held(self.directory.load().health()) {
+        let directory = self.directory.load();
+        match errand.when_held(directory.health()) {
             WhenHeld::PassesBy => None,
-            WhenHeld::WaitsBriefly => log_io::run_blocking(|| self.state.try_lock_for(STALL_PATIENCE)),
+            WhenHeld::WaitsBriefly => {
+                log_io::waiting(directory.health(), || self.state.try_lock_for(STALL_PATIENCE)).flatten()
+            }
             WhenHeld::Waits | WhenHeld::Later => Some(log_io::run_blocking(|| self.state.lock())),
         }
     }
@@ -308,7 +315,7 @@ impl Partition {
         let directory = self.directory.load();
         let health = directory.health();
         let patience = if health.is_stalled() { Duration::ZERO } else { LOCK_PATIENCE };
-        let is_held = health.has_siblings() && self.state.try_lock_for(patience).is_none();
+        let is_held = self.state.try_lock_for(patience).is_none();
         is_held.then(|| errand.when_held(health))
     }
 

@@ -5,7 +5,7 @@ use ottla_storage::DeletedFiles;
 
 use super::touched::Pass;
 use super::waiters::Wakes;
-use super::{AckWait, Partition};
+use super::{AckWait, Crowded, Partition};
 use crate::log_io;
 
 impl Partition {
@@ -53,7 +53,7 @@ impl Partition {
     /// # Errors
     /// Nothing was deleted; `ack` was not completed.
     pub fn delete_records(&self, before: Offset, ack: AckWait<'_>, wakes: &mut Wakes) -> Result<(), ErrorCode> {
-        let mut guard = self.lock();
+        let mut guard = self.lock_for_client()?;
         let state = &mut *guard;
         let brokers = |broker| self.context.eligible_epoch(broker);
         let (effects, has_moved) = state.replica.delete_records(before, || ack.answer(), &brokers)?;
@@ -65,8 +65,11 @@ impl Partition {
     }
 
     /// The lowest log start of the replicas that live; [`Offset::UNKNOWN`] where this one does not lead, or one has not
-    /// been heard of yet.
+    /// been heard of yet, or too many wait for the disk.
     pub fn low_watermark(&self) -> Offset {
-        self.lock().replica.low_watermark(&|broker| self.context.eligible_epoch(broker))
+        match self.lock_for_client() {
+            Ok(state) => state.replica.low_watermark(&|broker| self.context.eligible_epoch(broker)),
+            Err(Crowded) => Offset::UNKNOWN,
+        }
     }
 }

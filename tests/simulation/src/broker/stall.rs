@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ottla_metadata::PartitionState;
 use ottla_model::{MonotonicMs, TimestampMs, TopicIdPartition};
 use ottla_partition::{Decided, Errand, WhenHeld};
-use ottla_storage::DirectoryHealth;
+use ottla_storage::{DirectoryHealth, WriteUnderWay};
 
 use super::disk::FoundLog;
 use super::fetching::{Received, Source};
@@ -40,14 +40,13 @@ pub(super) struct Stall {
     held: BTreeSet<TopicIdPartition>,
     /// Fetchers that wait.
     sources: BTreeSet<Source>,
-    writes: usize,
+    writes: Vec<WriteUnderWay>,
     waiting: Vec<Waiting>,
 }
 
 impl Stall {
     fn begin_write(&mut self, health: &DirectoryHealth) {
-        health.begin_write();
-        self.writes += 1;
+        self.writes.push(health.begin_write());
     }
 }
 
@@ -144,7 +143,7 @@ impl Process {
     pub fn disk_answers(&mut self, now: MonotonicMs, wall: TimestampMs, number: usize, out: &mut Outbox) {
         let Some(stall) = self.stalls.remove(&number) else { return };
         let Some(directory) = self.log_dirs.get(number) else { return };
-        (0..stall.writes).for_each(|_| directory.health().end_write());
+        stall.writes.into_iter().for_each(|write| directory.health().end_write(write));
         // The look that finds that they have finished.
         self.watch_at = now;
         self.watch_directories(now, wall, out);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_model::{ErrorCode, Offset, PartitionId};
+use ottla_model::{ErrorCode, MonotonicMs, Offset, PartitionId};
 use ottla_network::response::Reply;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -21,8 +21,12 @@ use super::verification::Verifications;
 use super::{Acks, Producer, answer};
 use crate::broker::Broker;
 use crate::quotas::throttle::millis;
-use crate::request::slices::{Slice, Sliced};
+use crate::request::slices::{Progress, Slice, Sliced};
 use crate::request::{RequestContext, wire};
+
+/// How long a request waits at most for a disk for which too many others wait. A disk that does not answer at all is
+/// known to be so earlier; one that is only slow has then others to write for until the client's time is up.
+const CROWDED_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Appends {
     header: RequestHeader,
@@ -36,23 +40,28 @@ pub(super) struct Appends {
     partitions: std::vec::IntoIter<PartitionProduce>,
     /// Of the next partition in the request.
     place: usize,
+    /// The next partition, for whose disk too many others wait; and since when this request waits for such disks.
+    crowded_out: Option<PartitionProduce>,
+    crowded_since: Option<MonotonicMs>,
     /// Of the whole response: a compressed batch of 100 bytes can have a thousand invalid records, each with its text.
     record_errors_left: usize,
     response: ProduceResponse,
 }
 
 impl Sliced for Appends {
-    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> bool {
+    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> Progress {
         // Wakes the waiters once, after the records of the whole slice were appended: one response may hold several.
         let mut wakes = Wakes::default();
         loop {
-            while let Some(wanted) = self.partitions.next() {
-                self.append_next(broker, wanted, &mut wakes);
+            while let Some(wanted) = self.crowded_out.take().or_else(|| self.partitions.next()) {
+                if self.append_next(broker, wanted, &mut wakes) == Progress::Crowded {
+                    return Progress::Crowded;
+                }
                 if slice.is_used_up() {
-                    return false;
+                    return Progress::UsedUp;
                 }
             }
-            let Some(topic) = self.topics.next() else { return true };
+            let Some(topic) = self.topics.next() else { return Progress::Done };
             let partitions = Vec::with_capacity(topic.partitions.len());
             self.response.topics.push(TopicProduceResponse { topic: topic.topic, partitions });
             self.partitions = topic.partitions.into_iter();
@@ -89,16 +98,20 @@ impl Appends {
             topics: request.topics.into_iter(),
             partitions: Vec::new().into_iter(),
             place: 0,
+            crowded_out: None,
+            crowded_since: None,
             record_errors_left: RECORD_ERRORS_MAX,
             response,
         }
     }
 
-    fn append_next(&mut self, broker: &Broker, wanted: PartitionProduce, wakes: &mut Wakes) {
-        let Some(topic) = self.response.topics.last_mut() else { return };
+    /// Crowded: nothing was appended, and the same partition is the next one.
+    fn append_next(&mut self, broker: &Broker, wanted: PartitionProduce, wakes: &mut Wakes) -> Progress {
+        let Some(topic) = self.response.topics.last_mut() else { return Progress::Done };
         let (place, producer) = (self.place, self.producer);
         let pending = self.pending.as_ref();
-        let records = wanted.records.and_then(|range| self.body.get_mut(range)).ok_or_else(AppendRefused::no_records);
+        let records =
+            wanted.records.clone().and_then(|range| self.body.get_mut(range)).ok_or_else(AppendRefused::no_records);
         let ack = pending.map(|pending| AckWait { pending, place });
         let appended = self.verifications.guard(place).and_then(|guard| {
             let batch = ProducedBatch {
@@ -109,6 +122,10 @@ impl Appends {
             };
             append(broker, producer, &topic.topic, wanted.partition, batch, ack, wakes)
         });
+        if appended.as_ref().is_err_and(|refused| refused.is_crowded) && may_wait(&mut self.crowded_since) {
+            self.crowded_out = Some(wanted);
+            return Progress::Crowded;
+        }
         topic.partitions.push(match appended {
             Ok(appended) => succeeded(wanted.partition, &appended),
             Err(refused) => {
@@ -119,7 +136,14 @@ impl Appends {
             }
         });
         self.place += 1;
+        Progress::Done
     }
+}
+
+/// Whether a request waits on for disks for which too many others wait; `since` when it has.
+fn may_wait(since: &mut Option<MonotonicMs>) -> bool {
+    let now = clock::monotonic();
+    now.since(*since.get_or_insert(now)) < CROWDED_MAX
 }
 
 fn append(

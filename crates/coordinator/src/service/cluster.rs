@@ -19,7 +19,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::requests::stopping;
+use super::requests::{said_by_driver, stopping};
 use super::{caller, watching};
 use crate::driver::{DriverHandle, Input};
 use crate::shared::Shared;
@@ -92,7 +92,7 @@ impl Cluster for ClusterService {
         &self,
         _: Request<DescribeQuorumRequest>,
     ) -> Result<Response<DescribeQuorumResponse>, Status> {
-        let progress = self.shared.require_leader()?.driver.progress().await.map_err(|_| stopping())?;
+        let progress = said_by_driver(self.shared.require_leader()?.driver.progress()).await?;
         let progress = progress.ok_or_else(|| self.shared.not_leader().into_status())?;
         Ok(Response::new(convert::progress_to_proto(progress)))
     }

@@ -1,5 +1,6 @@
 //! Requests to the controller, for every service that has some.
 
+use std::future::Future;
 use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, ChangeQuorum, Refusal, Request};
@@ -10,7 +11,7 @@ use ottla_rpc::convert;
 use ottla_rpc::coordinators::describe;
 use tonic::Status;
 
-use crate::driver::RequestError;
+use crate::driver::{RequestError, Stopped};
 use crate::identify;
 use crate::shared::{Formed, Shared};
 
@@ -20,8 +21,20 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
 /// Timeout of a forwarded request.
 pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for the driver's word. A driver whose disk answers needs milliseconds.
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub fn stopping() -> Status {
     Status::unavailable("the coordinator is stopping")
+}
+
+/// What the driver says to a question that it answers without a quorum. It does not while its disk does not answer:
+/// whoever asked must not wait for that.
+pub async fn said_by_driver<T>(asking: impl Future<Output = Result<T, Stopped>>) -> Result<T, Status> {
+    match tokio::time::timeout(DRIVER_TIMEOUT, asking).await {
+        Ok(said) => said.map_err(|_| stopping()),
+        Err(_) => Err(Status::unavailable("the coordinator's disk does not answer")),
+    }
 }
 
 impl Shared {
@@ -94,5 +107,20 @@ impl Shared {
         message.set_timeout(FORWARD_TIMEOUT);
         let answer = ClusterClient::new(self.cluster_channel(channel)).decide(message).await?.into_inner();
         convert::answer_from_proto(answer).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status of a quorum member whose disk had stalled never came.
+    #[tokio::test(start_paused = true)]
+    async fn a_driver_that_waits_for_its_disk_keeps_nobody_waiting() {
+        let silent = said_by_driver(std::future::pending::<Result<(), Stopped>>());
+        let told = tokio::time::timeout(2 * DRIVER_TIMEOUT, silent).await.expect("an answer").expect_err("none");
+        assert_eq!(told.code(), tonic::Code::Unavailable);
+        assert!(told.message().contains("disk does not answer"), "{told}");
+        said_by_driver(async { Ok(()) }).await.expect("a driver that answers");
     }
 }

@@ -10,14 +10,14 @@ use tonic::Status;
 
 use super::AdminService;
 use super::errors::refused;
-use crate::service::requests::stopping;
+use crate::service::requests::said_by_driver;
 
 impl AdminService {
     pub(super) async fn quorum(&self) -> Result<QuorumStatusResponse, Status> {
         let formed = self.shared.require_formed()?;
-        let status = formed.driver.status().await.map_err(|_| stopping())?;
+        let status = said_by_driver(formed.driver.status()).await?;
         let matched = |id| status.peers.iter().find(|peer| peer.id == id).map_or(0, |peer| peer.matched.0);
-        let progress = formed.driver.progress().await.map_err(|_| stopping())?;
+        let progress = said_by_driver(formed.driver.progress()).await?;
         let heard_at = |id| {
             let voter = progress.iter().flat_map(|progress| &progress.voters).find(|voter| voter.id == id);
             voter.map_or(TimestampMs::NONE, |voter| voter.progress.heard_at)

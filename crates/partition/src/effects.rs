@@ -4,6 +4,7 @@ use std::io;
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_replication::{FollowerStep, IsrProposal};
+use ottla_storage::LogCut;
 
 /// The effects of a step of a replica. Creating an empty one allocates nothing.
 #[derive(Debug)]
@@ -73,6 +74,13 @@ pub struct Truncated {
     pub to: Offset,
     pub log_start: Offset,
     pub recovery_point: Offset,
+}
+
+impl Truncated {
+    /// For the checkpoints.
+    pub fn left(&self) -> LogCut {
+        LogCut { end: self.to, recovery_point: self.recovery_point }
+    }
 }
 
 /// The result of a leader's response.

@@ -57,6 +57,13 @@ impl State {
     }
 }
 
+/// What a truncation left of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogCut {
+    pub end: Offset,
+    pub recovery_point: Offset,
+}
+
 impl Checkpoints {
     /// Reads the files, and removes partitions that have no directory any more according to `lives`: a process that
     /// ended between the rename of a directory and [`Self::forget`] left them. A file that cannot be read counts as
@@ -146,17 +153,22 @@ impl Checkpoints {
 
     /// A log was truncated: after a power loss a recovery point above its new end would be wrong, once other records
     /// were written there. Rare: only synced records can be below such a point. The clean offset must not exceed the
-    /// new end either.
+    /// new end either, nor, after an unclean election, the high watermark: after a kill records that nobody else has
+    /// would count as committed (scenario 66).
     pub fn log_was_cut(
         &self,
         storage: &LogDirectory<impl Env>,
         partition: &TopicPartition,
-        to: Offset,
+        cut: LogCut,
     ) -> Result<(), DirectoryError> {
         let mut state = self.0.lock();
         state.revisions += 1;
         let mut written = Ok(());
-        for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner] {
+        for (kind, to) in [
+            (CheckpointKind::RecoveryPoint, cut.recovery_point),
+            (CheckpointKind::Cleaner, cut.recovery_point),
+            (CheckpointKind::HighWatermark, cut.end),
+        ] {
             if let Some(offset) = state.of(kind).get_mut(partition).filter(|offset| **offset > to) {
                 *offset = to;
                 written = written.and(state.write(kind, storage));
@@ -272,17 +284,38 @@ mod tests {
         checkpoints.write_refused(&storage).unwrap();
         assert_eq!(on_disk(), [0; 4]);
 
-        for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner] {
+        for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner, CheckpointKind::HighWatermark] {
             checkpoints.set(kind, &storage, &partition(1), Offset(9)).unwrap();
         }
         env.set_faults(full);
-        assert!(checkpoints.log_was_cut(&storage, &partition(1), Offset(3)).is_err());
+        let cut = LogCut { end: Offset(4), recovery_point: Offset(3) };
+        assert!(checkpoints.log_was_cut(&storage, &partition(1), cut).is_err());
         env.set_faults(Faults::NONE);
         checkpoints.set(CheckpointKind::Cleaner, &storage, &partition(1), Offset(3)).unwrap();
+        checkpoints.write(CheckpointKind::HighWatermark, &storage, || vec![(partition(1), None)]).unwrap();
+        let high_watermarks = storage.read_checkpoint(CheckpointKind::HighWatermark).unwrap();
+        assert_eq!(high_watermarks.get(&partition(1)), Some(&Offset(4)));
         checkpoints.write(CheckpointKind::RecoveryPoint, &storage, || vec![(partition(1), None)]).unwrap();
         for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner] {
             assert_eq!(storage.read_checkpoint(kind).unwrap().get(&partition(1)), Some(&Offset(3)));
         }
+    }
+
+    /// A leader with a high watermark of 9 follows one that was elected uncleanly, is cut to 4, leads again, and is killed
+    /// with 7 records: 4 to 6 are not committed. The file still said 9.
+    #[test]
+    fn scenario_66_a_high_watermark_is_cut_with_its_log() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = LogDirectory::open(RealEnv, root.path().to_owned()).unwrap();
+        let checkpoints = Checkpoints::default();
+        let kind = CheckpointKind::HighWatermark;
+        checkpoints.set(kind, &storage, &partition(0), Offset(9)).unwrap();
+        checkpoints.set(kind, &storage, &partition(1), Offset(3)).unwrap();
+        for cut in [partition(0), partition(1)] {
+            let left = LogCut { end: Offset(4), recovery_point: Offset(2) };
+            checkpoints.log_was_cut(&storage, &cut, left).unwrap();
+        }
+        assert_eq!(on_disk(&storage, kind), [(0, 4), (1, 3)], "and one that was not above the cut stays");
     }
 
     #[test]

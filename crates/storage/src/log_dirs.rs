@@ -21,7 +21,7 @@ use crate::checkpoint::registration::Registration;
 use crate::directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory, PartitionDirectoryKind};
 use crate::directory_health::DirectoryHealth;
 use crate::env::Env;
-use crate::kept_offsets::{Checkpoints, Collected};
+use crate::kept_offsets::{Checkpoints, Collected, LogCut};
 use crate::last_run::{LastRun, LeftBy, has_replaced};
 use crate::rules::BrokenRules;
 
@@ -213,8 +213,8 @@ impl<E: Env> LogDir<E> {
     }
 
     /// A log was cut: see [`Checkpoints::log_was_cut`].
-    pub fn log_was_cut(&self, partition: &TopicPartition, to: Offset) -> Result<(), DirectoryError> {
-        self.with_storage(|storage| self.checkpoints.log_was_cut(storage, partition, to))
+    pub fn log_was_cut(&self, partition: &TopicPartition, cut: LogCut) -> Result<(), DirectoryError> {
+        self.with_storage(|storage| self.checkpoints.log_was_cut(storage, partition, cut))
     }
 
     /// How far a log has been cleaned; none if it never was.

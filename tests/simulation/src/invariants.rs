@@ -216,6 +216,11 @@ impl Invariants {
         if let Some(last) = partition.giving_up_to.filter(|_| !partition.is_superseded(leader_epoch)) {
             partition.give_up(id, leader_epoch, last, replica.content)?;
         }
+        // A later unclean election may choose a replica that still has what an earlier one gave up (seed 3734).
+        if let Some(since) = partition.unclean_since.filter(|since| leader_epoch >= *since) {
+            let has = |at: Offset, record: &RecordId| replica.content.get(at) == Some(record);
+            partition.given_up.retain(|(at, record), given_up| *given_up >= since || !has(*at, record));
+        }
         let lacks = partition.committed.range(replica.content.start().max(partition.deleted_up_to)..);
         let lacks = lacks.filter(|(offset, _)| replica.content.get(**offset).is_none()).count();
         if partition.wiped.contains_key(&replica.broker) && lacks > 0 {

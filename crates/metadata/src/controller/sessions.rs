@@ -97,6 +97,8 @@ impl Controller {
         // incarnation's registration, which has done nothing yet to be fenced for.
         let epoch = self.liveness.session(broker)?.epoch;
         let registration = ahead.broker(broker).filter(|broker| broker.epoch == epoch).cloned()?;
+        // One that ends before its shutdown is answered has left clients at an address that refuses them (scenario 67).
+        let is_graceful = registration.shutting_down && !self.shutdowns.is_waiting(broker);
         let mut draft = Draft::default();
         draft.delete(tree, nodes::broker::path(broker));
         // A session that was never ready led nothing and joined no ISR, and the broker may not know of it (the response
@@ -112,7 +114,7 @@ impl Controller {
             rack: registration.rack.clone(),
             levels: registration.levels,
             unregistered: false,
-            ended_abruptly: !registration.shutting_down || registration.awaits_clients,
+            ended_abruptly: !is_graceful || registration.awaits_clients,
         };
         draft.put(tree, nodes::broker_memory::path(broker), nodes::broker_memory::encode(&memory));
         let mut epoch = ahead.controller_epoch();

@@ -45,6 +45,11 @@ impl Shutdowns {
     pub fn outstanding(&self) -> impl Iterator<Item = RequestId> + '_ {
         self.waiting.keys().copied()
     }
+
+    /// Whether a request of the broker has no answer yet.
+    pub fn is_waiting(&self, broker: BrokerId) -> bool {
+        self.waiting.values().any(|waiting| waiting.broker == broker)
+    }
 }
 
 impl Controller {

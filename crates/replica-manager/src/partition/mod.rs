@@ -563,7 +563,7 @@ impl Partition {
             partition = %self.name(), from = %truncated.from, to = %truncated.to, start = %truncated.log_start,
             "truncated to what the leader has"
         );
-        if let Err(error) = self.directory.load().log_was_cut(&self.topic_partition(), truncated.recovery_point) {
+        if let Err(error) = self.directory.load().log_was_cut(&self.topic_partition(), truncated.left()) {
             self.disk_failed(&error);
         }
     }

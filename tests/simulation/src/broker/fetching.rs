@@ -287,7 +287,7 @@ impl Process {
             self.append_succeeded(id);
         }
         if let Some(cut) = effects.truncated {
-            self.log_was_cut(id, cut.recovery_point, out);
+            self.log_was_cut(id, cut.left(), out);
         }
         if let Some(error) = effects.disk_error {
             self.disk_refused(id, &error.text, error.cause.as_ref(), out);

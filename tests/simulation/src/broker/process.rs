@@ -9,7 +9,7 @@ use ottla_broker_session::Session;
 use ottla_metadata::controller::{AlterPartitions, AlteredPartitions, ResignLeadership, ResignReason};
 use ottla_metadata::{Answer, Delta, Image, Request};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, Offset, TimestampMs, TopicIdPartition,
+    BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, TimestampMs, TopicIdPartition,
 };
 use ottla_partition::{
     CheckpointIntervals, CheckpointSchedule, Decided, DirectoryWatch, Effects, Errand, IsrProposals, Replicas,
@@ -17,7 +17,7 @@ use ottla_partition::{
 };
 use ottla_replication::IsrOutcome;
 use ottla_storage::env::FaultyEnv;
-use ottla_storage::{DiskFault, LastRun, LogDirs};
+use ottla_storage::{DiskFault, LastRun, LogCut, LogDirs};
 
 use super::BrokerSettings;
 use super::access::Access;
@@ -321,7 +321,7 @@ impl Process {
             self.proposals.submit(id, proposal);
         }
         if let Some(cut) = effects.truncated {
-            self.log_was_cut(id, cut.recovery_point, out);
+            self.log_was_cut(id, cut.left(), out);
         }
         if let Some(error) = effects.disk_error {
             self.disk_refused(id, &error, Some(&error), out);
@@ -339,10 +339,10 @@ impl Process {
         }
     }
 
-    pub(super) fn log_was_cut(&mut self, id: TopicIdPartition, to: Offset, out: &mut Outbox) {
+    pub(super) fn log_was_cut(&mut self, id: TopicIdPartition, cut: LogCut, out: &mut Outbox) {
         let Some(replica) = self.replicas.get(&id) else { return };
         let (number, name) = (replica.directory, replica.name.clone());
-        self.in_directory(number, out, |directory| directory.log_was_cut(&name, to));
+        self.in_directory(number, out, |directory| directory.log_was_cut(&name, cut));
     }
 
     /// The disk refused a change of the replica's log.

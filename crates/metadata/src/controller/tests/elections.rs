@@ -113,6 +113,23 @@ fn scenario_62_a_broker_that_was_killed_leads_again_after_a_pause() {
     assert_eq!(cluster.state("t", 0).leader, BrokerId(1), "its last end was a clean one");
 }
 
+/// Its request came when the process was gone, or with it: clients found its address refused before others led.
+#[test]
+fn scenario_67_a_broker_that_ends_before_its_shutdown_is_answered_has_ended_abruptly() {
+    let mut cluster = Cluster::balancing(3, 300);
+    cluster.create("t", &[&[1, 2]], &[]);
+    let (epoch, incarnation) = (cluster.brokers[&1].epoch, cluster.brokers[&1].incarnation);
+    cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(1), epoch, incarnation }));
+    cluster.kill(1);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    cluster.start(1);
+    let members = vec![cluster.member(2), cluster.member(1)];
+    let _ = cluster.alter_isr("t", members);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2), "in sync, and still awaited");
+    cluster.run(PAUSE_MS + 500);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+}
+
 /// The pause is for leaderships that have a leader: where the broker is needed, or an operator wants it, it leads.
 #[test]
 fn a_broker_that_was_killed_leads_where_it_is_needed() {

@@ -283,9 +283,15 @@ impl Invariants {
             from = from.max(high_watermark);
         }
         let is_superseded = partition.is_superseded(leader_epoch);
+        let leads = partition.leaders.get(&leader_epoch) == Some(&(replica.broker, replica.life));
+        let is_chosen = leads && partition.unclean_since == Some(leader_epoch);
         for (at, record) in replica.content.iter_from(from) {
             if at >= offset {
                 break;
+            }
+            // The leader of before showed it when the unclean election was made, and it is not lost (seed 19060).
+            if is_chosen {
+                partition.given_up.remove(&(at, *record));
             }
             // A follower may show an old HW until it has given up what its leader lacks.
             if is_superseded || partition.given_up.contains_key(&(at, *record)) {

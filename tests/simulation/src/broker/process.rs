@@ -8,9 +8,7 @@ use std::time::Duration;
 use ottla_broker_session::Session;
 use ottla_metadata::controller::{AlterPartitions, AlteredPartitions, ResignLeadership, ResignReason};
 use ottla_metadata::{Answer, Delta, Image, Request};
-use ottla_model::{
-    BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, TimestampMs, TopicIdPartition,
-};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, TimestampMs, TopicIdPartition};
 use ottla_partition::{
     CheckpointIntervals, CheckpointSchedule, Decided, DirectoryWatch, Effects, Errand, IsrProposals, Replicas,
     eligible_epoch,

@@ -81,8 +81,10 @@ impl<A> Questions<A> {
         Ok(())
     }
 
-    /// What the answer to this call is about; none: it comes too late, or again.
-    pub fn answered(&mut self, call: CallId) -> Option<A> {
+    /// What the answer to this call is about; none: it comes too late, or again, or is for a former life of this
+    /// process, whose connection has ended (seed 17891).
+    pub fn answered(&mut self, by: NodeId, call: CallId) -> Option<A> {
+        self.waiting.get(&call).filter(|question| question.to == by)?;
         self.waiting.remove(&call).map(|question| question.about)
     }
 

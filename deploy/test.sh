@@ -2,8 +2,8 @@
 # Runs every test of the workspace, in two halves side by side: end-to-end tests mostly wait for their processes, and
 # tests of the cores mostly calculate. A pattern and its negation choose the halves by the names of the test targets, so
 # that a new one belongs to one of them; both take about the same time. `local` and `containers` want the same ports and
-# are in one half. No binary has tests of its own (tests/e2e/tests/layers.rs checks that). The second half is printed when
-# it has ended.
+# are in one half. No binary has tests of its own (tests/e2e/tests/layers.rs checks that). The second half is printed
+# when it has ended.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 # Always the whole workspace: for one package cargo would choose other features of its dependencies, and compile dozens

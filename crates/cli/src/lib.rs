@@ -1,7 +1,7 @@
 //! `ottla`: the tools of a cluster, in one binary. Under one of Kafka's names (`kafka-topics`, …) it is that tool.
 //!
-//! A library, which the binary only calls: cargo compiles a library beside those that it needs, and a binary after all of
-//! them.
+//! A library, which the binary only calls: cargo compiles a library beside those that it needs, and a binary after all
+//! of them.
 
 mod calendar;
 mod client_security;

@@ -178,7 +178,8 @@ impl<S: QuorumStore> Node<S> {
         let Some(leadership) = &mut self.leadership else { return };
         if leadership.is_deciding() {
             let Step { revision, result, changes, delta, tree, image, .. } = step;
-            leadership.applied(now, Applied { revision, result, changes, delta, tree, image }, out);
+            let state = Box::new((tree, image));
+            leadership.applied(now, Applied { revision, result, changes, delta, state }, out);
         } else if step.is_empty && step.term == leadership.term && self.member.role().role == Role::Leader {
             // This leader's own first entry: the tree now has everything that was ever committed. Later entries of the
             // same batch cannot exist, because only this controller would have proposed them.

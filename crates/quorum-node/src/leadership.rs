@@ -41,8 +41,7 @@ pub(crate) struct Applied {
     pub changes: Arc<[NodeChange]>,
     pub delta: Arc<Delta>,
     /// What the entry left.
-    pub tree: Tree,
-    pub image: Image,
+    pub state: Box<(Tree, Image)>,
 }
 
 /// When a voter was heard of in this term.
@@ -246,10 +245,10 @@ impl Leadership {
     /// An entry was applied.
     pub fn applied(&mut self, now: Now, applied: Applied, out: &mut impl Sink) {
         let Some(deciding) = &mut self.deciding else { return };
-        let Applied { revision, result, changes, delta, tree, image } = applied;
+        let Applied { revision, result, changes, delta, state } = applied;
         let entry = deciding.proposals.applied(revision);
         if !(self.answers_early && entry.is_some()) {
-            self.step(now, Input::Applied { entry, revision, result, changes, delta, tree, image }, out);
+            self.step(now, Input::Applied { entry, revision, result, changes, delta, state }, out);
         }
     }
 
@@ -273,7 +272,8 @@ fn applied_early((tree, image): &mut (Tree, Image), proposal: &Proposal) -> Opti
     let (next, delta) = image.apply(revision, &changes);
     *image = next.clone();
     let (entry, changes, delta) = (Some(proposal.entry), changes.into(), Arc::new(delta));
-    Some(Input::Applied { entry, revision, result: Ok(()), changes, delta, tree: tree.clone(), image: next })
+    let state = Box::new((tree.clone(), next));
+    Some(Input::Applied { entry, revision, result: Ok(()), changes, delta, state })
 }
 
 #[cfg(test)]

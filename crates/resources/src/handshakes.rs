@@ -1,9 +1,9 @@
 //! TLS handshakes under way: bounded in number, per address and in all.
 //!
-//! An address of IPv6 counts with its network of 64 bits. A handshake costs memory and CPU for a client that has not shown yet who it is. One that has been under way for
-//! [`PATIENCE`] gives way to a new one, so that clients that begin handshakes and do not end them keep nobody out; if
-//! all are younger, the new connection is refused, so that a crowd that reconnects at once does not keep itself from
-//! getting done.
+//! An address of IPv6 counts with its network of 64 bits. A handshake costs memory and CPU for a client that has not
+//! shown yet who it is. One that has been under way for [`PATIENCE`] gives way to a new one, so that clients that begin
+//! handshakes and do not end them keep nobody out; if all are younger, the new connection is refused, so that a crowd
+//! that reconnects at once does not keep itself from getting done.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;

@@ -301,8 +301,8 @@ mod tests {
         }
     }
 
-    /// A leader with a high watermark of 9 follows one that was elected uncleanly, is cut to 4, leads again, and is killed
-    /// with 7 records: 4 to 6 are not committed. The file still said 9.
+    /// A leader with a high watermark of 9 follows one that was elected uncleanly, is cut to 4, leads again, and is
+    /// killed with 7 records: 4 to 6 are not committed. The file still said 9.
     #[test]
     fn scenario_66_a_high_watermark_is_cut_with_its_log() {
         let root = tempfile::tempdir().unwrap();

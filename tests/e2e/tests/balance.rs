@@ -108,6 +108,12 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
     cluster.settle()?;
     let mut writer = writer(&at, "shared")?;
     let (mut member, path) = member(&cluster, "shared")?;
+    // The topic of the group's offsets is made with the group: none of its replicas is to be on the next broker.
+    wait::until_ok("the group reads", || {
+        ensure!(!std::fs::read(&path)?.is_empty(), "nothing yet");
+        Ok(())
+    })?;
+    cluster.settle()?;
 
     cluster.spawn(Node::Broker(4))?;
     wait_for_brokers(&cluster, 4)?;

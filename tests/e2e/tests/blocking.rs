@@ -157,14 +157,13 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("coordinator/src/offline/snapshot.rs", "File::create", "commands that serve nobody"),
     ("coordinator/src/offline/snapshot.rs", "sync_all(", "commands that serve nobody"),
     ("coordinator/src/rocksdb_store/log_store.rs", "log.read(", "the driver's thread"),
-    ("coordinator/src/rocksdb_store/mod.rs", "std::fs", "at the start, or on the blocking thread that opens a chroot"),
 ];
 
 /// Locks whose holder may wait for a disk: the folder below `crates`, how the lock is waited for, and the lines that
 /// may: the methods that step aside first, and threads that serve nobody else.
 const HELD_LOCKS: &[(&str, &str, usize)] = &[
     // `lock` twice, and `lock_for` twice: without siblings, and on a blocking thread.
-    ("replica-manager/src/partition", "state.lock()", 4),
+    ("replica-manager/src/partition", "state.lock()", 3),
     // What loads the state, on a blocking thread.
     ("broker/src/coordinators", "core.lock()", 1),
 ];

@@ -164,9 +164,9 @@ impl Layout {
         std::fs::write(&path, format!("{size}\n")).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Makes the secret of a new cluster, which its members show each other, beside certificates too: without it brokers
-    /// do not agree on the salts of users that do not exist. A cluster without one stays without: its running members
-    /// would refuse the new ones.
+    /// Makes the secret of a new cluster, which its members show each other, beside certificates too: without it
+    /// brokers do not agree on the salts of users that do not exist. A cluster without one stays without: its running
+    /// members would refuse the new ones.
     pub fn make_secret(&self) -> Result<()> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;

@@ -136,7 +136,8 @@ mod tests {
         while !is_member(pid, member, folder) && std::time::Instant::now() < until {
             std::thread::yield_now();
         }
-        let (own, others) = (is_member(pid, member, folder), is_member(pid, Member::Broker(2), folder));
+        let other = Path::new("/x/data/broker-2");
+        let (own, others) = (is_member(pid, member, folder), is_member(pid, Member::Broker(2), other));
         child.kill().and_then(|()| child.wait()).expect("ended");
         assert!(own && !others);
         assert!(!is_member(pid, member, folder), "it has ended");

@@ -86,8 +86,7 @@ pub enum Input {
         /// The same for the image.
         delta: Arc<Delta>,
         /// What the entry left.
-        tree: Tree,
-        image: Image,
+        state: Box<(Tree, Image)>,
     },
 }
 

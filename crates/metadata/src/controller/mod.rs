@@ -160,8 +160,8 @@ impl Controller {
             Input::BrokersAsked { coordinator, brokers } => self.brokers_asked(coordinator, &brokers),
             Input::QuorumLevels(levels) => self.quorum_levels = levels,
             Input::Probed { broker, incarnation, result } => self.probed(broker, incarnation, result),
-            Input::Applied { entry, revision, result, changes, delta, tree, image } => {
-                let is_broken = self.ledger.applied(entry, result.is_err(), &changes, (tree, image));
+            Input::Applied { entry, revision, result, changes, delta, state } => {
+                let is_broken = self.ledger.applied(entry, result.is_err(), &changes, *state);
                 self.applied(entry, revision, &delta, is_broken);
             }
         }

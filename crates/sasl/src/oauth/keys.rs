@@ -12,8 +12,8 @@ use super::{Claims, TokenError};
 /// Providers publish a handful: those in use, those before and those to come.
 const KEYS_MAX: usize = 100;
 
-/// Keys that a token is tried with: its sender chooses whether it names one, and each costs up to 0.1 ms. Kafka's library
-/// tries one; a provider that changes its key without names has two.
+/// Keys that a token is tried with: its sender chooses whether it names one, and each costs up to 0.1 ms. Kafka's
+/// library tries one; a provider that changes its key without names has two.
 const TRIALS_MAX: usize = 4;
 
 /// Signatures of two parties. Those with a shared secret (HS256) are none here: a public key must not become one.
@@ -88,8 +88,8 @@ impl KeySet {
         if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(Self(keys)) }
     }
 
-    /// The claims of a token that one of these keys has signed: the first [`TRIALS_MAX`] that fit to its algorithm, and to
-    /// the name that it says. Its times are not checked.
+    /// The claims of a token that one of these keys has signed: the first [`TRIALS_MAX`] that fit to its algorithm, and
+    /// to the name that it says. Its times are not checked.
     pub(super) fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         // Only the first call installs it, and nothing else of this process does.
         let _ = PROVIDER.install_default();

@@ -73,8 +73,11 @@ fn a_repeated_partition_needs_no_second_election() {
 fn shut_down(cluster: &mut Cluster, id: i32) {
     let broker = cluster.brokers.get(&id).expect("is there").clone();
     let (epoch, incarnation) = (broker.epoch, broker.incarnation);
-    cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(id), epoch, incarnation }));
-    cluster.commit_all();
+    let request = Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(id), epoch, incarnation });
+    let request = cluster.send(request);
+    // The broker ends when it has its answer.
+    cluster.run(1_000);
+    assert!(cluster.answers.contains_key(&request));
     cluster.kill(id);
 }
 

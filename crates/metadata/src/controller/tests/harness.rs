@@ -172,13 +172,13 @@ impl Cluster {
         changes: Arc<[NodeChange]>,
         delta: Delta,
     ) {
-        let (tree, image) = (self.tree.clone(), (*self.image).clone());
-        let (revision, delta) = (tree.revision(), Arc::new(delta));
-        self.step(Input::Applied { entry, revision, result, changes, delta, tree, image });
+        let state = Box::new((self.tree.clone(), (*self.image).clone()));
+        let (revision, delta) = (self.tree.revision(), Arc::new(delta));
+        self.step(Input::Applied { entry, revision, result, changes, delta, state });
     }
 
-    /// The oldest proposal is lost, and will never be applied. The controller learns of it with the next of its entries,
-    /// which may not apply without the lost one.
+    /// The oldest proposal is lost, and will never be applied. The controller learns of it with the next of its
+    /// entries, which may not apply without the lost one.
     pub fn lose_one(&mut self) {
         self.proposals.pop_front().expect("proposed");
         self.has_lost = true;

@@ -252,6 +252,7 @@ impl OwnIdentity {
         !found.is_empty
             && self.members.as_ref().is_some_and(was_member)
             && found.members_revision > self.members_revision()
+            && found.voters.contains_key(&found.id)
             && !found.voters.contains_key(&self.id)
     }
 
@@ -515,7 +516,8 @@ mod tests {
 
     #[test]
     fn lists_are_compared_until_the_members_have_changed() {
-        let formed = |members_revision| Identified { members_revision, ..found(2, disk(2)) };
+        let list = |ids: &[u64]| ids.iter().map(|id| (CoordinatorId(*id), format!("c{id}:2181"))).collect();
+        let formed = |members_revision| Identified { members_revision, voters: list(&[2]), ..found(2, disk(2)) };
         let is_other = |result: Result<(), Conflict>| match result {
             Ok(()) => false,
             Err(Conflict::OtherVoters { ours, theirs, .. }) => {
@@ -525,15 +527,15 @@ mod tests {
             Err(other) => panic!("{other}"),
         };
         assert!(is_other(check(&members_at(0), &formed(0))));
-        assert!(!is_other(check(&members_at(0), &formed(1))) && !is_other(check(&members_at(1), &formed(0))));
+        let changed = Identified { voters: list(&[1, 2]), ..formed(1) };
+        assert!(!is_other(check(&members_at(0), &changed)) && !is_other(check(&members_at(1), &formed(0))));
         let same = Identified { voters: own().voters(), ..formed(0) };
         assert!(!is_other(check(&members_at(0), &same)));
         // An empty disk: a quorum that runs without it may add it, one that has it has another list.
         let empty = OwnIdentity { listed: own().voters(), members: None, ..own() };
         assert!(!is_other(check(&empty, &formed(0))));
         assert!(is_other(check(&empty, &Identified { is_empty: true, ..formed(0) })));
-        let voters = BTreeMap::from([1, 2].map(|id| (CoordinatorId(id), format!("c{id}:2181"))));
-        let with_it = check(&empty, &Identified { voters, ..formed(0) });
+        let with_it = check(&empty, &Identified { voters: list(&[1, 2]), ..formed(0) });
         assert!(matches!(with_it, Err(Conflict::OtherVoters { .. })), "{with_it:?}");
         assert!(!is_other(check(&empty, &Identified { is_empty: true, voters: Addresses::new(), ..formed(0) })));
     }

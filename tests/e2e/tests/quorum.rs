@@ -154,6 +154,7 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
         cluster.wait(Node::Broker(id))?;
         write("stays", "without")?;
         cluster.spawn(Node::Broker(id))?;
+        cluster.wait_ready()?;
         cluster.settle()?;
         write("stays", "with")?;
     }

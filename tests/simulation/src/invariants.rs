@@ -69,6 +69,8 @@ struct Partition {
     /// Committed records that were lost in unclean elections, and the leader epoch that began with the election: they
     /// may have been read in earlier epochs, and acknowledged.
     given_up: BTreeMap<(Offset, RecordId), LeaderEpoch>,
+    /// The end of what was given up and is not lost: consumers were told of it.
+    brought_back_to: Offset,
     /// What consumers have read, and the last leader epoch in which a replica gave it.
     consumed: BTreeMap<(Offset, RecordId), LeaderEpoch>,
     /// Records before are not kept for ever: DeleteRecords.
@@ -218,8 +220,14 @@ impl Invariants {
         }
         // A later unclean election may choose a replica that still has what an earlier one gave up (seed 3734).
         if let Some(since) = partition.unclean_since.filter(|since| leader_epoch >= *since) {
-            let has = |at: Offset, record: &RecordId| replica.content.get(at) == Some(record);
-            partition.given_up.retain(|(at, record), given_up| *given_up >= since || !has(*at, record));
+            let Partition { given_up, brought_back_to, .. } = partition;
+            given_up.retain(|(at, record), given_up_since| {
+                let is_back = *given_up_since < since && replica.content.get(*at) == Some(record);
+                if is_back {
+                    *brought_back_to = (*brought_back_to).max(at.next());
+                }
+                !is_back
+            });
         }
         let lacks = partition.committed.range(replica.content.start().max(partition.deleted_up_to)..);
         let lacks = lacks.filter(|(offset, _)| replica.content.get(**offset).is_none()).count();
@@ -375,7 +383,8 @@ impl Invariants {
                 let partition = self.partition(*id);
                 let committed = partition.committed.last_key_value().map_or(Offset::ZERO, |(last, _)| last.next());
                 let given_up = partition.given_up.keys().map(|(offset, _)| offset.next()).max();
-                let most = committed.max(partition.deleted_up_to).max(given_up.unwrap_or(Offset::ZERO));
+                let known = committed.max(partition.deleted_up_to).max(partition.brought_back_to);
+                let most = known.max(given_up.unwrap_or(Offset::ZERO));
                 if partition.is_exempt || *high_watermark <= most {
                     return Ok(());
                 }

@@ -450,8 +450,8 @@ impl Process {
                 out.send(from, Message::IdentifyAnswer { call, identity, stream_confirmed });
                 Vec::new()
             }
-            (Message::IdentifyAnswer { call, identity, stream_confirmed }, from) => {
-                if let Some(about) = self.questions.answered(from, call) {
+            (Message::IdentifyAnswer { call, identity, stream_confirmed }, _) => {
+                if let Some(about) = self.questions.answered(call) {
                     self.answered_of_stream(now, about, Ok(*identity), stream_confirmed, out)?;
                 }
                 Vec::new()

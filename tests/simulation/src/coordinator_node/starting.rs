@@ -96,8 +96,8 @@ impl Starting {
         out: &mut Outbox,
     ) -> Result<Option<Formed>, Conflict> {
         match (message, from) {
-            (Message::IdentifyAnswer { call, identity, .. }, from) => {
-                if let Some(place) = self.questions.answered(from, call) {
+            (Message::IdentifyAnswer { call, identity, .. }, _) => {
+                if let Some(place) = self.questions.answered(call) {
                     self.note(place, Ok(*identity));
                 }
             }

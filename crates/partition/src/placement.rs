@@ -84,9 +84,10 @@ fn was_moved_away(image: &Image, log: &impl Found) -> bool {
     topic.is_some_and(|topic| topic.partition(name.partition).is_some())
 }
 
-/// Whether the quorum was restored from a snapshot between two revisions of the tree.
+/// Whether the quorum was restored from a snapshot between two revisions of the tree. What is skipped is counted from
+/// the snapshot, which is older than `former`.
 fn is_restored(former: u64, now: u64) -> bool {
-    former > 0 && now.saturating_sub(former) >= REVISIONS_SKIPPED_BY_RESTORE
+    former > 0 && now.saturating_sub(former) >= REVISIONS_SKIPPED_BY_RESTORE / 2
 }
 
 /// The epoch under which a broker may be in an ISR.

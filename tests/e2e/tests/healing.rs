@@ -139,6 +139,11 @@ fn a_broker_that_is_lost_is_decommissioned() -> Result<()> {
     write(&at, "kept", 1, 500)?;
     cluster.kill(Node::Broker(1))?;
     std::fs::remove_dir_all(cluster.data_folder(Node::Broker(1))?)?;
+    wait::until_ok("the quorum knows", || {
+        let ids = clients::broker_ids(cluster.broker_address(2))?;
+        ensure!(!ids.contains(&1), "{ids:?}");
+        Ok(())
+    })?;
     // The broker that is down cannot be throttled, and sends nothing.
     tool(&at, "ottla", &["broker", "decommission", "1", "--throttle", "100000000"])?;
     wait_in_sync(&at, "kept", 3)?;

@@ -123,7 +123,9 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
         clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
     }
     let write = |topic: &str, text: &str| {
-        let send = format!("echo {text} | kcat -b {at} -P -t {topic} -X acks=all -X message.timeout.ms=30000");
+        // A retry is no second record, also where leaders change meanwhile.
+        let once = "-X enable.idempotence=true -X message.timeout.ms=30000";
+        let send = format!("echo {text} | kcat -b {at} -P -t {topic} {once}");
         clients::run(Command::new("sh").args(["-c", &send])).map(drop)
     };
     write("moved", "before")?;

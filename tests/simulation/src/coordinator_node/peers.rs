@@ -73,7 +73,8 @@ impl<A> Questions<A> {
         out: &mut Outbox,
     ) -> Result<(), A> {
         let Some(to) = node_at(address) else { return Err(about) };
-        // An answer to a former life of this process has ended with its connection: no number is used again (seed 17891).
+        // An answer to a former life of this process has ended with its connection: no number is used again (seed
+        // 17891).
         self.last_call = (self.last_call + 1).max(now.0 << 16);
         let call = CallId(self.last_call);
         let listed = own.voters().into_values().collect();

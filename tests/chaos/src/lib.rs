@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::{Access, Cluster, clients, wait};
 use serde_json::Value;
 
-pub use disk::{DiskState, FaultyDisk};
+pub use disk::{DiskState, FaultyDisk, two_log_directories};
 pub use load::{Load, OpenTransaction, Shown, SteadyTransactions, describe, partitions, report, wait_in_sync};
 pub use network::{Link, Network, Place, networked_cluster};
 pub use security::{Clients, Security, prepare, start};

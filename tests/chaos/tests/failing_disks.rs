@@ -8,7 +8,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ottla_chaos::{Clients, DiskState, FaultyDisk, Load, Shown, partitions, prepare, report, seeded, wait_in_sync};
+use ottla_chaos::{
+    Clients, DiskState, FaultyDisk, Load, Shown, partitions, prepare, report, seeded, two_log_directories, wait_in_sync,
+};
 use ottla_e2e::quorum::{addresses, leader};
 use ottla_e2e::{Access, Cluster, ClusterOptions, Node, wait};
 use rand::rngs::StdRng;
@@ -47,11 +49,7 @@ fn create_topic(clients: &Clients, name: &str) -> Result<()> {
 #[ignore = "a minute, and a writer that waits for a stalled disk can fail it: make soak runs it"]
 fn a_brokers_disk_is_slow_stalls_fills_and_fails() -> Result<()> {
     let (mut cluster, clients) = prepare(ClusterOptions::default(), 0)?;
-    let faulty = cluster.data_folder(Node::Broker(1))?;
-    let sound = faulty.with_file_name("data-2");
-    fs::create_dir(&sound)?;
-    let both = format!("{},{}", faulty.display(), sound.display());
-    cluster.set_variable(Node::Broker(1), "KAFKA_LOG_DIRS", &both)?;
+    let (faulty, sound) = two_log_directories(&mut cluster, Node::Broker(1))?;
     let Some(disk) = FaultyDisk::mount(&faulty)? else { return Ok(()) };
     cluster.spawn_all()?;
     let at = &clients.operator;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_chaos::{DiskState, FaultyDisk, report};
+use ottla_chaos::{DiskState, FaultyDisk, report, two_log_directories};
 use ottla_e2e::{Access, Cluster, ClusterOptions, Node, clients, wait};
 use ottla_model::{PartitionId, TimestampMs};
 use ottla_protocol::kafka_protocol::messages::MetadataRequest;
@@ -151,11 +151,7 @@ fn create_topic(cluster: &Cluster, replicas: i32) -> Result<()> {
 #[test]
 fn a_directory_that_stalls_holds_up_no_client_of_another_one() -> Result<()> {
     let mut cluster = Cluster::prepare(&ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })?;
-    let faulty = cluster.data_folder(Node::Broker(1))?;
-    let sound = faulty.with_file_name("data-2");
-    fs::create_dir(&sound)?;
-    let both = format!("{},{}", faulty.display(), sound.display());
-    cluster.set_variable(Node::Broker(1), "KAFKA_LOG_DIRS", &both)?;
+    let (faulty, sound) = two_log_directories(&mut cluster, Node::Broker(1))?;
     let Some(disk) = FaultyDisk::mount(&faulty)? else { return Ok(()) };
     cluster.spawn_all()?;
     create_topic(&cluster, 1)?;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fuser::{BackgroundSession, Config};
+use ottla_e2e::{Cluster, Node};
 use tempfile::TempDir;
 
 use files::Shared;
@@ -64,6 +65,17 @@ impl Drop for FaultyDisk {
         self.set(DiskState::Failed);
         let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
+}
+
+/// Gives a broker that has not started a second log directory. The first of the two, for the disk that is to fail, and
+/// the second.
+pub fn two_log_directories(cluster: &mut Cluster, broker: Node) -> Result<(PathBuf, PathBuf)> {
+    let faulty = cluster.data_folder(broker)?;
+    let sound = faulty.with_file_name("data-2");
+    fs::create_dir(&sound)?;
+    let both = format!("{},{}", faulty.display(), sound.display());
+    cluster.set_variable(broker, "KAFKA_LOG_DIRS", &both)?;
+    Ok((faulty, sound))
 }
 
 #[cfg(test)]

@@ -25,14 +25,19 @@ fn set(cluster: &mut Cluster, entity: ConfigEntity, name: &str, value: &str) {
     cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
 }
 
+/// Broker 1 starts, and is in the ISR again.
+fn come_back(cluster: &mut Cluster) {
+    cluster.start(1);
+    let members = vec![cluster.member(2), cluster.member(1)];
+    let _ = cluster.alter_isr("t", members);
+}
+
 /// Broker 1, preferred, came back and is in the ISR again; broker 2 leads.
 fn returned(mut cluster: Cluster) -> Cluster {
     cluster.create("t", &[&[1, 2]], &[]);
     cluster.kill(1);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
-    cluster.start(1);
-    let members = vec![cluster.member(2), cluster.member(1)];
-    let _ = cluster.alter_isr("t", members);
+    come_back(&mut cluster);
     assert_eq!(isr(&cluster.state("t", 0)), [2, 1]);
     cluster
 }
@@ -69,12 +74,14 @@ fn a_repeated_partition_needs_no_second_election() {
     assert_eq!(errors, [None, Some(ErrorCode::ElectionNotNeeded)]);
 }
 
-/// Broker 1 asks for its shutdown, as a process that is told to end, and ends.
+fn ask_for_shutdown(cluster: &mut Cluster, id: i32) -> RequestId {
+    let (epoch, incarnation) = (cluster.brokers[&id].epoch, cluster.brokers[&id].incarnation);
+    cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(id), epoch, incarnation }))
+}
+
+/// The broker asks for its shutdown, as a process that is told to end, and ends.
 fn shut_down(cluster: &mut Cluster, id: i32) {
-    let broker = cluster.brokers.get(&id).expect("is there").clone();
-    let (epoch, incarnation) = (broker.epoch, broker.incarnation);
-    let request = Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(id), epoch, incarnation });
-    let request = cluster.send(request);
+    let request = ask_for_shutdown(cluster, id);
     // The broker ends when it has its answer.
     cluster.run(1_000);
     assert!(cluster.answers.contains_key(&request));
@@ -87,9 +94,7 @@ fn a_broker_leads_again_with_the_change_that_takes_it_into_the_isr() {
     cluster.create("t", &[&[1, 2]], &[]);
     shut_down(&mut cluster, 1);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
-    cluster.start(1);
-    let members = vec![cluster.member(2), cluster.member(1)];
-    let _ = cluster.alter_isr("t", members);
+    come_back(&mut cluster);
     let state = cluster.state("t", 0);
     assert_eq!((state.leader, isr(&state)), (BrokerId(1), vec![2, 1]));
 }
@@ -110,9 +115,7 @@ fn scenario_62_a_broker_that_was_killed_leads_again_after_a_pause() {
     cluster.change_leader();
     cluster.run(1_000);
     shut_down(&mut cluster, 1);
-    cluster.start(1);
-    let members = vec![cluster.member(2), cluster.member(1)];
-    let _ = cluster.alter_isr("t", members);
+    come_back(&mut cluster);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(1), "its last end was a clean one");
 }
 
@@ -121,13 +124,10 @@ fn scenario_62_a_broker_that_was_killed_leads_again_after_a_pause() {
 fn scenario_67_a_broker_that_ends_before_its_shutdown_is_answered_has_ended_abruptly() {
     let mut cluster = Cluster::balancing(3, 300);
     cluster.create("t", &[&[1, 2]], &[]);
-    let (epoch, incarnation) = (cluster.brokers[&1].epoch, cluster.brokers[&1].incarnation);
-    cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(1), epoch, incarnation }));
+    ask_for_shutdown(&mut cluster, 1);
     cluster.kill(1);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
-    cluster.start(1);
-    let members = vec![cluster.member(2), cluster.member(1)];
-    let _ = cluster.alter_isr("t", members);
+    come_back(&mut cluster);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(2), "in sync, and still awaited");
     cluster.run(PAUSE_MS + 500);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
@@ -189,9 +189,7 @@ fn a_pause_outlives_the_controller_and_a_second_end() {
     let mut twice = returned(Cluster::balancing(3, 300));
     twice.run(1_000);
     shut_down(&mut twice, 1);
-    twice.start(1);
-    let members = vec![twice.member(2), twice.member(1)];
-    let _ = twice.alter_isr("t", members);
+    come_back(&mut twice);
     assert_eq!(twice.state("t", 0).leader, BrokerId(2), "clients still wait because of the first end");
     twice.run(PAUSE_MS + 500);
     assert_eq!(twice.state("t", 0).leader, BrokerId(1));

@@ -15,7 +15,7 @@ use super::draft::Draft;
 use super::topics::check_replicas;
 use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
 use super::{AlterReassignments, Answer, Controller, PartitionOutcome, PartitionOutcomes, Refusal, RequestId};
-use crate::election::{Electorate, PartitionChange};
+use crate::election::{Electorate, PartitionChange, Unclean};
 use crate::image::{Assignment, PartitionState, Reassignment, TopicImage};
 use crate::limits;
 
@@ -136,8 +136,10 @@ impl Controller {
             batch.partitions.insert(id);
         }
         batch.begin(state, &assignment);
+        // Without a leader, one of the replicas that it gets now may be the only one that can lead.
         let change = PartitionChange::new(state)
             .assigned(assignment)
+            .unclean(Unclean::WhereEnabled)
             .completing_early(self.config.rules.reassignment_completes_early);
         let Some(next) = change.build(&self.electorate(topic), ahead.controller_epoch()) else { return };
         batch.draft.partition(tree, ahead, id, &next);

@@ -190,7 +190,12 @@ impl<'a> PartitionChange<'a> {
             return None;
         }
         next.partition_epoch = state.partition_epoch.next();
-        Some(next)
+        // A leader that is the whole ISR may be all that a reassignment waits for, and it proposes no ISR then.
+        let completed = match next.is_reassigning() && next.leader != former.leader {
+            true => PartitionChange::new(&next).build(electorate, controller_epoch),
+            false => None,
+        };
+        Some(completed.unwrap_or(next))
     }
 
     /// The state with the replicas that it is to have, and the ISR within them.

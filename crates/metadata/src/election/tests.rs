@@ -160,6 +160,10 @@ fn an_unclean_election_prefers_those_that_lack_least() {
     old.isr = members(&[1]);
     let leader = PartitionChange::new(&old).unclean(Unclean::WhereEnabled);
     assert_eq!(build_with(leader, &none_acceptable(&[1, 2, 3])).leader, BrokerId(1), "it led last");
+    old.last_known_elr.clear();
+    old.reassignment = Some(Box::new(Reassignment { adding: ids(&[2]), removing: ids(&[]) }));
+    let leader = PartitionChange::new(&old).unclean(Unclean::WhereEnabled);
+    assert_eq!(build_with(leader, &none_acceptable(&[2, 3])).leader, BrokerId(3), "2 is being added");
 }
 
 /// No broker is acceptable, whichever live.

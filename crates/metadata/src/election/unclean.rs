@@ -35,7 +35,10 @@ impl Unclean {
         let in_order = electorate.asks_last_known_first();
         candidates.sort_by_key(|broker| {
             let was_leader = *broker == state.last_known_leader || *broker == state.leader;
-            (is_lost(*broker), in_order && !was_leader, in_order && !state.last_known_elr.contains(broker))
+            let is_known = state.last_known_elr.contains(broker);
+            // A replica that is being added may have no record yet.
+            let is_added = state.adding().contains(broker);
+            (is_lost(*broker), in_order && !was_leader, in_order && !is_known, in_order && is_added)
         });
         let member = |broker| electorate.readable(broker, state).map(|epoch| IsrMember { broker, epoch });
         candidates.into_iter().find_map(member)

@@ -4,7 +4,7 @@ use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::PartitionState;
+use crate::image::{IsrMember, PartitionState};
 
 fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
     brokers.iter().map(|broker| broker.0).collect()
@@ -41,6 +41,30 @@ fn a_partition_moves_to_other_brokers() {
     assert_eq!((state.leader, state.leader_epoch, isr(&state)), (BrokerId(3), LeaderEpoch(1), vec![3, 4, 5]));
     assert_eq!(cluster.image.reassigning().count(), 0);
     assert!([1, 2].iter().all(|broker| cluster.image.hosted_by(BrokerId(*broker)).count() == 0));
+}
+
+/// The only replica cannot read its log, and an operator has the partition moved (seed 2828). Where an unclean election
+/// is enabled, the new replica leads at once, and the reassignment is complete; else it waits.
+#[test]
+fn scenario_68_a_partition_whose_only_log_is_damaged_moves_away_from_it() {
+    for enabled in [true, false] {
+        let value = enabled.to_string();
+        let mut cluster = cluster(&[2], &[("unclean.leader.election.enable", value.as_str())]);
+        let IsrMember { broker, epoch } = cluster.member(2);
+        let partitions = vec![cluster.id_of("t", 0)];
+        let resign = ResignLeadership { broker, epoch, partitions, reason: ResignReason::Offline };
+        cluster.ask(Request::ResignLeadership(resign));
+        assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+        assert_eq!(cluster.reassign("t", Some(&[3])), ErrorCode::None);
+        let state = cluster.state("t", 0);
+        if enabled {
+            assert_eq!((state.leader, isr(&state), state.is_recovering()), (BrokerId(3), vec![3], true));
+            assert_eq!(replicas(&state), [vec![3], vec![], vec![]]);
+        } else {
+            assert_eq!((state.leader, isr(&state)), (BrokerId::NONE, vec![2]));
+            assert_eq!(replicas(&state), [vec![3, 2], vec![3], vec![2]]);
+        }
+    }
 }
 
 /// Several in one topic complete with one request: its node is written once.

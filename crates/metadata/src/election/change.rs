@@ -195,7 +195,7 @@ impl<'a> PartitionChange<'a> {
             true => PartitionChange::new(&next).build(electorate, controller_epoch),
             false => None,
         };
-        Some(completed.unwrap_or(next))
+        Some(completed.filter(|completed| !completed.is_reassigning() && completed.has_leader()).unwrap_or(next))
     }
 
     /// The state with the replicas that it is to have, and the ISR within them.

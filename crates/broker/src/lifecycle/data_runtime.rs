@@ -22,10 +22,16 @@ use tokio::runtime::{Builder, Handle, Runtime};
 const START_MAX: Duration = Duration::from_secs(10);
 /// For what still runs at the end.
 const END_MAX: Duration = Duration::from_millis(100);
+/// For a worker to go back into reserve. Where all have more to do than that, one more is welcome. The directories are
+/// not looked at meanwhile.
+const BACK_MAX: Duration = Duration::from_millis(50);
+/// How long a directory has been quick when its worker goes back: a disk that has just been slow often is so again.
+const QUICK_BEFORE_BACK: Duration = Duration::from_secs(60);
 
 pub struct DataRuntime {
     runtime: Runtime,
     reserve: Vec<Reserve>,
+    quick_before_back: Duration,
 }
 
 /// A worker that waits until this is dropped. Nothing else is on it: a task that waited there would not be taken over
@@ -35,18 +41,30 @@ struct Reserve {
 }
 
 impl Reserve {
-    /// To be called while the runtime has nothing else to do.
-    fn take(runtime: &Runtime) -> io::Result<Self> {
+    /// Takes the worker that comes first; none if none comes in time. To be called outside of the runtime.
+    fn take(runtime: &Handle, wait: Duration) -> Option<Self> {
         let (release, released) = mpsc::channel::<()>();
         let (taken, is_taken) = mpsc::channel();
         runtime.spawn(async move {
+            // The task that the worker would run next has a place from which no other worker takes it: this one takes
+            // the place, and that one goes to the worker's queue.
+            tokio::spawn(std::future::ready(()));
             let _ = taken.send(());
             // On purpose without letting go of the worker.
             let _ = released.recv();
         });
-        is_taken.recv_timeout(START_MAX).map_err(|_| io::Error::other("a worker did not start"))?;
-        Ok(Self { _release: release })
+        is_taken.recv_timeout(wait).ok()?;
+        // It may have been the one that waits for sockets and timers, and others may have given way to it.
+        wake_another(runtime);
+        Some(Self { _release: release })
     }
+}
+
+/// A worker without anything to do does not know that the one which waits for sockets and timers does not come back to
+/// that. Whoever wakes up takes it over.
+fn wake_another(runtime: &Handle) {
+    runtime.spawn(std::future::ready(()));
+    wake_all_that_gave_way();
 }
 
 /// Looks at the directories until it is dropped.
@@ -65,18 +83,22 @@ impl DataRuntime {
             Some(_) => config.num_network_threads,
             None => cores / 2,
         };
-        Self::with(workers.max(1), config.log_dirs.len())
+        Self::with(workers.max(1), config.log_dirs.len(), QUICK_BEFORE_BACK)
     }
 
-    fn with(workers: usize, directories: usize) -> io::Result<Self> {
+    fn with(workers: usize, directories: usize, quick_before_back: Duration) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers + directories)
             .thread_name("data")
             .enable_all()
             .build()?;
         // One after the other, so that none is left in the queue of another that waits already.
-        let reserve = (0..directories).map(|_| Reserve::take(&runtime)).collect::<io::Result<_>>()?;
-        Ok(Self { runtime, reserve })
+        let take = |_| Reserve::take(runtime.handle(), START_MAX);
+        let reserve: Vec<_> = (0..directories).map_while(take).collect();
+        if reserve.len() < directories {
+            return Err(io::Error::other("a worker did not start"));
+        }
+        Ok(Self { runtime, reserve, quick_before_back })
     }
 
     pub fn handle(&self) -> &Handle {
@@ -86,9 +108,16 @@ impl DataRuntime {
     /// Watches over the directories from now on. Called once, before clients are served.
     pub fn watch(&mut self, directories: Vec<Arc<DirectoryHealth>>) -> io::Result<Watch> {
         let mut reserve = std::mem::take(&mut self.reserve).into_iter();
+        let quick_before_back = self.quick_before_back;
         let mut watched: Vec<_> = directories
             .into_iter()
-            .map(|health| Watched { health, watch: SlowWatch::default(), reserve: reserve.next() })
+            .map(|health| Watched {
+                health,
+                watch: SlowWatch::default(),
+                reserve: reserve.next(),
+                quick_since: Instant::now(),
+                quick_before_back,
+            })
             .collect();
         let (is_over, data) = (Arc::new(AtomicBool::new(false)), self.runtime.handle().clone());
         let thread = std::thread::Builder::new().name("disk-watch".to_owned()).spawn({
@@ -118,12 +147,10 @@ fn look_until(is_over: &AtomicBool, watched: &mut [Watched], data: &Handle) {
             continue;
         }
         // Not `any`: each of them is looked at.
-        if watched.iter_mut().filter_map(Watched::look).count() > 0 {
-            // A worker without anything to do does not know that the one which waits for sockets and timers does not
-            // come back to that. Whoever wakes up takes it over.
-            data.spawn(std::future::ready(()));
-            wake_all_that_gave_way();
+        if watched.iter_mut().map(Watched::look).fold(false, |any, is_slow| any | is_slow) {
+            wake_another(data);
         }
+        watched.iter_mut().for_each(|directory| directory.take_back(data));
         // Not `all`: each of them must know that the thread rests.
         if watched.iter().filter(|directory| directory.health.rest()).count() == watched.len() {
             std::thread::park();
@@ -136,18 +163,29 @@ struct Watched {
     health: Arc<DirectoryHealth>,
     watch: SlowWatch,
     reserve: Option<Reserve>,
+    /// Since the directory was slow last, or since a worker was asked for last.
+    quick_since: Instant,
+    quick_before_back: Duration,
 }
 
 impl Watched {
     /// Lets the worker in reserve go when a write lasts. Whether one does.
-    fn look(&mut self) -> Option<()> {
-        if !self.watch.look(&self.health) {
-            return None;
+    fn look(&mut self) -> bool {
+        let is_slow = self.watch.look(&self.health);
+        if is_slow {
+            self.quick_since = Instant::now();
+            if self.reserve.take().is_some() {
+                tracing::info!("a write to a log directory lasts: its worker in reserve serves clients meanwhile");
+            }
         }
-        if self.reserve.take().is_some() {
-            tracing::info!("a write to a log directory lasts: its worker in reserve serves clients from now on");
+        is_slow
+    }
+
+    fn take_back(&mut self, data: &Handle) {
+        if self.reserve.is_none() && self.quick_since.elapsed() >= self.quick_before_back {
+            self.quick_since = Instant::now();
+            self.reserve = Reserve::take(data, BACK_MAX);
         }
-        Some(())
     }
 }
 
@@ -217,7 +255,7 @@ mod tests {
     #[test]
     fn writes_that_do_not_return_hold_up_nothing_else() {
         for (workers, directories) in [(1, 1), (2, 1), (1, 2), (3, 2)] {
-            let mut runtime = DataRuntime::with(workers, directories).expect("a runtime");
+            let mut runtime = DataRuntime::with(workers, directories, QUICK_BEFORE_BACK).expect("a runtime");
             let health: Vec<_> = (0..directories).map(|_| Arc::new(DirectoryHealth::new(directories > 1))).collect();
             let watch = runtime.watch(health.clone()).expect("a thread");
             is_served(&runtime).recv_timeout(LONG).expect("before");
@@ -231,5 +269,51 @@ mod tests {
             drop(watch);
             runtime.shut_down();
         }
+    }
+    /// As many workers serve as before the write that lasted: one that waits for something keeps all others waiting.
+    /// Tasks are always woken meanwhile, and none of them is left with the worker that goes back.
+    #[test]
+    fn the_worker_goes_back_when_the_directory_is_quick_again() {
+        let mut runtime = DataRuntime::with(1, 1, Duration::from_millis(10)).expect("a runtime");
+        let health = Arc::new(DirectoryHealth::new(false));
+        let watch = runtime.watch(vec![health.clone()]).expect("a thread");
+        let writes_on = Arc::new(AtomicBool::new(true));
+        // An idle directory is not watched.
+        let writer = std::thread::spawn({
+            let (health, writes_on) = (health.clone(), writes_on.clone());
+            move || {
+                while writes_on.load(Ordering::Acquire) {
+                    health.end_write(health.begin_write());
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        for _ in 0..3 {
+            let stuck = stuck_write(&runtime, &health);
+            is_served(&runtime).recv_timeout(LONG).expect("by the one in reserve");
+            drop(stuck);
+            let began = Instant::now();
+            loop {
+                assert!(began.elapsed() < LONG, "two workers serve");
+                let (ends, end) = mpsc::channel::<()>();
+                let (begun, has_begun) = mpsc::channel();
+                runtime.handle().spawn(async move {
+                    let _ = begun.send(());
+                    let _ = end.recv();
+                });
+                has_begun.recv_timeout(LONG).expect("a worker is there");
+                let served = is_served(&runtime);
+                let is_alone = served.recv_timeout(Duration::from_millis(500)).is_err();
+                drop(ends);
+                if is_alone {
+                    served.recv_timeout(LONG).expect("the one worker serves again");
+                    break;
+                }
+            }
+        }
+        writes_on.store(false, Ordering::Release);
+        writer.join().expect("ended");
+        drop(watch);
+        runtime.shut_down();
     }
 }

@@ -498,7 +498,8 @@ impl<S: Service> Connection<S> {
         if self.service.is_none() {
             self.service = self.shared.gate.service();
         }
-        let arrived = Instant::now();
+        // The first one came with this turn.
+        let arrived = if self.handled_in_turn.is_none() { self.turn_began } else { Instant::now() };
         let api = api_of(&frame);
         self.handled_in_turn = api;
         // Users are known once the broker's image is: before, a good password would count as a wrong one.

@@ -84,8 +84,10 @@ impl Connection {
     }
 }
 
-/// The partitions of this broker, for the fetcher.
-struct LocalFollowers;
+/// The partitions of this broker, for the fetcher, which looks at them at one time.
+struct LocalFollowers {
+    now: MonotonicMs,
+}
 
 impl Followers for LocalFollowers {
     type Handle = Arc<Partition>;
@@ -101,7 +103,7 @@ impl Followers for LocalFollowers {
         answer: &FetchAnswer,
         records: &[u8],
     ) -> FollowerStep {
-        partition.count_fetched(records.len(), clock::monotonic());
+        partition.count_fetched(records.len(), self.now);
         partition.follower_answered(asked, answer, records, clock::wall())
     }
 
@@ -184,7 +186,8 @@ impl FetcherTask {
     /// sent makes nothing else due.
     async fn execute_due(&mut self) -> bool {
         let mut connection_changed = false;
-        for effect in self.core.tick(clock::monotonic(), &mut LocalFollowers) {
+        let now = clock::monotonic();
+        for effect in self.core.tick(now, &mut LocalFollowers { now }) {
             connection_changed |= matches!(effect, Effect::Connect | Effect::Disconnect(_));
             if let Err(error) = self.execute(effect).await {
                 self.disconnected(&error);
@@ -195,8 +198,12 @@ impl FetcherTask {
     }
 
     fn take_changes(&mut self) {
+        let changes = self.mailbox.take();
+        if changes.is_empty() {
+            return;
+        }
         let now = clock::monotonic();
-        for change in self.mailbox.take() {
+        for change in changes {
             match change {
                 Change::RoleChanged(partition) => {
                     let following = partition.following();
@@ -294,7 +301,7 @@ impl FetcherTask {
         let underway = self.connection.as_mut().and_then(|connection| connection.underway.pop_front());
         let (correlation, underway) = underway.ok_or(ConnectionError::OutOfOrder)?;
         let now = clock::monotonic();
-        let mut followers = LocalFollowers;
+        let mut followers = LocalFollowers { now };
         match underway {
             Underway::Fetch(number) => {
                 let (answered, response) = fetch::decode_response(FETCH_VERSION, &frame)?;

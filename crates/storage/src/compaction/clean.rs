@@ -16,6 +16,9 @@ impl<E: Env> Cleaning<E> {
         let mut output = Output::create(&self.job, first, self.limits.io_buffer_bytes)
             .map_err(|error| self.job.classify(error.into()))?;
         let written = self.write_group(group, last, &mut output, pace);
+        // Of this group alone, also if it stays as it is: in another segment's index they would be named twice, and
+        // librdkafka takes a transaction that is named twice for two.
+        let aborted = self.transactions.take_kept();
         let has_changed = match written {
             Ok(has_changed) => has_changed || group.len() > 1,
             Err(error) => {
@@ -27,8 +30,7 @@ impl<E: Env> Cleaning<E> {
             output.discard();
             return Ok(None);
         }
-        let (segment, written_bytes) =
-            output.finish(self.transactions.take_kept()).map_err(|error| self.job.classify(error.into()))?;
+        let (segment, written_bytes) = output.finish(aborted).map_err(|error| self.job.classify(error.into()))?;
         self.stats.written_bytes += written_bytes;
         Ok(Some(Cleaned {
             segment,

@@ -167,9 +167,14 @@ impl<E: Env> CleanJob<E> {
         let mut map = OffsetMap::new(limits.map_bytes, limits.load_factor);
         let mut stats = CleaningStats::default();
         let aborted = read_aborted(&self.env, &self.directory, &self.aborted)?;
-        // A transaction may have begun before the dirty part: the walk over it is within that transaction.
-        let mut transactions = Transactions::new(&aborted);
-        for source in self.sources.iter().filter(|source| source.end > self.first_dirty) {
+        let mut walked = self.sources.iter().filter(|source| source.end > self.first_dirty).peekable();
+        // A transaction may have begun before the walk, which is then within it. One that also ended before must not
+        // count: the walk meets no marker that would end it, and its producer's later transactions would be taken for
+        // it. A tombstone among them would not remove its value, and be gone before it.
+        let from = walked.peek().map_or(self.first_dirty, |first| first.base_offset);
+        let unended: Vec<_> = aborted.iter().copied().filter(|it| it.last_offset >= from).collect();
+        let mut transactions = Transactions::new(&unended);
+        for source in walked {
             self.check()?;
             if self.index_segment(source, limits, &mut map, &mut transactions, &mut stats, pace)? {
                 break;

@@ -393,6 +393,30 @@ fn a_flush_that_a_truncation_overtook_proves_nothing() {
     assert_eq!(log.recovery_point(), Offset(30));
 }
 
+/// Its error was taken for that of a file that had gone, and the next sync, which knew nothing of the loss, counted.
+#[test]
+fn a_failed_sync_takes_the_log_offline_while_old_segments_go_too() {
+    let env = FaultyEnv::new(1);
+    env.create_directory(&directory()).unwrap();
+    let mut log = create(&env, small_segments());
+    append_many(&mut log, 30, 5);
+    let mut base = Offset(0);
+    // The next sync is of the active segment alone.
+    while base < log.active_segment_base() {
+        base = log.active_segment_base();
+        log.flush(TICK).unwrap();
+        append_many(&mut log, 1, 5);
+    }
+    let work = log.flush_work().unwrap();
+    assert!(log.advance_log_start(base));
+    let end = log.log_end_offset();
+    log.delete_old_segments(end, NOW).unwrap().remove(&env).unwrap();
+    assert_eq!(log.segment_count(), 1);
+    env.set_faults(Faults { sync_error_ppm: 1_000_000, ..Faults::NONE });
+    assert!(work.run().is_err());
+    assert!(log.is_offline());
+}
+
 #[test]
 fn a_failed_sync_takes_the_log_offline() {
     let env = FaultyEnv::new(1);

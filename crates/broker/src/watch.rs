@@ -129,13 +129,12 @@ impl Watcher {
 
     /// Applies what comes until the stream ends (with its error) or is to be left.
     async fn follow(&mut self, stream: &mut WatchStream) -> Option<CallError> {
+        let leave = Arc::clone(&self.leave);
+        let mut leaving = Leaving::default();
         loop {
-            let first = tokio::select! {
-                update = stream.next() => match update {
-                    Ok(update) => update,
-                    Err(error) => return Some(error),
-                },
-                () = self.leave.notified() => return None,
+            let first = match leaving.next(stream, &leave).await? {
+                Ok(update) => update,
+                Err(error) => return Some(error),
             };
             let mut batch = vec![first];
             let mut ended = None;
@@ -210,6 +209,30 @@ impl Watcher {
     }
 }
 
+/// When a stream is left that is said to lag.
+#[derive(Default)]
+struct Leaving {
+    /// Of the stream, when it was said last.
+    parts: u64,
+}
+
+impl Leaving {
+    /// The next update; none: the stream is to be left. Not while it brings more and more of one update: the snapshot of
+    /// a large tree takes longer than an image may lag behind. Whoever left it each time would never have it whole.
+    async fn next(&mut self, stream: &mut WatchStream, leave: &Notify) -> Option<Result<WatchUpdate, CallError>> {
+        loop {
+            tokio::select! {
+                update = stream.next() => return Some(update),
+                () = leave.notified() => {}
+            }
+            let before = std::mem::replace(&mut self.parts, stream.parts());
+            if self.parts == before {
+                return None;
+            }
+        }
+    }
+}
+
 /// The image after an update, and what it changed; none if it is not newer.
 fn step(image: &Image, update: WatchUpdate) -> Option<(Image, Delta)> {
     match update {
@@ -218,5 +241,95 @@ fn step(image: &Image, update: WatchUpdate) -> Option<(Image, Delta)> {
             let nodes = nodes.iter().map(|(path, node)| (path, node));
             tree_watch::follow_snapshot(image, revision, nodes, tree_watch::BrokenRules::default())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use futures::Stream;
+    use ottla_model::Revision;
+    use ottla_rpc::cluster::cluster_server::{Cluster, ClusterServer};
+    use ottla_rpc::cluster::{
+        DecideRequest, DecideResponse, DescribeQuorumRequest, DescribeQuorumResponse, HeartbeatRequest,
+        HeartbeatResponse, SnapshotChunk, WatchEvent, WatchRequest, watch_event,
+    };
+    use parking_lot::Mutex;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+    use tonic::{Request, Response, Status, Streaming};
+
+    use super::*;
+
+    type Events = ReceiverStream<Result<WatchEvent, Status>>;
+    type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+    /// A coordinator whose watch stream the test feeds.
+    struct Fed(Mutex<Option<Events>>);
+
+    #[tonic::async_trait]
+    impl Cluster for Fed {
+        type HeartbeatStream = Responses<HeartbeatResponse>;
+        type WatchStream = Events;
+
+        async fn decide(&self, _: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
+            Err(Status::unimplemented("not of this test"))
+        }
+
+        async fn describe_quorum(
+            &self,
+            _: Request<DescribeQuorumRequest>,
+        ) -> Result<Response<DescribeQuorumResponse>, Status> {
+            Err(Status::unimplemented("not of this test"))
+        }
+
+        async fn heartbeat(
+            &self,
+            _: Request<Streaming<HeartbeatRequest>>,
+        ) -> Result<Response<Self::HeartbeatStream>, Status> {
+            Err(Status::unimplemented("not of this test"))
+        }
+
+        async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+            self.0.lock().take().map(Response::new).ok_or_else(|| Status::unavailable("watched already"))
+        }
+    }
+
+    fn chunk(last: bool) -> Result<WatchEvent, Status> {
+        let chunk = SnapshotChunk { revision: 7, nodes: Vec::new(), last };
+        Ok(WatchEvent { event: Some(watch_event::Event::Snapshot(chunk)) })
+    }
+
+    /// Half a second after the registration the image lagged, and the broker began anew with another coordinator: with
+    /// a tree that takes longer to come it never had an image, nor was ready.
+    #[tokio::test]
+    async fn a_stream_is_not_left_while_it_brings_a_large_snapshot() {
+        const BRIEFLY: Duration = Duration::from_millis(100);
+        let (events, fed) = mpsc::channel(4);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("bound").to_string();
+        let service = ClusterServer::new(Fed(Mutex::new(Some(ReceiverStream::new(fed)))));
+        let server = tonic::transport::Server::builder().add_service(service);
+        let serving = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let client = ClusterClient::new(&[address]).expect("an address");
+        let mut stream = client.watch(Revision(0), BrokerId(1), None, OPEN_TIMEOUT).await.expect("watched");
+        let (mut leaving, leave) = (Leaving::default(), Notify::new());
+        for parts in 1..=3 {
+            events.send(chunk(false)).await.expect("taken");
+            while stream.parts() < parts {
+                let next = tokio::time::timeout(BRIEFLY, leaving.next(&mut stream, &leave)).await;
+                assert!(next.is_err(), "it is not complete");
+            }
+            leave.notify_one();
+            let next = tokio::time::timeout(BRIEFLY, leaving.next(&mut stream, &leave)).await;
+            assert!(next.is_err(), "more of it has come");
+        }
+        leave.notify_one();
+        assert!(leaving.next(&mut stream, &leave).await.is_none(), "nothing has come since");
+        events.send(chunk(true)).await.expect("taken");
+        let update = leaving.next(&mut stream, &leave).await.expect("not to be left").expect("an update");
+        assert_eq!(update.revision(), Revision(7));
+        serving.abort();
     }
 }

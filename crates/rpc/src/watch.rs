@@ -44,6 +44,8 @@ pub struct WatchStream {
     snapshot: Vec<(Path, Node)>,
     /// The parts of a revision that is not complete.
     changes: Vec<NodeChange>,
+    /// How many parts have come that did not complete an update.
+    parts: u64,
 }
 
 pub(crate) async fn open(
@@ -79,6 +81,7 @@ pub(crate) async fn open(
                         revision: from,
                         snapshot: Vec::new(),
                         changes: Vec::new(),
+                        parts: 0,
                     });
                 }
                 Ok(Err(status)) => last = format!("{}: {}", target.address, describe(&status)),
@@ -95,6 +98,12 @@ impl WatchStream {
     /// The address of the coordinator that is watched.
     pub fn coordinator(&self) -> &str {
         &self.address
+    }
+
+    /// How many parts of updates have come after which their update was not complete. While this grows, the caller is
+    /// being sent more than its revision shows.
+    pub fn parts(&self) -> u64 {
+        self.parts
     }
 
     /// The next update. An error ends the stream: the caller opens another from the revision that it has.
@@ -117,6 +126,7 @@ impl WatchStream {
                         let revision = self.advance(Revision(chunk.revision), true)?;
                         return Ok(WatchUpdate::Snapshot { revision, nodes: std::mem::take(&mut self.snapshot) });
                     }
+                    self.parts += 1;
                 }
                 Some(Event::Changes(part)) => {
                     for change in part.changes {
@@ -128,6 +138,7 @@ impl WatchStream {
                         let revision = self.advance(Revision(part.revision), false)?;
                         return Ok(WatchUpdate::Changes { revision, changes: std::mem::take(&mut self.changes) });
                     }
+                    self.parts += 1;
                 }
                 // An event of a later release: it has no changes of the tree.
                 None => {}

@@ -1,5 +1,7 @@
 //! Fetch sessions, parked fetches, and who may fetch as what.
 
+use std::sync::mpsc;
+
 use bytes::Bytes;
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, LeaderEpoch, Offset, PartitionId};
 use ottla_protocol::messages::TopicRef;
@@ -272,6 +274,38 @@ fn a_fetch_does_not_wait_for_room() {
     let mut asked = broker.begin_fetch(CLIENT, &request);
     assert!(asked.is_ready());
     assert_eq!(served(&asked.fetched()), [(0, 1)]);
+}
+
+/// The lock was held until a disk answered when the session began: the session did not subscribe, and was never told of
+/// the records that came later. Its consumer read nothing any more, with no error.
+#[test]
+fn a_session_that_begins_while_a_disk_stalls_is_told_of_later_records() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    let (disk_answers, answer) = mpsc::channel::<()>();
+    let (stalls, stalling) = mpsc::channel::<()>();
+    let partition = broker.partition(id, 0);
+    let writer = std::thread::spawn(move || {
+        partition.with_log(|_| {
+            stalls.send(()).unwrap();
+            answer.recv().unwrap();
+        });
+    });
+    stalling.recv().unwrap();
+    let opened = broker.fetch(&FetchRequest { session_epoch: 0, ..fetch_of(id, vec![wanted(0, 0)]) });
+    assert_eq!(only(&opened).error, ErrorCode::KafkaStorageError);
+    disk_answers.send(()).unwrap();
+    writer.join().unwrap();
+    let next = |session_epoch| {
+        let request = FetchRequest { session_id: opened.session_id, session_epoch, ..fetch_of(id, vec![]) };
+        broker.fetch(&request)
+    };
+    assert_eq!(only(&next(1)).error, ErrorCode::None);
+    assert!(partitions_of(&next(2)).is_empty(), "nothing new");
+    broker.produce(TopicRef::Id(id), 0, &batch(&["a"]), 1, NEVER_MS);
+    assert_eq!(served(&next(3)), [(0, 1)]);
 }
 
 /// What parked fetches hold is bounded, and whoever finds no room is told to wait before the next one.

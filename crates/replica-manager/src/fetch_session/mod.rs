@@ -174,8 +174,8 @@ impl FetchSession {
         for (at, hosted) in slots.partitions.handles_mut() {
             if hosted.subscription.is_none() {
                 let subscription = self.new_subscription(at);
-                hosted.partition.subscribe(subscription.clone());
-                hosted.subscription = Some(subscription);
+                // Otherwise the fetch learns of the partition's news when its time is up.
+                hosted.subscription = hosted.partition.subscribe(subscription.clone()).then_some(subscription);
             }
         }
     }
@@ -312,12 +312,13 @@ impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for Session
 impl<F: FindPartition> SessionReader<'_, F> {
     fn host(&self, key: &PartitionKey, at: u32) -> Result<SessionPartition, ErrorCode> {
         let partition = self.partitions.find(&key.topic, key.partition)?;
-        let subscription = self.subscribes.then(|| {
-            let subscription = self.session.new_subscription(at);
-            partition.subscribe(subscription.clone());
-            subscription
-        });
-        Ok(SessionPartition { partition, subscription, is_denied: false })
+        let subscription = self.subscribes.then(|| self.session.new_subscription(at));
+        // A session that is not told of the partition's news would not look at it again. With this error it looks, and
+        // subscribes, with its next request.
+        match &subscription {
+            Some(wanted) if !partition.subscribe(wanted.clone()) => Err(ErrorCode::KafkaStorageError),
+            _ => Ok(SessionPartition { partition, subscription, is_denied: false }),
+        }
     }
 }
 

@@ -324,11 +324,11 @@ impl Partition {
         self.when_held(errand) == Some(WhenHeld::Later)
     }
 
-    pub fn subscribe(&self, subscription: Arc<Subscription>) {
-        // A fetch of many partitions does not wait for the disk of one. It finds out what is wrong with its next look.
-        if let Some(mut state) = self.lock_for(Errand::Fetch) {
-            state.subscribers.add(subscription);
-        }
+    /// Whether the subscription holds from now on. A fetch of many partitions does not wait for the disk of one.
+    #[must_use = "who is not told of the partition's news has to look again by itself"]
+    pub fn subscribe(&self, subscription: Arc<Subscription>) -> bool {
+        let state = self.lock_for(Errand::Fetch);
+        state.map(|mut state| state.subscribers.add(subscription)).is_some()
     }
 
     pub fn unsubscribe(self: &Arc<Self>, subscription: &Arc<Subscription>) {

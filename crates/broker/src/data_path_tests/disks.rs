@@ -14,6 +14,7 @@ use ottla_protocol::{Api, decode_response, encode_request};
 use ottla_replica_manager::log_io;
 
 use super::harness::*;
+use super::retention::{RARE_LOG_STARTS, delete};
 use crate::groups::OFFSETS_TOPIC;
 use crate::handlers;
 
@@ -321,6 +322,28 @@ fn a_replica_moves_to_another_directory_while_it_is_written_to() {
             && names.iter().filter(|name| name.ends_with("-stray")).count() == 1
             && names.len() == 2
     });
+}
+
+/// The log's start was in no file of the new directory until the next regular checkpoint, a minute later.
+#[test]
+fn what_was_deleted_stays_so_after_a_move_and_a_kill() {
+    let cluster = Cluster::new(&[(SECOND_DIRECTORY, ""), RARE_LOG_STARTS]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    broker.produce(TopicRef::Id(id), 0, &batch(&["a", "b", "c"]), -1, NEVER_MS);
+    assert_eq!(delete(&broker, 2), (ErrorCode::None, 2));
+    let partition = broker.partition(id, 0);
+    let to = broker.broker.replicas.log_dirs().all().iter().find(|directory| !partition.is_in(directory)).cloned();
+    let to = to.unwrap();
+    assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
+    eventually("it has moved", || partition.is_in(&to));
+    let file = to.path().join("log-start-offset-checkpoint");
+    eventually("the log start is written", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("t 0 2")));
+    drop((to, partition));
+    broker.kill();
+    let broker = cluster.start(1);
+    assert_eq!(broker.partition(id, 0).with_log(|log| log.log_start_offset()), Some(Offset(2)));
 }
 
 fn copy_directory(from: &Path, to: &Path) {

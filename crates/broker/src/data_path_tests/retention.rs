@@ -12,6 +12,8 @@ use crate::handlers;
 
 const NEVER_MS: i32 = 60_000;
 const VERSION: i16 = 2;
+/// No log start is written before somebody asks for it.
+pub const RARE_LOG_STARTS: (&str, &str) = ("log.flush.start.offset.checkpoint.interval.ms", "3600000");
 
 fn begin_delete<'b>(broker: &'b TestBroker, topic: &str, before: i64, timeout_ms: i32) -> Asked<'b> {
     let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(before);
@@ -31,7 +33,7 @@ fn deleted(asked: Asked<'_>) -> (ErrorCode, i64) {
     (ErrorCode::from_code(result.error_code).unwrap(), result.low_watermark)
 }
 
-fn delete(broker: &TestBroker, before: i64) -> (ErrorCode, i64) {
+pub fn delete(broker: &TestBroker, before: i64) -> (ErrorCode, i64) {
     deleted(begin_delete(broker, "t", before, NEVER_MS))
 }
 
@@ -63,7 +65,7 @@ fn deleted_records_are_gone_from_every_replica_that_lives() {
 
 #[test]
 fn what_was_deleted_stays_so_after_a_kill() {
-    let cluster = Cluster::new(&[]);
+    let cluster = Cluster::new(&[RARE_LOG_STARTS]);
     let broker = cluster.start(1);
     let id = topic_id(1);
     cluster.quorum.create_topic("t", id, 1, &[1], &[]);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ottla_model::{ErrorCode, Offset, TopicId};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::record_batch::{BatchBuilder, Batches, Records};
+use ottla_replica_manager::clock;
 
 use super::harness::{Cluster, TestBroker, eventually, topic_id};
 
@@ -26,8 +27,7 @@ fn produce_keys(broker: &TestBroker, id: TopicId, count: usize) {
     for number in 0..count {
         let (key, mut value) = (format!("key {}", number % 5), vec![0_u8; VALUE_BYTES]);
         value[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        let batch =
-            BatchBuilder::new().record(ottla_replica_manager::clock::wall(), Some(key.as_bytes()), Some(&value));
+        let batch = BatchBuilder::new().record(clock::wall(), Some(key.as_bytes()), Some(&value));
         let produced = broker.produce(TopicRef::Id(id), 0, &batch.build().unwrap(), -1, NEVER_MS);
         assert_eq!(produced.error, ErrorCode::None);
     }
@@ -99,6 +99,29 @@ fn compacted_topics_are_cleaned_on_every_replica_and_open_again() {
         assert_eq!(read(&broker, id).1, expected);
         broker.kill();
     }
+}
+
+/// The last step of a cleaning came after its topic had been deleted and created anew: records of the new topic would
+/// count as clean.
+#[test]
+fn how_far_a_log_is_clean_is_not_said_of_a_later_one_of_its_name() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let (first, second) = (topic_id(1), topic_id(2));
+    cluster.quorum.create_topic("t", first, 1, &[1], CONFIG);
+    produce_keys(&broker, first, 2);
+    let partition = broker.partition(first, 0);
+    let (directory, name) = (partition.directory(), partition.topic_partition());
+    eventually("it is on the disk", || partition.with_log(|log| log.flush(clock::monotonic()).is_ok()) == Some(true));
+    assert!(partition.set_clean_offset(&directory, Offset(1)).is_some_and(|set| set.is_ok()));
+    assert_eq!(directory.clean_offset(&name), Some(Offset(1)));
+    assert!(partition.set_clean_offset(&directory, Offset(9)).is_some_and(|set| set.is_ok()));
+    assert_eq!(directory.clean_offset(&name), Some(Offset(2)), "what was cut off meanwhile is not clean");
+    cluster.quorum.delete_topic("t", 1);
+    cluster.quorum.create_topic("t", second, 1, &[1], CONFIG);
+    produce_keys(&broker, second, 2);
+    assert!(partition.set_clean_offset(&directory, Offset(1)).is_none());
+    assert_eq!(directory.clean_offset(&name), None);
 }
 
 #[test]

@@ -26,7 +26,8 @@ pub(super) fn clean(cleaner: &Arc<LogCleaner>, choice: &Choice) -> Result<Cleani
     let mut cleaning = job.index(cleaner.limits(), pace)?;
     while let Some(cleaned) = cleaning.next(pace)? {
         if directory.clean_offset(&name).is_none() {
-            directory.set_clean_offset(&name, dirt.first_dirty).map_err(io_error)?;
+            let set = partition.set_clean_offset(&directory, dirt.first_dirty);
+            set.ok_or(CleanError::Aborted)?.map_err(io_error)?;
         }
         let swapped = partition.with_log(|log| {
             let delay_ms = log.config().file_delete_delay_ms;
@@ -38,7 +39,7 @@ pub(super) fn clean(cleaner: &Arc<LogCleaner>, choice: &Choice) -> Result<Cleani
     }
     let stats = cleaning.stats();
     let clean_up_to = cleaning.finish()?;
-    directory.set_clean_offset(&name, clean_up_to).map_err(io_error)?;
+    partition.set_clean_offset(&directory, clean_up_to).ok_or(CleanError::Aborted)?.map_err(io_error)?;
     Ok(stats)
 }
 

@@ -1,11 +1,14 @@
 //! Retention and DeleteRecords: the replica decides, the handle wakes and reports.
 
+use std::sync::Arc;
+
 use ottla_model::{ErrorCode, Offset, TimestampMs};
-use ottla_storage::DeletedFiles;
+use ottla_storage::{DeletedFiles, DirectoryError};
 
 use super::touched::Pass;
 use super::waiters::Wakes;
 use super::{AckWait, Crowded, Partition};
+use crate::log_dirs::LogDir;
 use crate::log_io;
 
 impl Partition {
@@ -62,6 +65,18 @@ impl Partition {
         }
         self.execute(state, effects, wakes);
         Ok(())
+    }
+
+    /// Notes that the log, which is in `directory`, is clean up to this offset; none if it is not there any more. Waits
+    /// for the disk, with the lock: a partition that leaves takes its offsets out of the directory's files, and one that
+    /// is truncated lowers them. One that came later would be another log's: its records would count as clean, and their
+    /// keys would be kept for ever.
+    pub fn set_clean_offset(&self, directory: &Arc<LogDir>, offset: Offset) -> Option<Result<(), DirectoryError>> {
+        self.with_log(|log| {
+            let offset = offset.min(log.recovery_point());
+            let set = || directory.set_clean_offset(&self.topic_partition(), offset);
+            self.is_in(directory).then(|| log_io::writing(directory.health(), set))
+        })?
     }
 
     /// The lowest log start of the replicas that live; [`Offset::UNKNOWN`] where this one does not lead, or one has not

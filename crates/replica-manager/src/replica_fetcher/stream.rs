@@ -56,10 +56,15 @@ impl FetchStream {
         Ok(Self { socket, received: BytesMut::new(), frame_max_bytes })
     }
 
-    /// Sends a whole request frame.
-    pub async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.socket.write_all(frame).await?;
-        self.socket.flush().await
+    /// Sends a whole request frame. Nothing else of the fetcher goes on meanwhile, and a broker that stands still takes
+    /// only what fits into the buffers of both kernels: hence the time-out.
+    pub async fn send(&mut self, frame: &[u8], timeout: Duration) -> io::Result<()> {
+        let send = async {
+            self.socket.write_all(frame).await?;
+            self.socket.flush().await
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the broker does not take the request");
+        tokio::time::timeout(timeout, send).await.map_err(late)?
     }
 
     /// The next response frame, without its length. May be dropped while it waits: nothing is lost.
@@ -99,5 +104,23 @@ impl FetchStream {
         } else {
             self.received.reserve(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fetcher read neither its mailbox nor its clock until TCP gave the connection up, a quarter of an hour later.
+    #[tokio::test]
+    async fn a_broker_that_stands_still_holds_a_request_up_for_a_while_only() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("bound").port();
+        let security = StreamSecurity::default();
+        let mut stream = FetchStream::connect("127.0.0.1", port, &security, None, 1024).await.expect("connected");
+        // More than the buffers of both kernels.
+        let frame = vec![0; 64 << 20];
+        let sent = stream.send(&frame, Duration::from_millis(100)).await;
+        assert_eq!(sent.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
     }
 }

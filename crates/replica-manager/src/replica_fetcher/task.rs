@@ -285,7 +285,7 @@ impl FetcherTask {
         let client_id = format!("broker-{}-fetcher", self.identity.id());
         let correlation = connection.begin(Underway::Bounds(question.number));
         let frame = encode_request(LIST_OFFSETS_VERSION, correlation, Some(&client_id), &request)?;
-        Ok(connection.stream.send(&frame).await?)
+        Ok(connection.stream.send(&frame, self.config.socket_timeout).await?)
     }
 
     async fn fetch(&mut self, request: FetchRequest) -> Result<(), ConnectionError> {
@@ -294,7 +294,7 @@ impl FetcherTask {
         let correlation = connection.begin(Underway::Fetch(request.number));
         let request = fetch_request(&request, &self.identity, &self.config);
         let frame = fetch::encode_request(FETCH_VERSION, correlation, None, &request).map_err(CodecError::from)?;
-        Ok(connection.stream.send(&frame).await?)
+        Ok(connection.stream.send(&frame, self.config.socket_timeout).await?)
     }
 
     fn answered(&mut self, frame: Bytes) -> Result<(), ConnectionError> {

@@ -94,11 +94,13 @@ pub(super) fn api_of(frame: &BytesMut) -> Option<Api> {
 }
 
 /// Whether a request must wait until an earlier request of its connection is done. Kafka handles one request of a
-/// connection at a time. Here only writes are waited for, and a Produce does not wait for a Produce: producers
-/// pipeline.
+/// connection at a time. Here only writes are waited for, and a Produce does not wait for a Produce, nor do markers for
+/// markers: producers pipeline, and so do transaction coordinators. Both append when they are handled, in order.
 fn waits_for(next: Option<Api>, earlier: Api) -> bool {
     match (earlier, next) {
-        (_, Some(Api::ApiVersions)) | (Api::Produce, Some(Api::Produce)) => false,
+        (_, Some(Api::ApiVersions))
+        | (Api::Produce, Some(Api::Produce))
+        | (Api::WriteTxnMarkers, Some(Api::WriteTxnMarkers)) => false,
         _ => earlier.is_write(),
     }
 }
@@ -134,6 +136,7 @@ mod tests {
         assert!(waits_for(None, Api::Produce), "what is not known here is refused in its turn");
         for (earlier, next) in [
             (Api::Produce, Api::Produce),
+            (Api::WriteTxnMarkers, Api::WriteTxnMarkers),
             (Api::Fetch, Api::OffsetCommit),
             (Api::JoinGroup, Api::Heartbeat),
             (Api::ListOffsets, Api::Produce),
@@ -145,10 +148,11 @@ mod tests {
 
     /// Writes that follow each other: every pair of the table, so that no new API is left out.
     #[test]
-    fn whatever_follows_a_write_waits_for_it_but_the_next_produce() {
+    fn whatever_follows_a_write_waits_for_it_but_what_is_pipelined() {
         for &earlier in Api::ALL {
             for &next in Api::ALL {
-                let overtakes = next == Api::ApiVersions || (earlier, next) == (Api::Produce, Api::Produce);
+                let is_pipelined = next == earlier && matches!(next, Api::Produce | Api::WriteTxnMarkers);
+                let overtakes = next == Api::ApiVersions || is_pipelined;
                 let expected = earlier.is_write() && !overtakes;
                 assert_eq!(waits_for(Some(next), earlier), expected, "{next} after {earlier}");
             }

@@ -86,6 +86,9 @@ fn run_offline(command: Command) -> Result<(), String> {
                 saved.bytes,
                 file.display()
             );
+            if let Some(damage) = saved.damage {
+                println!("{damage}: what follows is not in the file");
+            }
         }
         Command::Restore { file, data_dir, id, address } => {
             let restored = offline::restore(&file, &data_dir, CoordinatorId(id), &address).map_err(text)?;

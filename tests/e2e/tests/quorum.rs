@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::cluster::binary;
 use ottla_e2e::quorum::{addresses, change_members, create_topics, leader, members, quorum};
-use ottla_e2e::{Cluster, Node, clients, wait};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use rustix::process::Signal;
 
 /// From three to four and back, and a member whose disk is gone is replaced: no call of a writer fails.
@@ -110,6 +110,51 @@ fn a_lost_quorum_is_restored_from_a_snapshot() -> Result<()> {
     let listed = clients::run(&mut clients::tool("kafka-topics", &bootstrap, &["--list"])?)?;
     ensure!(listed.contains("kept") && listed.contains("new"), "{listed}");
     Ok(())
+}
+
+/// A byte of a coordinator's write-ahead log is another one. It started without what followed, and could have voted
+/// twice; now it ends with a line that has the steps.
+#[test]
+fn a_coordinator_with_a_damaged_log_is_refused_and_replaced() -> Result<()> {
+    let mut cluster = Cluster::start_with(ClusterOptions { brokers: 1, ..ClusterOptions::default() })?;
+    let at = cluster.bootstrap();
+    for number in 0..5 {
+        let topic = format!("topic-{number}");
+        clients::run(&mut clients::tool("kafka-topics", &at, &["--create", "--topic", &topic])?)?;
+    }
+    let damaged = Node::Coordinator(3);
+    cluster.kill(damaged)?;
+    let folder = cluster.data_folder(damaged)?;
+    let logs = std::fs::read_dir(folder.join("quorum"))?.filter_map(Result::ok).map(|entry| entry.path());
+    let logs: Vec<_> = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+    let [log] = logs.as_slice() else { anyhow::bail!("{logs:?}") };
+    let whole = std::fs::read(log)?;
+    let mut spoilt = whole.clone();
+    *spoilt.get_mut(whole.len() / 2).context("it is not empty")? ^= 1;
+    std::fs::write(log, spoilt)?;
+    cluster.spawn(damaged)?;
+    let status = cluster.wait(damaged)?;
+    let said = cluster.log_text(damaged)?;
+    let last = said.lines().last().unwrap_or_default();
+    ensure!(status.code() == Some(1) && last.contains("its write-ahead log is damaged at byte "), "{status}: {said}");
+    ensure!(last.contains("ottla quorum remove"), "{last}");
+    // A power loss within the last write is no damage.
+    std::fs::write(log, whole.get(..whole.len() - 3).context("it is longer")?)?;
+    cluster.spawn(damaged)?;
+    let two = addresses(&cluster, &[1, 2]);
+    let all_answer = || {
+        let known = members(&two)?;
+        ensure!(known.keys().eq(&[1, 2, 3]) && !known.values().any(|said| said.contains("silent")), "{known:?}");
+        Ok(())
+    };
+    wait::until_ok("it votes again", all_answer)?;
+    cluster.kill(damaged)?;
+    quorum(&two, &["remove", "3"])?;
+    std::fs::remove_dir_all(&folder)?;
+    cluster.spawn(damaged)?;
+    let third = format!("3@{}", cluster.coordinator_address(3));
+    wait::until_ok("it is added", || quorum(&two, &["add", &third]).map(drop))?;
+    wait::until_ok("it votes again", all_answer)
 }
 
 /// What happened after the snapshot is not in the restored tree. Leader epochs were given out again, which no follower

@@ -42,21 +42,15 @@ pub struct Checked {
 /// Reads all of a data directory. Nothing is written to it.
 pub fn check(directory: &Path) -> Result<Checked, OfflineError> {
     let (checked, _) = read(directory)?;
-    if let Err(error) = Disk::open_undamaged(directory) {
-        let problem = match error {
-            OpenError::Unusable { problem, .. } => problem,
-            other => other.to_string(),
-        };
-        let last = checked.last;
-        return Err(OfflineError::unsound(
-            directory,
-            format!(
-                "its write-ahead log is damaged, and a start goes on without what follows, with a log that ends with \
-                 {last}: {problem}"
-            ),
-        ));
+    match Disk::check_write_ahead_log(directory) {
+        Ok(()) => Ok(checked),
+        Err(OpenError::Damaged { problem, .. }) => {
+            let last = checked.last;
+            let problem = format!("{problem}: a start refuses it; the log that precedes the damage ends with {last}");
+            Err(OfflineError::unsound(directory, problem))
+        }
+        Err(other) => Err(other.into()),
     }
-    Ok(checked)
 }
 
 /// As [`check`]; also the tree as it is after the last entry of the log. A majority may have acknowledged entries that

@@ -20,7 +20,7 @@ use ottla_quorum_node::{Voter, snapshot};
 use ottla_rpc::channel::check_address;
 
 use super::{OfflineError, check};
-use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
+use crate::rocksdb_store::{Disk, Identity, OpenError, RocksDbStore};
 use ottla_consensus::LogStore as _;
 
 const MAGIC: &[u8; 8] = b"OTTLAQ1\n";
@@ -34,7 +34,7 @@ const EPOCHS_SKIPPED: i32 = 1 << 20;
 const PRODUCER_IDS_SKIPPED: i64 = 1 << 32;
 
 /// What was saved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Saved {
     /// Of the last entry of the log.
     pub revision: Revision,
@@ -46,6 +46,8 @@ pub struct Saved {
 /// What a new quorum begins with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
+    /// Where the write-ahead log is damaged: what follows is not saved.
+    pub damage: Option<String>,
     pub saved: Revision,
     pub revision: Revision,
     pub nodes: usize,
@@ -67,6 +69,10 @@ pub fn save(directory: &Path, file: &Path) -> Result<Saved, OfflineError> {
         return Err(OfflineError::unsound(directory, "it holds no tree yet"));
     }
     let data = snapshot::encode(&tree);
+    let damage = match Disk::check_write_ahead_log(directory) {
+        Err(OpenError::Damaged { problem, .. }) => Some(problem.to_string()),
+        sound => sound.map(|()| None)?,
+    };
     let mut bytes = Vec::with_capacity(HEAD_BYTES + data.len() + CRC_BYTES);
     bytes.extend_from_slice(MAGIC);
     for number in [revision.0, term, data.len() as u64] {
@@ -78,7 +84,7 @@ pub fn save(directory: &Path, file: &Path) -> Result<Saved, OfflineError> {
     let failed = |problem| OfflineError::File { file: file.to_owned(), problem };
     let mut out = std::fs::File::create_new(file).map_err(failed)?;
     out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(failed)?;
-    Ok(Saved { revision, term, nodes: tree.len(), bytes: bytes.len() })
+    Ok(Saved { revision, term, nodes: tree.len(), bytes: bytes.len(), damage })
 }
 
 /// Revision, term and data.

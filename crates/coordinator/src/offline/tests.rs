@@ -131,7 +131,7 @@ fn a_tree_ahead_of_the_log_is_found() {
 }
 
 /// A start, and the check, went on with what precedes the damage: entries and votes that were on the disk were lost
-/// without a word.
+/// without a word. The start: `rocksdb_store::write_ahead_log`.
 #[test]
 fn a_damaged_write_ahead_log_is_found() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -143,11 +143,16 @@ fn a_damaged_write_ahead_log_is_found() {
     // Cut off within the last write: it was not acknowledged.
     std::fs::write(&path, &whole[..whole.len() - 3]).expect("written");
     check(directory.path()).expect("sound");
-    let mut spoilt = whole.clone();
-    spoilt[whole.len() / 2] ^= 1;
-    std::fs::write(&path, spoilt).expect("written");
-    let problem = problem(directory.path());
-    assert!(problem.contains("its write-ahead log is damaged"), "{problem}");
+    for at in [whole.len() / 2, whole.len() - 10] {
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 1;
+        std::fs::write(&path, spoilt).expect("written");
+        let problem = problem(directory.path());
+        assert!(problem.contains("its write-ahead log is damaged"), "{at}: {problem}");
+    }
+    // Of a quorum without another disk, what precedes is better than nothing: here the tree, which the log repeats.
+    let saved = save(directory.path(), &directory.path().join("tree")).expect("saved");
+    assert!(saved.revision == Revision(4) && saved.damage.is_some(), "{saved:?}");
     std::fs::write(&path, whole).expect("written");
     check(directory.path()).expect("sound");
 }

@@ -8,11 +8,13 @@
 //! - [`raft_state`]: hard state, membership, applied revision, and the disk's identity.
 //! - [`tree`]: path → node.
 //! - [`log_store`]: the three together as consensus sees them.
+//! - `write_ahead_log`: whether RocksDB would pass over what was on the disk.
 
 pub mod log_store;
 pub mod raft_log;
 pub mod raft_state;
 pub mod tree;
+mod write_ahead_log;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use rocksdb::{
 
 pub use log_store::RocksDbStore;
 pub use raft_state::Identity;
+pub use write_ahead_log::WalError;
 
 /// The memory of a family before it is flushed; four families use at most twice that. The tree of ten thousand
 /// partitions is a few megabytes, and a coordinator should use no more than that.
@@ -62,6 +65,11 @@ pub enum OpenError {
     NotWritable { directory: PathBuf, problem: String },
     #[error("{directory}: {problem}")]
     Unusable { directory: PathBuf, problem: String },
+    #[error(
+        "{directory}: {problem}: a start would forget votes and entries that were acknowledged; take this coordinator \
+         out (ottla quorum remove), empty its data directory, start it, and add it (ottla quorum add)"
+    )]
+    Damaged { directory: PathBuf, problem: WalError },
 }
 
 type Db = DBWithThreadMode<MultiThreaded>;
@@ -78,12 +86,14 @@ pub struct Disk {
 const DIRECTORY: &str = "quorum";
 
 impl Disk {
-    /// Opens, or creates, the database below `data_dir`.
+    /// Opens, or creates, the database below `data_dir`. A write that a power loss left unfinished is passed over; a
+    /// database that lost what was on the disk is refused.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let directory = data_dir.join(DIRECTORY);
         private_directory::create(&directory)
             .map_err(|error| OpenError::NotWritable { directory: data_dir.to_owned(), problem: error.to_string() })?;
         private_directory::warn_if_open(data_dir);
+        Self::check_write_ahead_log(data_dir)?;
         let (options, families) = Self::options();
         match Db::open_cf_descriptors(&options, &directory, families) {
             Ok(db) => Ok(Self::of(db)),
@@ -91,26 +101,24 @@ impl Disk {
         }
     }
 
-    /// Opens the database below `data_dir` as it is; every write fails.
+    /// Whether a start would pass over what was on the disk ([`write_ahead_log`]).
+    pub fn check_write_ahead_log(data_dir: &Path) -> Result<(), OpenError> {
+        let directory = data_dir.to_owned();
+        write_ahead_log::check(&data_dir.join(DIRECTORY)).map_err(|problem| match problem {
+            WalError::Damaged { .. } => OpenError::Damaged { directory, problem },
+            WalError::Io { .. } => OpenError::Unusable { directory, problem: problem.to_string() },
+        })
+    }
+
+    /// Opens the database below `data_dir` as it is; every write fails. What follows a damaged record of the
+    /// write-ahead log is passed over.
     pub fn open_read_only(data_dir: &Path) -> Result<Self, OpenError> {
-        // As a start does: what follows a damaged record of the write-ahead log is passed over. After a power loss that
-        // is the end, which nobody was told of.
-        Self::open_as_it_is(data_dir, DBRecoveryMode::PointInTime)
-    }
-
-    /// The same, and refuses a write-ahead log with a damaged record. One that is cut off at the end is none.
-    pub fn open_undamaged(data_dir: &Path) -> Result<Self, OpenError> {
-        Self::open_as_it_is(data_dir, DBRecoveryMode::TolerateCorruptedTailRecords)
-    }
-
-    fn open_as_it_is(data_dir: &Path, mode: DBRecoveryMode) -> Result<Self, OpenError> {
         let directory = data_dir.join(DIRECTORY);
         if !directory.is_dir() {
             let problem = format!("no data directory of a coordinator: it has no {DIRECTORY}");
             return Err(OpenError::Unusable { directory: data_dir.to_owned(), problem });
         }
-        let (mut options, families) = Self::options();
-        options.set_wal_recovery_mode(mode);
+        let (options, families) = Self::options();
         match Db::open_cf_descriptors_read_only(&options, &directory, families, false) {
             Ok(db) => Ok(Self::of(db)),
             Err(error) => Err(open_error(data_dir, &error)),
@@ -135,6 +143,8 @@ impl Disk {
         family.set_compression_type(DBCompressionType::None);
         family.set_block_based_table_factory(&table);
         let mut options = family.clone();
+        // What precedes a damaged record: `write_ahead_log` has found that it was not finished.
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);

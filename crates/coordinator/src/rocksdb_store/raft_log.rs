@@ -31,6 +31,11 @@ pub struct RaftLog {
     cache_bytes: usize,
 }
 
+/// Whether a key is of this family. Keys of the others are text, and no index begins with a letter or a slash.
+pub(super) fn is_key(key: &[u8]) -> bool {
+    key.len() == size_of::<u64>() && key.first().is_some_and(|first| *first < b' ')
+}
+
 fn key(index: u64) -> [u8; 8] {
     index.to_be_bytes()
 }

@@ -3,7 +3,7 @@
 //! A file: `OTTLAQ1\n`, the revision and the term (8 bytes each, big-endian), the length of the data (8 bytes), the
 //! data (the snapshot that members send each other), and the CRC-32C of everything before it (4 bytes).
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -32,6 +32,11 @@ const EPOCHS_SKIPPED: i32 = 1 << 20;
 /// As many producer ids may have been given out after the snapshot. Of two producers with one id, what the second one
 /// writes is taken for repetitions of the first one's records.
 const PRODUCER_IDS_SKIPPED: i64 = 1 << 32;
+/// As many brokers may have come without an id after the snapshot. Of two brokers with one id, the second one is taken
+/// for the first one come back, with logs that it does not have.
+const BROKER_IDS_SKIPPED: i32 = 1 << 10;
+/// What `mkfs` puts into each file system: one that was made for the data directory has nothing else.
+const EMPTY_FILE_SYSTEM_HAS: &str = "lost+found";
 
 /// What was saved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,13 +46,13 @@ pub struct Saved {
     pub term: u64,
     pub nodes: usize,
     pub bytes: usize,
+    /// Where the write-ahead log is damaged: what follows is not saved.
+    pub damage: Option<String>,
 }
 
 /// What a new quorum begins with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
-    /// Where the write-ahead log is damaged: what follows is not saved.
-    pub damage: Option<String>,
     pub saved: Revision,
     pub revision: Revision,
     pub nodes: usize,
@@ -64,15 +69,15 @@ fn crc(bytes: &[u8]) -> [u8; CRC_BYTES] {
 /// of the log.
 pub fn save(directory: &Path, file: &Path) -> Result<Saved, OfflineError> {
     let (checked, tree) = check::read(directory)?;
+    let damage = match Disk::check_write_ahead_log(directory) {
+        Err(OpenError::Damaged { problem, .. }) => Some(problem.to_string()),
+        sound => sound.map(|()| None)?,
+    };
     let (revision, term) = (tree.revision(), checked.last_term);
     if revision == Revision(0) {
         return Err(OfflineError::unsound(directory, "it holds no tree yet"));
     }
     let data = snapshot::encode(&tree);
-    let damage = match Disk::check_write_ahead_log(directory) {
-        Err(OpenError::Damaged { problem, .. }) => Some(problem.to_string()),
-        sound => sound.map(|()| None)?,
-    };
     let mut bytes = Vec::with_capacity(HEAD_BYTES + data.len() + CRC_BYTES);
     bytes.extend_from_slice(MAGIC);
     for number in [revision.0, term, data.len() as u64] {
@@ -135,7 +140,35 @@ fn given_out_later(tree: &Tree, image: &Image) -> Vec<Change> {
             changes.push(put(nodes::partition::path(&topic.name, partition), nodes::partition::encode(&state)));
         }
     }
+    let path = nodes::sequence_id::path();
+    // Each write counts one up: the ids are the node's versions.
+    changes.extend(tree.get(&path).into_iter().flat_map(|node| {
+        let versions = node.version..node.version.saturating_add(BROKER_IDS_SKIPPED);
+        versions.map(move |expected| Change::Set {
+            path: nodes::sequence_id::path(),
+            payload: node.payload.clone(),
+            expected,
+        })
+    }));
     changes
+}
+
+/// A directory that is missing counts as empty. Others' files would stay beside a coordinator's, and what a former
+/// member left here, such as the clusters of chroots, would be taken for a part of the new quorum.
+fn check_empty(directory: &Path) -> Result<(), OfflineError> {
+    let failed = |problem| OfflineError::File { file: directory.to_owned(), problem };
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        if name != EMPTY_FILE_SYSTEM_HAS {
+            let problem = format!("it has {}; accepted: an empty data directory, or a new one", name.display());
+            return Err(OfflineError::unsound(directory, problem));
+        }
+    }
+    Ok(())
 }
 
 /// Makes an empty data directory the disk of the only member of a new quorum, with the tree of the file.
@@ -143,15 +176,10 @@ pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) 
     // What `ottla quorum add` demands of a member.
     check_coordinator(id, address).map_err(|error| OfflineError::Refused(error.to_string()))?;
     check_address(address).map_err(|error| OfflineError::Refused(error.to_string()))?;
+    check_empty(directory)?;
     let (saved, term, data) = read(file)?;
     let mut tree =
         snapshot::decode(Revision(saved), data).map_err(|error| OfflineError::not_a_snapshot(file, error))?;
-    let failed = |problem| OfflineError::disk(directory, problem);
-    let disk = Disk::open(directory)?;
-    if disk.identity().map_err(failed)?.is_some() {
-        let problem = "it is a coordinator's already; accepted: an empty data directory";
-        return Err(OfflineError::unsound(directory, problem));
-    }
     let own = IncarnationId(rand::random());
     let revision = Revision(saved.saturating_add(REVISIONS_SKIPPED_BY_RESTORE));
     let image = Image::from_tree(&tree);
@@ -179,10 +207,12 @@ pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) 
     made.mut_metadata().set_conf_state(membership.to_conf_state());
     let hard_state = HardState { term, commit: revision.0, ..HardState::default() };
     let persist = Persist { snapshot: Some(made), hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
+    let failed = |problem| OfflineError::disk(directory, problem);
+    let disk = Disk::open(directory)?;
     let mut store = RocksDbStore::open(disk.clone()).map_err(failed)?;
     store.persist(&persist).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let voters = [(id, Voter { address: address.to_owned(), disk: Some(own) })].into();
-    // Last: what has no identity is an empty directory for the next try.
+    // Last: what has no identity is not a member's disk, and `check` says so.
     disk.write_identity(&Identity { id, disk: own, voters }).map_err(failed)?;
     Ok(Restored { saved: Revision(saved), revision, nodes: tree.len(), former })
 }

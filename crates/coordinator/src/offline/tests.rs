@@ -242,6 +242,37 @@ fn a_restored_quorum_gives_out_no_epoch_and_no_producer_id_twice() {
     assert_eq!(**restored, unchanged);
     assert!(image.controller_epoch().0 > 1_000_000);
     assert!(image.producer_ids().expect("passed over").last > 1_000_000_000);
+    let broker_ids = |tree: &ottla_metadata::tree::Tree| tree.get(&nodes::sequence_id::path()).map(|node| node.version);
+    assert_eq!(broker_ids(&tree), Some(1 << 10), "none was given out before");
+}
+
+/// It became a coordinator's beside what it had: a former member's clusters of chroots went on with it.
+#[test]
+fn a_directory_that_has_something_is_not_restored_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(store(directory.path()));
+    let file = directory.path().join("tree");
+    save(directory.path(), &file).expect("saved");
+    for name in ["myid", "chroots", "quorum", ".hidden"] {
+        let other = tempfile::tempdir().expect("a directory");
+        if name == "myid" {
+            std::fs::write(other.path().join(name), "2\n").expect("written");
+        } else {
+            std::fs::create_dir(other.path().join(name)).expect("created");
+        }
+        let error = restore(&file, other.path(), CoordinatorId(2), "c2:2181").expect_err("it has something");
+        assert!(error.to_string().contains(&format!("it has {name}")), "{error}");
+        assert_eq!(std::fs::read_dir(other.path()).expect("a directory").count(), 1, "nothing is created");
+    }
+    // An empty file system, and a directory that is missing.
+    let other = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(other.path().join("lost+found")).expect("created");
+    restore(&file, other.path(), CoordinatorId(2), "c2:2181").expect("restored");
+    let missing = other.path().join("a/b");
+    restore(&file, &missing, CoordinatorId(2), "c2:2181").expect("restored");
+    check(&missing).expect("sound");
+    let error = restore(&file, &file, CoordinatorId(2), "c2:2181").expect_err("no directory");
+    assert!(matches!(error, OfflineError::File { .. }), "{error}");
 }
 
 /// A quorum of one that nobody can reach, or whose id no tool can name.

@@ -42,6 +42,7 @@ async fn ask(shared: &Shared, channel: Channel, stream_token: Bytes) -> Result<I
         coordinator_id: shared.id.0,
         disk_id: shared.disk.0.to_vec().into(),
         voters: wire_voters(&shared.voters()),
+        empty: !shared.has_quorum(),
     };
     let answered = tokio::time::timeout(IDENTIFY_TIMEOUT, client(shared, channel).identify(request)).await;
     Ok(answered.map_err(|_| Status::deadline_exceeded("silent"))??.into_inner())

@@ -274,6 +274,11 @@ impl Shared {
         self.has_quorum && self.formed().is_none()
     }
 
+    /// Whether this disk belongs to a quorum, of which it is a member or becomes one.
+    pub fn has_quorum(&self) -> bool {
+        self.has_quorum || self.formed().is_some()
+    }
+
     fn has_stream(&self, peer: CoordinatorId, token: &[u8]) -> bool {
         !token.is_empty() && self.raft_streams.lock().outgoing.get(&peer).is_some_and(|open| *open == token)
     }
@@ -350,8 +355,9 @@ mod tests {
     /// A member with an empty disk that asked the others while they read theirs began the quorum anew.
     #[test]
     fn a_member_that_reads_its_disk_does_not_seem_to_be_empty() {
-        assert!(testing::opening(1).is_opening());
-        assert!(!testing::formed(1).is_opening());
+        let (opening, formed) = (testing::opening(1), testing::formed(1));
+        assert!(opening.is_opening() && opening.has_quorum());
+        assert!(!formed.is_opening() && formed.has_quorum());
     }
 
     /// G12: watches that strangers leave open kept brokers from the tree.

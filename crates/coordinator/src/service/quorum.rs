@@ -1,6 +1,5 @@
 //! `ottla.quorum.v1`: the requests of the other members.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use ottla_consensus::Incoming;
 use ottla_model::{BrokerId, CoordinatorId, IncarnationId};
-use ottla_quorum_node::identity::names;
+use ottla_quorum_node::identity::{Addresses, names};
 use ottla_quorum_node::{Admission, AdmissionStep, BrokenRules, Event, StreamRefused};
 use ottla_rpc::quorum::quorum_server::Quorum;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
@@ -41,7 +40,8 @@ impl QuorumService {
     fn tell_of_conflict(
         &self,
         asker: CoordinatorId,
-        listed: &BTreeMap<CoordinatorId, String>,
+        listed: &Addresses,
+        is_first_start: bool,
         answer: &IdentifyResponse,
     ) {
         if asker == self.shared.id {
@@ -53,15 +53,10 @@ impl QuorumService {
         if answer.asker() == Recognition::Removed {
             tracing::warn!("refused: coordinator {asker} was removed from the quorum");
         }
-        let ours = self.shared.voters();
-        if self.shared.formed().is_some() {
-            return;
-        }
-        if !ours.is_empty() && !listed.is_empty() && !ours.keys().eq(listed.keys()) {
-            let (ours, theirs) = (names(&ours), names(listed));
-            tracing::warn!(
-                "coordinator {asker} has the list of servers {theirs}, this one {ours}: all must have the same"
-            );
+        if self.shared.formed().is_none()
+            && let Some(problem) = other_list(asker, is_first_start, &self.shared.voters(), listed)
+        {
+            tracing::warn!("{problem}");
         }
     }
 
@@ -100,6 +95,19 @@ impl QuorumService {
     }
 }
 
+/// What to say, before this coordinator has a quorum, of another one's list of servers. Members of a quorum that runs
+/// ask too, with the members that it has: a coordinator that is to be added lists itself beside them.
+fn other_list(asker: CoordinatorId, is_first_start: bool, ours: &Addresses, theirs: &Addresses) -> Option<String> {
+    let is_other = is_first_start && !ours.is_empty() && !theirs.is_empty() && !ours.keys().eq(theirs.keys());
+    is_other.then(|| {
+        let (ours, theirs) = (names(ours), names(theirs));
+        format!(
+            "coordinator {asker} has no quorum yet either, and the list of servers {theirs}; this one has {ours}: \
+                 a first quorum needs one list"
+        )
+    })
+}
+
 /// Puts messages together from frames.
 #[derive(Default)]
 struct Assembly {
@@ -129,10 +137,11 @@ impl Quorum for QuorumService {
         let asker = request.into_inner();
         let id = CoordinatorId(asker.coordinator_id);
         caller.check_coordinator(id)?;
-        let listed: BTreeMap<_, _> =
+        let is_first_start = asker.empty;
+        let listed: Addresses =
             asker.voters.into_iter().map(|voter| (CoordinatorId(voter.coordinator_id), voter.address)).collect();
         let answer = self.shared.identify(id, &asker.disk_id, &asker.stream_token);
-        self.tell_of_conflict(id, &listed, &answer);
+        self.tell_of_conflict(id, &listed, is_first_start, &answer);
         self.shared.heard_of(listed.into_values().collect());
         Ok(Response::new(answer))
     }
@@ -192,6 +201,20 @@ impl Quorum for QuorumService {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A coordinator that was to be added complained of the members' list.
+    #[test]
+    fn only_the_lists_of_first_starts_must_be_the_same() {
+        let list =
+            |ids: &[u64]| ids.iter().map(|id| (CoordinatorId(*id), format!("c{id}:2181"))).collect::<Addresses>();
+        let (none, members, joining) = (list(&[]), list(&[1, 2, 3]), list(&[1, 2, 3, 4]));
+        let of = |is_first_start, ours, theirs| other_list(CoordinatorId(1), is_first_start, ours, theirs);
+        assert_eq!(of(false, &joining, &members), None);
+        assert_eq!(of(true, &members, &members), None);
+        assert_eq!(of(true, &members, &none), None);
+        let problem = of(true, &joining, &members).expect("no quorum forms by two lists");
+        assert!(problem.contains("1@c1:2181,2@c2:2181,3@c3:2181; this one has 1@c1:2181"), "{problem}");
+    }
 
     #[test]
     fn frames_become_messages() {

@@ -215,7 +215,7 @@ impl<E: Env, D: Clone> Replicas<FoundLog<E, D>> {
 pub struct Local {
     pub id: BrokerId,
     pub epoch: BrokerEpoch,
-    /// As which the last process left the logs; [`BrokerEpoch::NONE`] if that is unknown.
+    /// As which the last process was registered; [`BrokerEpoch::NONE`] if that is unknown.
     pub last_epoch: BrokerEpoch,
     /// Why a replica may have no log here when the image is loaded.
     pub absent: AbsentLog,

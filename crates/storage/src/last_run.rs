@@ -13,20 +13,24 @@ pub struct LeftBy {
     /// Nothing that was written up to this registration is lost: all logs were closed, or the machine has been running
     /// since.
     pub whole_since: Option<BrokerEpoch>,
+    /// The last registration that it knows of, whatever was lost since.
+    pub registered: Option<BrokerEpoch>,
 }
 
 impl LeftBy {
     /// Unknown.
-    pub const UNKNOWN: Self = Self { closed: false, whole_since: None };
+    pub const UNKNOWN: Self = Self { closed: false, whole_since: None, registered: None };
 
     /// By the directory's clean-shutdown file, which is gone then, or by its last registration if that was in this
     /// boot.
     pub fn of(storage: &LogDirectory<impl Env>, boot_id: Option<&str>) -> Result<Self, DirectoryError> {
         if let Some(epoch) = storage.take_clean_shutdown(boot_id)? {
-            return Ok(Self { closed: true, whole_since: Some(epoch) });
+            return Ok(Self { closed: true, whole_since: Some(epoch), registered: Some(epoch) });
         }
-        let last = storage.registration()?.filter(|last| Some(last.boot_id.as_str()) == boot_id);
-        Ok(Self { closed: false, whole_since: last.map(|last| last.broker_epoch) })
+        let last = storage.registration()?;
+        let registered = last.as_ref().map(|last| last.broker_epoch);
+        let is_of_this_boot = last.is_some_and(|last| Some(last.boot_id.as_str()) == boot_id);
+        Ok(Self { closed: false, whole_since: registered.filter(|_| is_of_this_boot), registered })
     }
 }
 
@@ -37,11 +41,14 @@ pub struct LastRun {
     pub closed: bool,
     /// The epoch up to which no directory has lost anything; [`BrokerEpoch::NONE`] if that is unknown.
     pub whole_since: BrokerEpoch,
+    /// The last registration of this broker that a directory knows of, also after a power loss;
+    /// [`BrokerEpoch::NONE`] if none does.
+    pub registered: BrokerEpoch,
 }
 
 impl Default for LastRun {
     fn default() -> Self {
-        Self { closed: false, whole_since: BrokerEpoch::NONE }
+        Self { closed: false, whole_since: BrokerEpoch::NONE, registered: BrokerEpoch::NONE }
     }
 }
 
@@ -55,6 +62,7 @@ impl LastRun {
         Self {
             closed: directories.iter().all(|directory| directory.closed),
             whole_since: whole_since.unwrap_or(BrokerEpoch::NONE),
+            registered: directories.iter().filter_map(|left| left.registered).max().unwrap_or(BrokerEpoch::NONE),
         }
     }
 }

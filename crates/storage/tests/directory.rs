@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicName, TopicPartition};
+use ottla_storage::checkpoint::registration::Registration;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::env::{DirectoryEntry, Faults, OpenMode};
 use ottla_storage::{
-    CheckpointKind, DirectoryError, Env, FaultyEnv, Log, LogDirectory, MemoryEnv, RealEnv, read_topic_id,
+    CheckpointKind, DirectoryError, Env, FaultyEnv, LastRun, LeftBy, Log, LogDirectory, MemoryEnv, RealEnv,
+    read_topic_id,
 };
 
 fn open<E: Env>(env: &E) -> Result<LogDirectory<E>, DirectoryError> {
@@ -104,6 +106,28 @@ fn a_clean_shutdown_counts_once() {
     drop(directory);
     env.lose_power();
     assert_eq!(open(&env).unwrap().take_clean_shutdown(None).unwrap(), None);
+}
+
+/// A broker whose host lost its power did not know that it had registered, and took a quorum that was restored from an
+/// old snapshot for the one that it had left: it deleted logs that were moved to it since.
+#[test]
+fn the_last_registration_is_known_after_a_power_loss() {
+    let env = FaultyEnv::new(6);
+    let directory = open(&env).unwrap();
+    let registration = Registration { boot_id: "first".to_owned(), broker_epoch: BrokerEpoch(42) };
+    directory.write_registration(&registration).unwrap();
+    drop(directory);
+    env.lose_power();
+    let directory = open(&env).unwrap();
+    let same_boot = LeftBy::of(&directory, Some("first")).unwrap();
+    assert_eq!((same_boot.whole_since, same_boot.registered), (Some(BrokerEpoch(42)), Some(BrokerEpoch(42))));
+    let left = LeftBy::of(&directory, Some("second")).unwrap();
+    assert_eq!((left.whole_since, left.registered), (None, Some(BrokerEpoch(42))));
+    let run = LastRun::of(&[left, LeftBy::UNKNOWN]);
+    assert_eq!((run.closed, run.whole_since, run.registered), (false, BrokerEpoch::NONE, BrokerEpoch(42)));
+    directory.write_clean_shutdown(BrokerEpoch(43)).unwrap();
+    let left = LeftBy::of(&directory, None).unwrap();
+    assert_eq!((left.closed, left.whole_since, left.registered), (true, Some(BrokerEpoch(43)), Some(BrokerEpoch(43))));
 }
 
 #[test]

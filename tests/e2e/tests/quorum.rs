@@ -163,7 +163,7 @@ fn a_coordinator_with_a_damaged_log_is_refused_and_replaced() -> Result<()> {
 fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> Result<()> {
     let mut cluster = Cluster::start()?;
     let at = cluster.bootstrap();
-    for (topic, assignment) in [("stays", "1:2:3"), ("moved", "1")] {
+    for (topic, assignment) in [("stays", "1:2:3"), ("moved", "1"), ("moved-too", "1")] {
         let create = ["--create", "--topic", topic, "--replica-assignment", assignment];
         clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
     }
@@ -173,7 +173,9 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
         let send = format!("echo {text} | kcat -b {at} -P -t {topic} {once}");
         clients::run(Command::new("sh").args(["-c", &send])).map(drop)
     };
-    write("moved", "before")?;
+    for topic in ["moved", "moved-too"] {
+        write(topic, "before")?;
+    }
     cluster.kill(Node::Coordinator(3))?;
     let folder = |cluster: &Cluster, id| cluster.data_folder(Node::Coordinator(id));
     let coordinator = |arguments: &[&str]| clients::run(Command::new(binary("ottla-coordinator")?).args(arguments));
@@ -182,7 +184,9 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
     cluster.spawn(Node::Coordinator(3))?;
 
     let plan = cluster.folder().join("plan.json");
-    std::fs::write(&plan, r#"{"version":1,"partitions":[{"topic":"moved","partition":0,"replicas":[2]}]}"#)?;
+    let moves = r#"{"version":1,"partitions":[{"topic":"moved","partition":0,"replicas":[2]},
+        {"topic":"moved-too","partition":0,"replicas":[3]}]}"#;
+    std::fs::write(&plan, moves)?;
     let plan = plan.display().to_string();
     let reassign = |action: &str| {
         let arguments = [action, "--reassignment-json-file", &plan];
@@ -191,10 +195,12 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
     reassign("--execute")?;
     wait::until_ok("it is moved", || {
         let out = reassign("--verify")?;
-        ensure!(out.contains("is completed"), "{out}");
+        ensure!(out.matches("is completed").count() == 2, "{out}");
         Ok(())
     })?;
-    write("moved", "after")?;
+    for topic in ["moved", "moved-too"] {
+        write(topic, "after")?;
+    }
     // The epochs of its leaders grow: each of them leads with a log that ends in its own.
     for id in [1, 2, 1] {
         cluster.signal(Node::Broker(id), Signal::TERM)?;
@@ -206,6 +212,13 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
         write("stays", "with")?;
     }
 
+    // The host of one broker loses its power meanwhile, and the others run on.
+    cluster.kill(Node::Broker(3))?;
+    let registration = cluster.data_folder(Node::Broker(3))?.join(".ottla_registration");
+    let text = std::fs::read_to_string(&registration)?;
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    ensure!(text.contains(boot_id.trim()), "{text}");
+    std::fs::write(&registration, text.replace(boot_id.trim(), "00000000-0000-0000-0000-000000000000"))?;
     for id in [1, 2, 3] {
         cluster.kill(Node::Coordinator(id))?;
         std::fs::remove_dir_all(folder(&cluster, id)?)?;
@@ -220,6 +233,7 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
         let member = format!("{id}@{}", cluster.coordinator_address(id));
         wait::until_ok("it is added", || quorum(&address, &["add", &member]).map(drop))?;
     }
+    cluster.spawn(Node::Broker(3))?;
     wait::until_ok("all replicas are in sync again", || {
         let out = clients::run(&mut clients::tool("kafka-topics", &at, &["--describe", "--topic", "stays"])?)?;
         ensure!(out.contains("Isr: 1,2,3"), "{out}");
@@ -228,16 +242,18 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
     write("stays", "restored")?;
     let read = clients::run(Command::new("kcat").args(["-b", &at, "-C", "-t", "stays", "-e", "-q"]))?;
     ensure!(read == format!("{}restored\n", "without\nwith\n".repeat(3)), "{read}");
-    let kept = wait::until_ok("the log is set aside", || {
-        let mut entries = std::fs::read_dir(cluster.data_folder(Node::Broker(2))?)?.filter_map(Result::ok);
-        let kept = entries.find(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with("moved-0.") && name.ends_with("-stray")
-        });
-        Ok(kept.context("there is none")?.path())
-    })?;
-    let records = std::fs::read(kept.join("00000000000000000000.log"))?;
-    let has = |text: &[u8]| records.windows(text.len()).any(|window| window == text);
-    ensure!(has(b"before") && has(b"after"), "{} bytes", records.len());
+    for (topic, broker) in [("moved", 2), ("moved-too", 3)] {
+        let kept = wait::until_ok("the log is set aside", || {
+            let mut entries = std::fs::read_dir(cluster.data_folder(Node::Broker(broker))?)?.filter_map(Result::ok);
+            let kept = entries.find(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                name.starts_with(&format!("{topic}-0.")) && name.ends_with("-stray")
+            });
+            Ok(kept.with_context(|| format!("broker {broker} has none"))?.path())
+        })?;
+        let records = std::fs::read(kept.join("00000000000000000000.log"))?;
+        let has = |text: &[u8]| records.windows(text.len()).any(|window| window == text);
+        ensure!(has(b"before") && has(b"after"), "{topic}: {} bytes", records.len());
+    }
     Ok(())
 }

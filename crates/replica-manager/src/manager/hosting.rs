@@ -53,7 +53,7 @@ impl ReplicaManager {
         let local = Local {
             id: self.identity.id(),
             epoch: self.identity.epoch(),
-            last_epoch: delta_state.last_run.whole_since,
+            last_epoch: delta_state.last_run.registered,
             absent: self.log_dirs.absent_log(),
             rules: BrokenRules::default(),
         };

@@ -213,7 +213,7 @@ impl ReplicaManager {
         self.delta_state.lock().last_run = last_run;
         let mut replicas = self.replicas.lock();
         found.into_iter().for_each(|log| replicas.add_found(log));
-        let LastRun { closed, whole_since } = last_run;
+        let LastRun { closed, whole_since, .. } = last_run;
         tracing::info!(
             logs = replicas.found_len(),
             clean = closed,

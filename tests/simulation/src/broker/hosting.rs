@@ -26,7 +26,7 @@ impl Process {
         let local = Local {
             id: self.id,
             epoch: self.identity,
-            last_epoch: self.last_run.whole_since,
+            last_epoch: self.last_run.registered,
             absent: AbsentLog::of(&self.log_dirs),
             rules: self.settings.rules,
         };

@@ -2,8 +2,10 @@
 //! be used; [`ottla_partition`] decides what happens to their logs.
 //!
 //! - [`opening`]: the start.
+//! - `room`: how much space there is.
 
 pub mod opening;
+mod room;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use ottla_storage::{DirectoryError, LastRun, LogConfig, RealEnv};
 use crate::log_io::{DirectoryIo, Urgency};
 
 use opening::{OpeningProgress, open_directory};
+use room::Room;
+pub use room::Space;
 
 /// The log of a replica, on a disk.
 pub type Log = ottla_storage::Log<RealEnv>;
@@ -42,6 +46,7 @@ impl From<DirectoryError> for LogDirsError {
 pub struct LogDir {
     directory: Arc<ottla_storage::LogDir<RealEnv>>,
     io: DirectoryIo,
+    room: Arc<Room>,
 }
 
 impl std::ops::Deref for LogDir {
@@ -75,11 +80,15 @@ impl LogDir {
         self.io.stop();
     }
 
-    /// All bytes of its file system and those that are left.
-    pub fn space(&self) -> std::io::Result<(u64, u64)> {
-        let stat = rustix::fs::statvfs(self.path())?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
+    /// The room of its file system. Waits for the disk, unless another thread does.
+    pub fn space(&self) -> std::io::Result<Space> {
+        self.room.ask(|| space_at(self.path()))
+    }
+
+    /// The same, on a thread that may wait, and not for long.
+    pub async fn space_in_time(&self) -> std::io::Result<Space> {
+        let path = self.path().clone();
+        self.room.ask_in_time(move || space_at(&path)).await
     }
 
     /// [`ottla_storage::LogDir::mark_deleted`]. Waits for the disk.
@@ -96,6 +105,12 @@ impl LogDir {
     pub fn future_path(&self, partition: &TopicPartition) -> Result<PathBuf, DirectoryError> {
         self.directory.future_path(partition, unique())
     }
+}
+
+fn space_at(path: &Path) -> std::io::Result<Space> {
+    let stat = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
 }
 
 /// Distinguishes a renamed directory from earlier ones.
@@ -117,7 +132,7 @@ impl LogDirs {
         let opened = ottla_storage::LogDirs::open(disks, boot_id())?;
         opened.all().iter().for_each(|directory| private_directory::warn_if_open(directory.path()));
         let with_io = |directory: &Arc<ottla_storage::LogDir<RealEnv>>| {
-            Ok(Arc::new(LogDir { directory: directory.clone(), io: DirectoryIo::start()? }))
+            Ok(Arc::new(LogDir { directory: directory.clone(), io: DirectoryIo::start()?, room: Arc::default() }))
         };
         let directories = opened.all().iter().map(with_io).collect::<std::io::Result<_>>()?;
         Ok(Self { opened, directories })

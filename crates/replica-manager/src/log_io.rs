@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ottla_partition::MayWait;
 use ottla_storage::DirectoryHealth;
@@ -62,6 +63,21 @@ pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
+    }
+}
+
+/// Work that is repeated for as long as a disk is in trouble, and that may wait for that disk: on one thread at most.
+#[derive(Default)]
+pub struct OneThread(Option<tokio::task::JoinHandle<()>>);
+
+impl OneThread {
+    /// Begins the work on a thread that may wait, unless the last one has not ended; returns when it has ended, and
+    /// after `limit` in any case.
+    pub async fn run(&mut self, limit: Duration, work: impl FnOnce() + Send + 'static) {
+        let running = self.0.get_or_insert_with(|| tokio::task::spawn_blocking(work));
+        if tokio::time::timeout(limit, running).await.is_ok() {
+            self.0 = None;
+        }
     }
 }
 
@@ -163,5 +179,32 @@ mod tests {
         }
         io.stop();
         assert_eq!(done.load(Ordering::Relaxed), 100);
+    }
+
+    /// A directory whose writes did not come back got a thread more with each look, once a second.
+    #[tokio::test]
+    async fn repeated_work_that_waits_has_one_thread() {
+        let mut one = OneThread::default();
+        let begun = Arc::new(AtomicU64::new(0));
+        let (end, ends) = mpsc::channel::<()>();
+        let ends = Arc::new(Mutex::new(ends));
+        let work = || {
+            let (begun, ends) = (begun.clone(), ends.clone());
+            move || {
+                begun.fetch_add(1, Ordering::Relaxed);
+                // Also when the sender is gone.
+                let _ = ends.lock().recv();
+            }
+        };
+        for _ in 0..5 {
+            one.run(Duration::from_millis(20), work()).await;
+        }
+        assert!(begun.load(Ordering::Relaxed) <= 1);
+        drop(end);
+        for _ in 0..2 {
+            one.run(Duration::from_secs(60), work()).await;
+        }
+        // The first one ended, and one after it.
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
     }
 }

@@ -71,7 +71,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("broker/src/lifecycle/mod.rs", ".remember_registration(", "on blocking threads"),
     ("broker/src/lifecycle/mod.rs", ".shutdown_clean(", "on blocking threads"),
     ("replica-manager/src/log_dirs.rs", "statvfs", "the directory's own methods; their callers have rows here"),
-    ("broker/src/handlers/describe_log_dirs.rs", ".space()", "DescribeLogDirs answers from a blocking thread"),
     ("replica-manager/src/partition/leader_side.rs", ".space()", "by run_blocking, while the disk is full"),
     ("replica-manager/src/log_dirs.rs", ".mark_deleted(", "the directory's own methods; their callers have rows here"),
     ("replica-manager/src/log_dirs.rs", ".mark_stray(", "the directory's own methods; their callers have rows here"),

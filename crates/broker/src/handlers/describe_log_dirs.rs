@@ -1,9 +1,11 @@
 //! DescribeLogDirs (35): the log directories of this broker, the room on their disks, and the replicas in them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures::future::join_all;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, Offset, TopicName};
 use ottla_network::response::{Reply, Response};
@@ -43,8 +45,10 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     });
     let broker = Arc::clone(broker);
     Reply::later(async move {
-        // Every log is looked at, and every file system asked: not on a thread that serves others.
-        let described = tokio::task::spawn_blocking(move || describe(&broker, &wanted)).await;
+        let directories = broker.replicas.log_dirs().all();
+        let spaces = join_all(directories.iter().map(|directory| space(directory))).await;
+        // Every log is looked at: not on a thread that serves others.
+        let described = tokio::task::spawn_blocking(move || describe(&broker, &wanted, spaces)).await;
         let (response, cordoned) = match described {
             Ok(directories) => {
                 let (results, cordoned): (Vec<_>, Vec<_>) = directories.into_iter().unzip();
@@ -60,8 +64,20 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     })
 }
 
+/// The room of the directory's file system. None: it does not answer.
+async fn space(directory: &LogDir) -> Option<(i64, i64)> {
+    if directory.health().is_unusable() {
+        return None;
+    }
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    match directory.space_in_time().await {
+        Ok((total, usable)) => Some((bytes(total), bytes(usable))),
+        Err(error) => (error.kind() != ErrorKind::TimedOut).then_some((-1, -1)),
+    }
+}
+
 /// Each directory, and whether it is cordoned.
-fn describe(broker: &Broker, wanted: &Wanted) -> Vec<(DescribeLogDirsResult, bool)> {
+fn describe(broker: &Broker, wanted: &Wanted, spaces: Vec<Option<(i64, i64)>>) -> Vec<(DescribeLogDirsResult, bool)> {
     let cordoned = broker.replicas.cordoned();
     let is_wanted = |partition: &Partition| {
         wanted.as_ref().is_none_or(|topics| {
@@ -78,16 +94,17 @@ fn describe(broker: &Broker, wanted: &Wanted) -> Vec<(DescribeLogDirsResult, boo
         .log_dirs()
         .all()
         .iter()
-        .map(|directory| {
+        .zip(spaces)
+        .map(|(directory, space)| {
             let result = DescribeLogDirsResult::default().with_log_dir(wire::text(&shown(directory)));
             let is_cordoned = directory.is_cordoned(&cordoned);
-            if directory.health().is_unusable() {
+            let Some((total, usable)) = space.filter(|_| !directory.health().is_unusable()) else {
                 let result = result
                     .with_error_code(ErrorCode::KafkaStorageError.code())
                     .with_total_bytes(-1)
                     .with_usable_bytes(-1);
                 return (result, is_cordoned);
-            }
+            };
             let mut topics: BTreeMap<TopicName, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
             for partition in partitions.iter().filter(|partition| partition.is_in(directory)) {
                 if let Some(found) = current(partition) {
@@ -107,8 +124,6 @@ fn describe(broker: &Broker, wanted: &Wanted) -> Vec<(DescribeLogDirsResult, boo
                 partitions.sort_by_key(|partition| partition.partition_index);
                 DescribeLogDirsTopic::default().with_name(wire::topic_name(&topic)).with_partitions(partitions)
             });
-            let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-            let (total, usable) = directory.space().map_or((-1, -1), |(total, usable)| (bytes(total), bytes(usable)));
             let result = result.with_topics(topics.collect()).with_total_bytes(total).with_usable_bytes(usable);
             (result, is_cordoned)
         })

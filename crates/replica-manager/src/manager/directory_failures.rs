@@ -11,12 +11,13 @@ use ottla_storage::DirectoryHealth;
 use super::ReplicaManager;
 use super::upkeep::interval;
 use crate::log_dirs::LogDir;
-use crate::log_io::Urgency;
+use crate::log_io::{OneThread, Urgency};
 
 impl ReplicaManager {
     /// Looks at the directories now and then, and when a write failed ([`ottla_partition::upkeep`]).
     pub(super) async fn watch_directories(self: Arc<Self>) {
         let mut watches: Vec<DirectoryWatch> = self.log_dirs.all().iter().map(|_| DirectoryWatch::default()).collect();
+        let mut leaving: Vec<_> = self.log_dirs.all().iter().map(|_| OneThread::default()).collect();
         let mut interval = interval(WATCH_INTERVAL);
         loop {
             let is_due = tokio::select! {
@@ -30,10 +31,10 @@ impl ReplicaManager {
             if is_due {
                 self.open_waiting_logs();
             }
-            for (directory, watch) in self.log_dirs.all().iter().zip(&mut watches) {
+            for ((directory, watch), leaving) in self.log_dirs.all().iter().zip(&mut watches).zip(&mut leaving) {
                 let look = watch.look(directory.health(), is_due, BrokenRules::default());
                 if look.is_failed {
-                    self.leave_failed(directory).await;
+                    self.leave_failed(directory, leaving).await;
                 }
                 if let Some(seconds) = look.stalled_looks {
                     tracing::error!(
@@ -53,19 +54,19 @@ impl ReplicaManager {
         }
     }
 
-    async fn leave_failed(self: &Arc<Self>, directory: &Arc<LogDir>) {
+    async fn leave_failed(self: &Arc<Self>, directory: &Arc<LogDir>, leaving: &mut OneThread) {
         let (manager, owner) = (self.clone(), directory.clone());
-        // On a thread that may wait: a write that does not come back holds its partition's lock.
-        let left = tokio::task::spawn_blocking(move || {
+        // On a thread that may wait: a write that does not come back holds its partition's lock. Others are asked to
+        // lead in any case.
+        let leave = move || {
             manager.log_dirs.distrust_registration();
             let partitions = manager.partitions_in(&owner);
             if partitions.iter().filter(|partition| partition.directory_failed()).count() > 0 {
                 manager.metrics.leader_partitions.set(manager.count_leaders());
             }
             manager.fetchers.update(&partitions);
-        });
-        // Others are asked to lead in any case.
-        let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
+        };
+        leaving.run(WATCH_INTERVAL, leave).await;
     }
 
     /// Gives up the places of replicas that the directory's disk keeps from serving.

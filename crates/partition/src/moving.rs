@@ -19,6 +19,9 @@ use crate::rules::BrokenRules;
 
 /// Bytes that are copied at once.
 pub const CHUNK_BYTES: usize = 1 << 20;
+/// Of a copy that are not synced: the last step, which waits for the disk while the partition's lock is held, has little
+/// to sync, and the kernel does not gather more than a disk writes in a second.
+const UNSYNCED_BYTES_MAX: usize = 64 << 20;
 /// Records that may be missing at the last step: they are copied while the partition's lock is held.
 const LAST_RECORDS_MAX: i64 = u16::MAX as i64;
 /// No batch is of a later epoch.
@@ -98,6 +101,7 @@ pub enum Next<E: Env> {
 pub struct FutureReplica<E: Env> {
     copy: Log<E>,
     path: PathBuf,
+    unsynced_bytes: usize,
     rules: BrokenRules,
 }
 
@@ -112,7 +116,7 @@ impl<E: Env> FutureReplica<E> {
         rules: BrokenRules,
     ) -> Result<Self, OpenError> {
         let copy = Log::create(env, path.clone(), partition, topic_id, config, now)?;
-        Ok(Self { copy, path, rules })
+        Ok(Self { copy, path, unsynced_bytes: 0, rules })
     }
 
     pub fn path(&self) -> &Path {
@@ -167,7 +171,20 @@ impl<E: Env> FutureReplica<E> {
             read => read?,
         };
         self.copy.append_as_follower(&bytes, ANY_EPOCH, now)?;
+        self.unsynced_bytes += bytes.len();
         Ok(bytes.len())
+    }
+
+    /// Syncs the copy. Waits for the disk: not while the partition's lock is held.
+    pub fn flush(&mut self, now: MonotonicMs) -> Result<(), MoveError> {
+        self.copy.flush(now)?;
+        self.unsynced_bytes = 0;
+        Ok(())
+    }
+
+    /// The same, if much was copied since the last time.
+    pub fn flush_if_large(&mut self, now: MonotonicMs) -> Result<(), MoveError> {
+        if self.unsynced_bytes >= UNSYNCED_BYTES_MAX { self.flush(now) } else { Ok(()) }
     }
 
     /// The last step, while nothing appends to `log`: what was appended last is copied. Returns whether the copy holds

@@ -50,6 +50,8 @@ const BLOCKING: &[&str] = &[
     "log.close(",
     "Copy::create(",
     "copy.append(",
+    "copy.flush(",
+    "copy.flush_if_large(",
     "copy.catch_up(",
     "copy.cut_to(",
     "copy.start_at(",
@@ -123,6 +125,12 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/partition/follower_side.rs", "work.run()", "the flush, a job of the directory's I/O thread"),
     ("broker/src/coordinators/partition_handle.rs", "records.read(", "the load of a state, on a blocking thread"),
     ("replica-manager/src/manager/moves.rs", "copy.append(", "the thread of a move, of its copy"),
+    ("replica-manager/src/manager/moves.rs", "copy.flush(", "the thread of a move, without the partition's lock"),
+    (
+        "replica-manager/src/manager/moves.rs",
+        "copy.flush_if_large(",
+        "the thread of a move, without the partition's lock",
+    ),
     ("replica-manager/src/manager/moves.rs", "copy.cut_to(", "the thread of a move, of its copy"),
     ("replica-manager/src/manager/moves.rs", "copy.start_at(", "the thread of a move, of its copy"),
     (

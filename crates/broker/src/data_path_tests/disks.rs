@@ -14,7 +14,6 @@ use ottla_protocol::{Api, decode_response, encode_request};
 use ottla_replica_manager::log_io;
 
 use super::harness::*;
-use super::retention::{RARE_LOG_STARTS, delete};
 use crate::groups::OFFSETS_TOPIC;
 use crate::handlers;
 
@@ -277,6 +276,11 @@ fn a_replica_moves_to_another_directory_while_it_is_written_to() {
     let to = to.unwrap();
     assert_eq!(move_to(&brokers[0], "t", 0, Path::new("/nowhere")), ErrorCode::LogDirNotFound.code());
     assert_eq!(move_to(&brokers[0], "nope", 0, to.path()), ErrorCode::UnknownTopicOrPartition.code());
+    // It is told of a reassignment with a directory before the replica is here: tools ask again then.
+    cluster.quorum.create_topic("elsewhere", topic_id(2), 1, &[2], &[]);
+    eventually("it is known", || {
+        move_to(&brokers[0], "elsewhere", 0, to.path()) == ErrorCode::ReplicaNotAvailable.code()
+    });
     assert_eq!(move_to(&brokers[0], "t", 0, from.path()), 0);
     assert_eq!(move_to(&brokers[0], "t", 0, to.path()), 0);
     eventually("it has moved", || {
@@ -324,26 +328,57 @@ fn a_replica_moves_to_another_directory_while_it_is_written_to() {
     });
 }
 
-/// The log's start was in no file of the new directory until the next regular checkpoint, a minute later.
+/// What was deleted while a replica moved came back with a kill, and all of its log was read again: the directory that it
+/// had moved to did not say yet where the log begins, and how far it is on the disk. And a throttled move went on for up
+/// to five seconds after it was called off.
 #[test]
-fn what_was_deleted_stays_so_after_a_move_and_a_kill() {
-    let cluster = Cluster::new(&[(SECOND_DIRECTORY, ""), RARE_LOG_STARTS]);
+fn a_moved_replica_keeps_its_offsets_and_a_move_is_called_off_at_once() {
+    const RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+    let cluster = Cluster::new(TWO_DIRECTORIES);
     let broker = cluster.start(1);
     let id = topic_id(1);
     cluster.quorum.create_topic("t", id, 1, &[1], &[]);
-    broker.produce(TopicRef::Id(id), 0, &batch(&["a", "b", "c"]), -1, NEVER_MS);
-    assert_eq!(delete(&broker, 2), (ErrorCode::None, 2));
+    let large = "x".repeat(100 << 10);
+    for _ in 0..30 {
+        assert_eq!(broker.produce(TopicRef::Id(id), 0, &batch(&[&large]), -1, NEVER_MS).error, ErrorCode::None);
+    }
+    cluster.quorum.configure_broker(1, &[(RATE, "1000000")]);
     let partition = broker.partition(id, 0);
-    let to = broker.broker.replicas.log_dirs().all().iter().find(|directory| !partition.is_in(directory)).cloned();
-    let to = to.unwrap();
+    let from = partition.directory();
+    let other = |broker: &TestBroker| {
+        broker.broker.replicas.log_dirs().all().iter().find(|directory| !partition.is_in(directory)).cloned().unwrap()
+    };
+    let to = other(&broker);
+    cluster.quorum.configure_broker(1, &[(RATE, "1000000"), ("cordoned.log.dirs", to.path().to_str().unwrap())]);
+    assert_eq!(move_to(&broker, "t", 0, to.path()), ErrorCode::InvalidReplicaAssignment.code());
+    assert_eq!(move_to(&broker, "t", 0, from.path()), 0, "it is there");
+    cluster.quorum.configure_broker(1, &[(RATE, "1000000")]);
+    let copied = || broker.broker.replicas.future_replicas().iter().map(|future| future.end.0).max();
     assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
-    eventually("it has moved", || partition.is_in(&to));
-    let file = to.path().join("log-start-offset-checkpoint");
-    eventually("the log start is written", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("t 0 2")));
-    drop((to, partition));
+    eventually("a part is copied", || copied().is_some_and(|end| end > 0));
+    assert_eq!(move_to(&broker, "t", 0, from.path()), 0);
+    assert_eq!(copied(), None);
+    let names = |path: &Path| {
+        let entries = std::fs::read_dir(path).unwrap().filter_map(Result::ok);
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    eventually("the copy is removed", || !names(to.path()).iter().any(|name| name.ends_with("-future")));
+    assert!(partition.is_in(&from));
+
+    assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
+    eventually("a part is copied", || copied().is_some_and(|end| end > 5));
+    assert_eq!(super::retention::delete(&broker, 5), (ErrorCode::None, 5));
+    cluster.quorum.configure_broker(1, &[(RATE, "1000000000")]);
+    eventually("it has moved", || !names(from.path()).iter().any(|name| name.starts_with("t-0")));
+    assert!(partition.is_in(&to));
+    let directory = to.path().clone();
+    drop((from, to, partition));
     broker.kill();
-    let broker = cluster.start(1);
-    assert_eq!(broker.partition(id, 0).with_log(|log| log.log_start_offset()), Some(Offset(2)));
+    let points = std::fs::read_to_string(directory.join("recovery-point-offset-checkpoint")).unwrap();
+    assert!(points.contains("t 0 30"), "{points}");
+    let back = cluster.start(1);
+    let start = back.partition(id, 0).with_log(|log| log.log_start_offset());
+    assert_eq!((start, back.log_end(id, 0)), (Some(Offset(5)), Offset(30)));
 }
 
 fn copy_directory(from: &Path, to: &Path) {

@@ -13,7 +13,7 @@ use crate::handlers;
 const NEVER_MS: i32 = 60_000;
 const VERSION: i16 = 2;
 /// No log start is written before somebody asks for it.
-pub const RARE_LOG_STARTS: (&str, &str) = ("log.flush.start.offset.checkpoint.interval.ms", "3600000");
+const RARE_LOG_STARTS: (&str, &str) = ("log.flush.start.offset.checkpoint.interval.ms", "3600000");
 
 fn begin_delete<'b>(broker: &'b TestBroker, topic: &str, before: i64, timeout_ms: i32) -> Asked<'b> {
     let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(before);
@@ -33,7 +33,7 @@ fn deleted(asked: Asked<'_>) -> (ErrorCode, i64) {
     (ErrorCode::from_code(result.error_code).unwrap(), result.low_watermark)
 }
 
-pub fn delete(broker: &TestBroker, before: i64) -> (ErrorCode, i64) {
+pub(super) fn delete(broker: &TestBroker, before: i64) -> (ErrorCode, i64) {
     deleted(begin_delete(broker, "t", before, NEVER_MS))
 }
 

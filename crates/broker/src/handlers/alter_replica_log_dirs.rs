@@ -54,6 +54,11 @@ fn begin(broker: &Broker, topic: &str, partition: PartitionId, path: &std::path:
     if !path.is_absolute() {
         return Err(ErrorCode::LogDirNotFound);
     }
-    let partition = broker.replicas.find(&TopicRef::Name(topic.to_owned()), partition)?;
+    let found = broker.replicas.find(&TopicRef::Name(topic.to_owned()), partition);
+    let partition = found.map_err(|error| match error {
+        // A replica that is to come, or is not known here yet: Kafka's tool asks again until it is there.
+        ErrorCode::NotLeaderOrFollower => ErrorCode::ReplicaNotAvailable,
+        other => other,
+    })?;
     broker.replicas.move_replica(&partition, path)
 }

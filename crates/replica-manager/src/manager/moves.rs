@@ -2,26 +2,29 @@
 //! what is copied, and when the copy takes the log's place.
 //!
 //! A copy grows in the other directory under a name that ends in `-future`, chunk by chunk, without the partition's
-//! lock. When what is missing is small, the rest is copied under the lock, the copy is closed (which syncs it) and gets
-//! the partition's name, and the partition goes on with it; the old directory is renamed `-delete`.
+//! lock, and is synced on the way. When what is missing is small, the rest is copied under the lock, the copy is closed
+//! (which syncs the rest) and gets the partition's name, and the partition goes on with it; the old directory is renamed
+//! `-delete`.
 //!
 //! Crash safety: until the rename the old log is the partition's and the copy is dropped at the next start. Between the
 //! two renames both directories have a log of that name, with the same records: the next start takes the one that
 //! reaches further.
 //!
-//! One thread moves one replica at a time: several would wait for the same disks. It ends when nothing is left to move.
+//! Each directory that replicas move to has a thread, which moves one at a time: several would wait for the same disk. A
+//! disk that is full or does not answer holds up no moves to others, which may be those that make room. The thread ends
+//! when nothing is left to move.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_model::{ErrorCode, Offset, TopicIdPartition};
 use ottla_partition::moving::{self, CHUNK_BYTES, FutureReplica as Copy, MoveRequest, Next};
 use ottla_partition::{BrokenRules, finish_cold};
 use ottla_storage::slice::RecordSlice;
-use ottla_storage::{ColdRead, DirectoryError, DiskFault, OpenError, Read, RealEnv};
+use ottla_storage::{CheckpointKind, ColdRead, DirectoryError, DiskFault, OpenError, Read, RealEnv};
 use parking_lot::Mutex;
 
 use super::ReplicaManager;
@@ -32,16 +35,50 @@ use crate::partition::Partition;
 
 /// How long a move waits before it looks again at a disk without room, or at a log that is not open.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a throttled move waits before it looks whether the rate has changed, or the move was called off.
+const THROTTLE_PAUSE: Duration = Duration::from_millis(200);
+/// What a directory that has just got a log says of it: without that a crash would read all of the log again, and show
+/// records that were deleted.
+const CHECKPOINTS: &[CheckpointKind] =
+    &[CheckpointKind::HighWatermark, CheckpointKind::RecoveryPoint, CheckpointKind::LogStart];
 
 /// The moves that have not ended.
 #[derive(Default)]
-pub struct Moves(Mutex<State>);
+pub struct Moves {
+    state: Mutex<State>,
+    /// When the rate of all moves together allows the next chunk.
+    next_chunk: Mutex<Option<Instant>>,
+}
 
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<TopicIdPartition, Arc<Move>>,
-    current: Option<Arc<Move>>,
-    is_running: bool,
+    /// By the number of the directory that they go to.
+    current: BTreeMap<usize, Arc<Move>>,
+    /// The directories with a thread.
+    threads: BTreeSet<usize>,
+}
+
+impl State {
+    /// The move of this replica that was asked for last, unless it was called off.
+    fn known(&self, partition: &Arc<Partition>) -> Option<Arc<Move>> {
+        let all = self.waiting.get(&partition.id()).into_iter().chain(self.current.values());
+        // A replica that has come back is another one.
+        let mut of_it = all.filter(|one| Arc::ptr_eq(&one.partition, partition));
+        of_it.find(|one| !one.cancelled.load(Ordering::Acquire)).cloned()
+    }
+
+    /// The next move to this directory. The one before it of the same replica must have ended. None: the thread ends.
+    fn take_next(&mut self, to: usize) -> Option<Arc<Move>> {
+        let moves = |id: &TopicIdPartition| self.current.values().any(|current| current.partition.id() == *id);
+        let next = self.waiting.iter().find(|(id, one)| one.to.number() == to && !moves(id)).map(|(id, _)| *id);
+        let next = next.and_then(|id| self.waiting.remove(&id));
+        match &next {
+            Some(one) => drop(self.current.insert(to, one.clone())),
+            None => drop(self.threads.remove(&to)),
+        }
+        next
+    }
 }
 
 struct Move {
@@ -51,6 +88,8 @@ struct Move {
     end: AtomicI64,
     size_bytes: AtomicI64,
     cancelled: AtomicBool,
+    /// The last step has begun: it is too late to call it off. Changed with [`State`]'s lock.
+    is_committed: AtomicBool,
 }
 
 /// A copy that is under way, for DescribeLogDirs.
@@ -87,18 +126,22 @@ impl ReplicaManager {
     ///
     /// # Errors
     /// LOG_DIR_NOT_FOUND for a path that is none of this broker's, KAFKA_STORAGE_ERROR for a directory that does not
-    /// work.
+    /// work, INVALID_REPLICA_ASSIGNMENT for one that takes no more logs (KIP-1066).
     pub fn move_replica(self: &Arc<Self>, partition: &Arc<Partition>, path: &Path) -> Result<(), ErrorCode> {
         let to = self.log_dirs.find(path).ok_or(ErrorCode::LogDirNotFound)?;
         if !moving::may_move(partition.directory().health(), to.health()) {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let mut state = self.moves.0.lock();
+        let mut state = self.moves.state.lock();
         let id = partition.id();
-        let known = state.waiting.get(&id).or(state.current.as_ref().filter(|current| current.partition.id() == id));
-        let known = known.filter(|known| !known.cancelled.load(Ordering::Acquire));
-        let (goes_to, is_in) = (known.map(|known| known.to.number()), partition.directory().number());
+        let known = state.known(partition);
+        let goes_to = known.as_ref().map(|known| known.to.number());
+        let is_committed = known.as_ref().is_some_and(|known| known.is_committed.load(Ordering::Acquire));
+        let is_in = goes_to.filter(|_| is_committed).unwrap_or_else(|| partition.directory().number());
         let request = MoveRequest::new(&to.number(), &is_in, goes_to.as_ref());
+        if request.begins && to.is_cordoned(&self.cordoned()) {
+            return Err(ErrorCode::InvalidReplicaAssignment);
+        }
         if let Some(known) = known.filter(|_| request.calls_off) {
             known.cancelled.store(true, Ordering::Release);
             state.waiting.remove(&id);
@@ -106,27 +149,40 @@ impl ReplicaManager {
         if !request.begins {
             return Ok(());
         }
-        let (end, size_bytes) = (AtomicI64::new(-1), AtomicI64::new(0));
-        let one =
-            Move { partition: partition.clone(), to: to.clone(), end, size_bytes, cancelled: AtomicBool::default() };
+        let one = Move {
+            partition: partition.clone(),
+            to: to.clone(),
+            end: AtomicI64::new(-1),
+            size_bytes: AtomicI64::new(0),
+            cancelled: AtomicBool::default(),
+            is_committed: AtomicBool::default(),
+        };
         state.waiting.insert(id, Arc::new(one));
-        if !std::mem::replace(&mut state.is_running, true) {
-            let manager = self.clone();
-            let spawned = std::thread::Builder::new().name("log-mover".to_owned()).spawn(move || manager.run_moves());
-            if let Err(error) = spawned {
-                tracing::error!(%error, "no thread for moves between log directories");
-                state.is_running = false;
-                state.waiting.remove(&id);
-                return Err(ErrorCode::KafkaStorageError);
-            }
+        if !self.start_thread(&mut state, to.number()) {
+            state.waiting.remove(&id);
+            return Err(ErrorCode::KafkaStorageError);
         }
         Ok(())
     }
 
+    /// Starts the thread of moves to this directory, unless it runs.
+    fn start_thread(self: &Arc<Self>, state: &mut State, to: usize) -> bool {
+        if !state.threads.insert(to) {
+            return true;
+        }
+        let manager = self.clone();
+        let spawned = std::thread::Builder::new().name("log-mover".to_owned()).spawn(move || manager.run_moves(to));
+        if let Err(error) = &spawned {
+            tracing::error!(%error, "no thread for moves between log directories");
+            state.threads.remove(&to);
+        }
+        spawned.is_ok()
+    }
+
     /// The copies that are under way or wait.
     pub fn future_replicas(&self) -> Vec<FutureReplica> {
-        let state = self.moves.0.lock();
-        let all = state.current.iter().chain(state.waiting.values());
+        let state = self.moves.state.lock();
+        let all = state.current.values().chain(state.waiting.values());
         let live = all.filter(|one| !one.cancelled.load(Ordering::Acquire));
         live.map(|one| FutureReplica {
             partition: one.partition.clone(),
@@ -137,32 +193,43 @@ impl ReplicaManager {
         .collect()
     }
 
-    fn run_moves(self: Arc<Self>) {
+    fn run_moves(self: Arc<Self>, to: usize) {
         loop {
-            let one = {
-                let mut state = self.moves.0.lock();
-                state.current = state.waiting.pop_first().map(|(_, one)| one);
-                match &state.current {
-                    Some(one) => one.clone(),
-                    None => {
-                        state.is_running = false;
-                        return;
-                    }
-                }
-            };
-            let (from, name) = (one.partition.directory(), one.partition.name());
-            let (from, to) = (from.path().display(), one.to.path().display());
-            match self.run_move(&one) {
-                Ok(()) => tracing::info!(partition = name, %from, %to, "a replica has moved"),
-                Err(MoveError::CalledOff) => {
-                    tracing::info!(partition = name, %from, %to, "the move of a replica was called off")
-                }
-                Err(error) => tracing::error!(partition = name, %from, %to, %error, "a replica is not moved"),
+            let Some(one) = self.moves.state.lock().take_next(to) else { return };
+            self.run_and_log(&one);
+            let mut state = self.moves.state.lock();
+            state.current.remove(&to);
+            // A move of the same replica to another directory may have waited for this one.
+            let elsewhere = state.waiting.get(&one.partition.id()).map(|next| next.to.number());
+            if let Some(elsewhere) = elsewhere.filter(|elsewhere| *elsewhere != to)
+                && !self.start_thread(&mut state, elsewhere)
+            {
+                state.waiting.remove(&one.partition.id());
             }
         }
     }
 
+    fn run_and_log(&self, one: &Move) {
+        let (from, name) = (one.partition.directory(), one.partition.name());
+        let (from, to) = (from.path().display(), one.to.path().display());
+        match self.run_move(one) {
+            Ok(()) => tracing::info!(partition = name, %from, %to, "a replica has moved"),
+            Err(MoveError::CalledOff) => {
+                tracing::info!(partition = name, %from, %to, "the move of a replica was called off")
+            }
+            Err(error) => tracing::error!(partition = name, %from, %to, %error, "a replica is not moved"),
+        }
+    }
+
+    fn is_off(&self, one: &Move) -> bool {
+        one.cancelled.load(Ordering::Acquire) || one.partition.is_closed() || self.is_stopping()
+    }
+
     fn run_move(&self, one: &Move) -> Result<(), MoveError> {
+        // It may be there since: a move that could not be called off any more has brought it.
+        if self.is_off(one) || one.partition.directory().number() == one.to.number() {
+            return Err(MoveError::CalledOff);
+        }
         let name = one.partition.topic_partition();
         let path = one.to.future_path(&name)?;
         let moved = self.copy_and_replace(one, &path);
@@ -184,22 +251,23 @@ impl ReplicaManager {
         let (path, rules) = (path.to_owned(), BrokenRules::default());
         let mut copy = Copy::create(RealEnv, path, (name, topic_id), config, clock::wall(), rules)?;
         loop {
-            let is_off = one.cancelled.load(Ordering::Acquire) || partition.is_closed() || self.is_stopping();
-            if is_off || one.to.health().is_failed() {
+            if self.is_off(one) || one.to.health().is_failed() {
                 return Err(MoveError::CalledOff);
             }
             let Some(next) = partition.with_log(|log| copy.next(log)) else { return Err(MoveError::CalledOff) };
             let done = match next? {
                 Next::StartAt(offset) => copy.start_at(offset).map_err(MoveError::from),
                 Next::CutTo(offset) => copy.cut_to(offset, clock::wall()).map_err(MoveError::from),
-                Next::Copy(Read::Done(slice)) => self.copy(&slice, &mut copy),
+                Next::Copy(Read::Done(slice)) => self.copy(one, &slice, &mut copy),
                 // Without the partition's lock.
-                Next::Copy(Read::Cold(cold)) => self.copy_cold(cold, partition, &mut copy),
-                Next::CaughtUp => match self.replace(one, &mut copy)? {
-                    true => return Ok(()),
-                    false => Ok(()),
+                Next::Copy(Read::Cold(cold)) => self.copy_cold(one, cold, &mut copy),
+                // The partition's lock is not held for as long as the sync takes.
+                Next::CaughtUp => match copy.flush(clock::monotonic()) {
+                    Ok(()) if self.replace(one, &mut copy)? => return Ok(()),
+                    flushed => flushed.map_err(MoveError::from),
                 },
             };
+            let done = done.and_then(|()| copy.flush_if_large(clock::monotonic()).map_err(MoveError::from));
             match done {
                 Ok(()) => {}
                 Err(MoveError::Failed(error)) if error.passes() => {
@@ -215,31 +283,58 @@ impl ReplicaManager {
         }
     }
 
-    fn copy(&self, slice: &RecordSlice, copy: &mut Copy<RealEnv>) -> Result<(), MoveError> {
+    fn copy(&self, one: &Move, slice: &RecordSlice, copy: &mut Copy<RealEnv>) -> Result<(), MoveError> {
         let bytes = copy.append(slice, clock::wall())?;
-        self.keep_pace(bytes);
+        self.keep_pace(one, bytes);
         Ok(())
     }
 
-    fn copy_cold(&self, cold: ColdRead<RealEnv>, of: &Partition, copy: &mut Copy<RealEnv>) -> Result<(), MoveError> {
+    fn copy_cold(&self, one: &Move, cold: ColdRead<RealEnv>, copy: &mut Copy<RealEnv>) -> Result<(), MoveError> {
         let records = finish_cold(cold, &Blocking, |from| {
-            let read = of.with_log(|log| log.read_if_cached(from, CHUNK_BYTES, log.log_end_offset(), true));
+            let read = one.partition.with_log(|log| log.read_if_cached(from, CHUNK_BYTES, log.log_end_offset(), true));
             read.unwrap_or_else(|| Ok(Read::Done(RecordSlice::empty()))).map_err(moving::MoveError::from)
         })?;
         // Nothing: the log was cut meanwhile, and the next look says how far.
-        if records.is_empty() { Ok(()) } else { self.copy(&records, copy) }
+        if records.is_empty() { Ok(()) } else { self.copy(one, &records, copy) }
     }
 
     /// `replica.alter.log.dirs.io.max.bytes.per.second`
-    fn keep_pace(&self, bytes: usize) {
-        const QUOTA: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+    fn move_rate(&self) -> Option<u64> {
+        const RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
         let live = self.live.current();
-        let quota = live.properties.text(QUOTA).and_then(|text| text.parse::<u64>().ok()).filter(|quota| *quota > 0);
-        if let Some(quota) = quota {
-            let micros = (bytes as u64).saturating_mul(1_000_000) / quota;
-            // A look now and then whether the quota has been raised, or the move called off.
-            std::thread::sleep(Duration::from_micros(micros).min(Duration::from_secs(5)));
+        live.properties.text(RATE).and_then(|text| text.parse::<u64>().ok()).filter(|rate| *rate > 0)
+    }
+
+    /// Waits until the rate, which is that of all moves together, allows the next chunk after these bytes.
+    fn keep_pace(&self, one: &Move, bytes: usize) {
+        let Some(rate) = self.move_rate() else { return };
+        let cost = Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / rate);
+        let until = {
+            let mut next_chunk = self.moves.next_chunk.lock();
+            let now = Instant::now();
+            let until = next_chunk.unwrap_or(now).max(now) + cost;
+            *next_chunk = Some(until);
+            until
+        };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.is_off(one) {
+                return;
+            }
+            if self.move_rate() != Some(rate) {
+                *self.moves.next_chunk.lock() = None;
+                return;
+            }
+            std::thread::sleep(left.min(THROTTLE_PAUSE));
         }
+    }
+
+    /// Whether the last step may be made; it cannot be called off any more then.
+    fn commit(&self, one: &Move) -> bool {
+        let _state = self.moves.state.lock();
+        let may = !one.cancelled.load(Ordering::Acquire);
+        one.is_committed.store(may, Ordering::Release);
+        may
     }
 
     /// The last step, under the partition's lock. Says whether it was the last: more may have come than can be copied
@@ -251,6 +346,9 @@ impl ReplicaManager {
         let replaced = partition.replace_log(&one.to, |log| -> Result<_, MoveError> {
             if !copy.catch_up(log, clock::wall())? {
                 return Ok(None);
+            }
+            if !self.commit(one) {
+                return Err(MoveError::CalledOff);
             }
             let now = (clock::monotonic(), clock::wall());
             Ok(Some(copy.take_place(log, (&one.to, &name), high_watermark, now, unique)?))
@@ -271,6 +369,8 @@ impl ReplicaManager {
         from.unplace();
         // It may be another directory's fetcher that brings its records now.
         self.fetchers.update([&one.partition]);
+        // Before the old directory forgets them.
+        self.checkpoint(&one.to, CHECKPOINTS);
         let (owner, name) = (from.clone(), one.partition.topic_partition());
         // Before the next move begins: the replica may come back, and a log of that name would be renamed then that is
         // the replica's.

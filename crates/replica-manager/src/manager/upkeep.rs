@@ -158,7 +158,7 @@ impl ReplicaManager {
     }
 
     /// Writes checkpoints of one directory. Waits for the disk.
-    fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
+    pub(super) fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
         let is_current = self.replicas.lock().is_current();
         if !is_current {
             self.context.checkpoints_unwritten.store(true, Ordering::Release);

@@ -610,10 +610,6 @@ impl Partition {
             Some(made) => {
                 *log = *made;
                 self.directory.store(to.clone());
-                // The directory's files do not have its offsets yet. Of its start that must not wait: should the process
-                // be killed, records that somebody deleted would be back.
-                self.touch();
-                self.context.log_start_moved.notify_one();
                 true
             }
             None => false,

@@ -19,8 +19,8 @@ use crate::rules::BrokenRules;
 
 /// Bytes that are copied at once.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// Of a copy that are not synced: the last step, which waits for the disk while the partition's lock is held, has little
-/// to sync, and the kernel does not gather more than a disk writes in a second.
+/// Of a copy that are not synced: the last step, which waits for the disk while the partition's lock is held, has
+/// little to sync, and the kernel does not gather more than a disk writes in a second.
 const UNSYNCED_BYTES_MAX: usize = 64 << 20;
 /// Records that may be missing at the last step: they are copied while the partition's lock is held.
 const LAST_RECORDS_MAX: i64 = u16::MAX as i64;

@@ -163,6 +163,16 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("coordinator/src/offline/snapshot.rs", "fs::read", "commands that serve nobody"),
     ("coordinator/src/offline/snapshot.rs", "File::create", "commands that serve nobody"),
     ("coordinator/src/offline/snapshot.rs", "sync_all(", "commands that serve nobody"),
+    (
+        "coordinator/src/rocksdb_store/write_ahead_log.rs",
+        "std::fs",
+        "before a database is opened: at the start, and on a blocking thread for a chroot",
+    ),
+    (
+        "coordinator/src/rocksdb_store/write_ahead_log.rs",
+        "fs::read",
+        "before a database is opened: at the start, and on a blocking thread for a chroot",
+    ),
     ("coordinator/src/rocksdb_store/log_store.rs", "log.read(", "the driver's thread"),
 ];
 

@@ -328,9 +328,9 @@ fn a_replica_moves_to_another_directory_while_it_is_written_to() {
     });
 }
 
-/// What was deleted while a replica moved came back with a kill, and all of its log was read again: the directory that it
-/// had moved to did not say yet where the log begins, and how far it is on the disk. And a throttled move went on for up
-/// to five seconds after it was called off.
+/// What was deleted while a replica moved came back with a kill, and all of its log was read again: the directory that
+/// it had moved to did not say yet where the log begins, and how far it is on the disk. And a throttled move went on
+/// for up to five seconds after it was called off.
 #[test]
 fn a_moved_replica_keeps_its_offsets_and_a_move_is_called_off_at_once() {
     const RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";

@@ -3,16 +3,16 @@
 //!
 //! A copy grows in the other directory under a name that ends in `-future`, chunk by chunk, without the partition's
 //! lock, and is synced on the way. When what is missing is small, the rest is copied under the lock, the copy is closed
-//! (which syncs the rest) and gets the partition's name, and the partition goes on with it; the old directory is renamed
-//! `-delete`.
+//! (which syncs the rest) and gets the partition's name, and the partition goes on with it; the old directory is
+//! renamed `-delete`.
 //!
 //! Crash safety: until the rename the old log is the partition's and the copy is dropped at the next start. Between the
 //! two renames both directories have a log of that name, with the same records: the next start takes the one that
 //! reaches further.
 //!
-//! Each directory that replicas move to has a thread, which moves one at a time: several would wait for the same disk. A
-//! disk that is full or does not answer holds up no moves to others, which may be those that make room. The thread ends
-//! when nothing is left to move.
+//! Each directory that replicas move to has a thread, which moves one at a time: several would wait for the same disk.
+//! A disk that is full or does not answer holds up no moves to others, which may be those that make room. The thread
+//! ends when nothing is left to move.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

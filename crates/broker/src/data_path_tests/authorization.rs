@@ -184,6 +184,24 @@ fn a_fetch_session_follows_the_rules() {
     assert!(next().iter().all(|error| error.is_ok()));
 }
 
+/// A rule that goes while a fetch waits: what is written then is not for its client any more.
+#[test]
+fn a_fetch_that_waits_is_answered_by_the_rules_of_its_end() {
+    let cluster = Cluster::new(&[AUTHORIZER]);
+    let broker = cluster.start(1);
+    let topic = topic_id(1);
+    cluster.quorum.create_topic("t", topic, 1, &[1], &[]);
+    allow(&cluster, ResourceType::Topic, "t", &[Operation::Read, Operation::Write]);
+    let request = Fetch { max_wait_ms: NEVER_MS, ..fetch_of(topic, vec![wanted(0, 0)]) };
+    let mut parked = broker.begin_fetch(CLIENT, &request);
+    assert!(!parked.is_ready());
+    allow(&cluster, ResourceType::Topic, "t", &[Operation::Write]);
+    let produced = broker.produce(TopicRef::Id(topic), 0, &batch(&["a"]), 1, NEVER_MS);
+    assert_eq!(produced.error, ErrorCode::None);
+    let fetched = parked.fetched();
+    assert_eq!(fetched.topics[0].partitions[0].error, ErrorCode::TopicAuthorizationFailed);
+}
+
 /// The partitions of a session are checked when it opens and when a rule changes, not with each fetch.
 #[test]
 fn an_open_fetch_session_costs_no_checks() {

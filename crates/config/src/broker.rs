@@ -5,7 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, TopicName};
+use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, SecurityProtocol, TopicName};
 use ottla_sasl::Mechanism;
 use ottla_tls::TlsSettings;
 
@@ -28,7 +28,7 @@ use crate::nearest::nearest;
 use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
 use crate::replica_selector::{self, ReplicaSelector};
-use crate::security::SecurityConfig;
+use crate::security::{CLIENT_AUTH, SecurityConfig};
 use crate::transactions::TransactionsConfig;
 use crate::{Loaded, coordinator_client, node, topic_defaults};
 
@@ -204,6 +204,7 @@ impl BrokerConfig {
         check_replica_lag(&config, &mut warnings);
         check_secret(&config, &mut warnings);
         check_users(&config, &mut warnings);
+        check_client_auth(&config, &mut warnings);
         Ok(Loaded { config, warnings })
     }
 
@@ -541,6 +542,20 @@ fn check_users(config: &BrokerConfig, warnings: &mut Vec<String>) {
                 "the listener {name} offers PLAIN and has no users: nobody can log in by it \
                  (listener.name.{own}.plain.sasl.jaas.config)"
             ));
+        }
+    }
+}
+
+/// Kafka says so, too.
+fn check_client_auth(config: &BrokerConfig, warnings: &mut Vec<String>) {
+    let asked = config.properties.explicit(CLIENT_AUTH).map(|property| property.value.as_str());
+    let Some(asked) = asked.filter(|asked| !["", "none"].contains(asked)) else { return };
+    for listener in &config.listeners {
+        let own = format!("listener.name.{}.{CLIENT_AUTH}", listener.name.as_str().to_ascii_lowercase());
+        if listener.protocol == SecurityProtocol::SaslSsl && config.properties.get(&own).is_none() {
+            let name = &listener.name;
+            warnings
+                .push(format!("{CLIENT_AUTH}={asked} is not for the listener {name}, whose clients log in: {own} is"));
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::properties::{Origin, Properties, Property};
 use crate::reader::{Reader, items};
 
 const JAAS: &str = "sasl.jaas.config";
+pub(crate) const CLIENT_AUTH: &str = "ssl.client.auth";
 const MECHANISMS: &str = "sasl.enabled.mechanisms";
 const INTER_BROKER_MECHANISM: &str = "sasl.mechanism.inter.broker.protocol";
 const LOGIN_FILE: &str = "java.security.auth.login.config";
@@ -101,6 +102,15 @@ impl<'a> Scope<'a> {
     fn tls(&self) -> Result<TlsSettings, ConfigError> {
         // Kafka's default `JKS` of a type, and `https`, are those of the reader as well.
         let settings = TlsSettings::read(|name| self.property(name).map(|property| property.value.as_str()));
+        settings.map_err(|error| self.tls_error(&error))
+    }
+
+    /// Of the server's side. As at Kafka a listener with logins asks for certificates only where that is said of it:
+    /// its clients have passwords.
+    fn server_tls(&self, protocol: SecurityProtocol) -> Result<TlsSettings, ConfigError> {
+        let is_own = |name: &str| name == CLIENT_AUTH && protocol.has_sasl();
+        let get = |name: &str| if is_own(name) { self.own(name) } else { self.property(name) };
+        let settings = TlsSettings::read(|name| get(name).map(|property| property.value.as_str()));
         settings.map_err(|error| self.tls_error(&error))
     }
 
@@ -234,7 +244,7 @@ impl SecurityConfig {
         let mut by_name = BTreeMap::new();
         for listener in &listeners.listeners {
             let scope = Scope::of(properties, &listener.name);
-            let tls = if listener.protocol.has_tls() { Some(scope.tls()?) } else { None };
+            let tls = if listener.protocol.has_tls() { Some(scope.server_tls(listener.protocol)?) } else { None };
             if let Some(tls) = &tls
                 && tls.key.is_none()
             {

@@ -268,3 +268,38 @@ fn plain_without_users_is_warned_of() {
     };
     assert!(warns("") && !warns("x.PlainLoginModule required user_alice=\"a\";"));
 }
+
+/// As Kafka has it: clients that log in by SASL need a certificate only where their listener says so itself.
+#[test]
+fn certificates_are_asked_for_beside_a_login_only_by_the_listener_itself() {
+    let base = [
+        ("KAFKA_LISTENERS", "CERTS://:9093,LOGIN://:9094,BOTH://:9095,PLAINTEXT://:9092"),
+        (
+            "KAFKA_ADVERTISED_LISTENERS",
+            "CERTS://broker:9093,LOGIN://broker:9094,BOTH://broker:9095,PLAINTEXT://broker:9092",
+        ),
+        ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "CERTS:SSL,LOGIN:SASL_SSL,BOTH:SASL_SSL,PLAINTEXT:PLAINTEXT"),
+        ("KAFKA_SSL_KEYSTORE_TYPE", "PEM"),
+        ("KAFKA_SSL_KEYSTORE_LOCATION", "/etc/kafka/broker.pem"),
+        ("KAFKA_SSL_TRUSTSTORE_TYPE", "PEM"),
+        ("KAFKA_SSL_TRUSTSTORE_LOCATION", "/etc/kafka/ca.pem"),
+        ("KAFKA_SASL_ENABLED_MECHANISMS", "SCRAM-SHA-512"),
+        ("KAFKA_SSL_CLIENT_AUTH", "required"),
+        ("KAFKA_LISTENER_NAME_BOTH_SSL_CLIENT_AUTH", "requested"),
+    ];
+    let loaded = load(&base).unwrap();
+    let asks = |listener: &str| {
+        let listener = &loaded.config.security.listeners[&ListenerName::new(listener)];
+        listener.tls.as_ref().unwrap().client_auth
+    };
+    assert_eq!(
+        [asks("CERTS"), asks("LOGIN"), asks("BOTH")],
+        [ClientAuth::Required, ClientAuth::None, ClientAuth::Requested]
+    );
+    let told: Vec<_> = loaded.warnings.iter().filter(|warning| warning.contains("ssl.client.auth")).collect();
+    assert_eq!(
+        told,
+        ["ssl.client.auth=required is not for the listener LOGIN, whose clients log in: \
+          listener.name.login.ssl.client.auth is"]
+    );
+}

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ottla_config::DelegationTokenConfig;
+use ottla_metadata::Image;
 use ottla_metadata::controller::{AlterDelegationToken, TokenChange};
 use ottla_metadata::logins::BrokenRules;
-use ottla_metadata::{DelegationToken, Image};
-use ottla_model::{BrokerId, KafkaPrincipal, TimestampMs};
+use ottla_model::{BrokerId, KafkaPrincipal, Revision, TimestampMs};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
 use ottla_sasl::{ScramCredential, ScramHash, TokenCredential, TokenSecret};
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What is needed to check tokens.
 pub struct Tokens {
     secret: TokenSecret,
+    hmacs: Mutex<HmacIndex>,
     derived: Mutex<BTreeMap<(ScramHash, String), ScramCredential>>,
 }
 
@@ -29,16 +30,19 @@ impl Tokens {
     /// None: there are no tokens.
     pub fn new(config: Option<&DelegationTokenConfig>) -> Option<Self> {
         let secret = TokenSecret::new(config?.secret.reveal());
-        Some(Self { secret, derived: Mutex::default() })
+        Some(Self { secret, hmacs: Mutex::default(), derived: Mutex::default() })
     }
 
     pub fn hmac(&self, id: &str) -> Vec<u8> {
         self.secret.hmac(id)
     }
 
-    /// The token that has this HMAC.
-    pub fn find<'a>(&self, image: &'a Image, hmac: &[u8]) -> Option<(&'a str, &'a DelegationToken)> {
-        image.delegation_tokens().find(|(id, _)| self.secret.is_hmac(id, hmac))
+    /// The id of the token that has this HMAC.
+    pub fn find(&self, image: &Image, hmac: &[u8]) -> Option<String> {
+        let fingerprint = self.secret.fingerprint(hmac);
+        let mut hmacs = self.hmacs.lock().unwrap_or_else(PoisonError::into_inner);
+        hmacs.follow(image, &self.secret);
+        hmacs.ids.get(&fingerprint).cloned()
     }
 
     /// What a client has to know that logs in with a token. None: there is no such token, or its time is over.
@@ -66,6 +70,34 @@ impl Tokens {
             made
         });
         Some(TokenCredential { credential, owner: token.owner.name.to_string(), expires_ms: token.expires.0 })
+    }
+}
+
+/// The tokens of an image by the fingerprints of their HMACs. To make those of all tokens anew for each request that
+/// names one takes milliseconds of the worker, and everybody who has logged in may send such requests.
+#[derive(Default)]
+struct HmacIndex {
+    /// The image that it follows.
+    revision: Option<Revision>,
+    ids: BTreeMap<Vec<u8>, String>,
+    fingerprints: BTreeMap<String, Vec<u8>>,
+}
+
+impl HmacIndex {
+    fn follow(&mut self, image: &Image, secret: &TokenSecret) {
+        if self.revision == Some(image.revision()) {
+            return;
+        }
+        self.revision = Some(image.revision());
+        self.ids.retain(|_, id| image.delegation_token(id).is_some());
+        self.fingerprints.retain(|id, _| image.delegation_token(id).is_some());
+        for (id, _) in image.delegation_tokens() {
+            if !self.fingerprints.contains_key(id) {
+                let fingerprint = secret.fingerprint(&secret.hmac(id));
+                self.ids.insert(fingerprint.clone(), id.to_owned());
+                self.fingerprints.insert(id.to_owned(), fingerprint);
+            }
+        }
     }
 }
 
@@ -106,5 +138,41 @@ pub async fn remove_expired(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_metadata::tree::Node;
+    use ottla_metadata::{DelegationToken, nodes};
+
+    use super::*;
+
+    fn image(revision: u64, ids: &[&str]) -> Image {
+        let token = DelegationToken {
+            owner: KafkaPrincipal::user("alice"),
+            requester: KafkaPrincipal::user("alice"),
+            renewers: Vec::new(),
+            issued: TimestampMs(0),
+            max: TimestampMs(i64::MAX),
+            expires: TimestampMs(i64::MAX),
+        };
+        let payload = nodes::delegation_token::encode(&token);
+        let node = Node { payload, created: Revision(1), modified: Revision(1), version: 0 };
+        let paths: Vec<_> = ids.iter().map(|id| nodes::delegation_token::path(id)).collect();
+        Image::from_nodes(Revision(revision), paths.iter().map(|path| (path, &node))).0
+    }
+
+    #[test]
+    fn a_token_is_found_by_its_hmac_for_as_long_as_it_is_there() {
+        let tokens = Tokens { secret: TokenSecret::new("secret"), hmacs: Mutex::default(), derived: Mutex::default() };
+        let find = |image: &Image, id: &str| tokens.find(image, &tokens.hmac(id));
+        let first = image(1, &["a", "b"]);
+        assert_eq!((find(&first, "a"), find(&first, "b")), (Some("a".to_owned()), Some("b".to_owned())));
+        assert_eq!((find(&first, "c"), tokens.find(&first, b"")), (None, None));
+        let second = image(2, &["b", "c"]);
+        assert_eq!((find(&second, "a"), find(&second, "c")), (None, Some("c".to_owned())));
+        let hmacs = tokens.hmacs.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!((hmacs.ids.len(), hmacs.fingerprints.len()), (2, 2));
     }
 }

@@ -51,9 +51,10 @@ impl TokenSecret {
         hmac::sign(&self.0, token_id.as_bytes()).as_ref().to_vec()
     }
 
-    /// Whether it is the HMAC of this token, in a time that does not tell how much of it is right.
-    pub fn is_hmac(&self, token_id: &str, hmac: &[u8]) -> bool {
-        hmac::verify(&self.0, token_id.as_bytes(), hmac).is_ok()
+    /// What stands for an HMAC where it is looked for among others: the time which that takes tells how much of this is
+    /// right, and this is no part of the HMAC.
+    pub fn fingerprint(&self, hmac: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.0, hmac).as_ref().to_vec()
     }
 
     /// What a client logs in with as its password.

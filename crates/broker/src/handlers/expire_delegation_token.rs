@@ -50,8 +50,8 @@ fn check(
     tokens::may_ask(context)?;
     let known = tokens::enabled(broker)?;
     let image = broker.metadata.current();
-    let (id, _) = known.find(&image, &request.hmac).ok_or(ErrorCode::DelegationTokenNotFound)?;
+    let token_id = known.find(&image, &request.hmac).ok_or(ErrorCode::DelegationTokenNotFound)?;
     let period_ms = Some(request.expiry_time_period_ms).filter(|period_ms| *period_ms >= 0);
     let change = TokenChange::Expire { by: context.principal.clone(), period_ms };
-    Ok(AlterDelegationToken { token_id: id.to_owned(), change })
+    Ok(AlterDelegationToken { token_id, change })
 }

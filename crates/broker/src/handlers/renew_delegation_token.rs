@@ -48,9 +48,9 @@ fn check(
     let known = tokens::enabled(broker)?;
     let config = broker.config.delegation_tokens.as_ref().ok_or(ErrorCode::DelegationTokenAuthDisabled)?;
     let image = broker.metadata.current();
-    let (id, _) = known.find(&image, &request.hmac).ok_or(ErrorCode::DelegationTokenNotFound)?;
+    let token_id = known.find(&image, &request.hmac).ok_or(ErrorCode::DelegationTokenNotFound)?;
     let most = i64::try_from(config.renewal.as_millis()).unwrap_or(i64::MAX);
     let period_ms = if request.renew_period_ms > 0 { request.renew_period_ms.min(most) } else { most };
     let change = TokenChange::Renew { by: context.principal.clone(), period_ms };
-    Ok(AlterDelegationToken { token_id: id.to_owned(), change })
+    Ok(AlterDelegationToken { token_id, change })
 }

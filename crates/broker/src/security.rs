@@ -1,5 +1,6 @@
 //! From the configuration of listeners to what `network` demands of connections, and from that of the inter-broker
-//! listener to how this broker connects to others. Certificates follow their files and the configuration.
+//! listener to how this broker connects to others. Certificates follow their files and the configuration, and the login
+//! to other brokers follows the configuration.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -20,7 +21,7 @@ use crate::credentials::ListenerUsers;
 use crate::delegation_tokens::Tokens;
 use crate::oauth::{BearerChecks, KeysError};
 
-/// How often the files of certificates are looked at.
+/// How often the files of certificates and the configuration are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A listener, or the connections to other brokers, whose certificates or keys cannot be used.
@@ -89,8 +90,8 @@ pub fn coordinators(config: &BrokerConfig) -> Result<ChannelSecurity, TlsError> 
     Ok(ChannelSecurity { tls: tls.map(Arc::new), secret: config.cluster_secret.clone() })
 }
 
-/// Looks at the files of all certificates again and again; ends only with its task. `coordinators`: of the connections
-/// to them.
+/// Looks at the files of all certificates, and at the login to other brokers, again and again; ends only with its task.
+/// `coordinators`: of the connections to them.
 pub async fn follow_files(
     live: Arc<LiveConfig>,
     listeners: BTreeMap<ListenerName, ListenerSecurity>,
@@ -121,6 +122,15 @@ fn look(live: &LiveConfig, listeners: &BTreeMap<ListenerName, ListenerSecurity>,
     }
     if let (Some(tls), Some(wanted)) = (&live.peers().tls, &config.security.inter_broker.tls) {
         report(&config.inter_broker_listener, tls.follow(wanted));
+    }
+    if let (Some(login), Some(wanted)) = (&live.peers().login, &config.security.inter_broker.login) {
+        match login.follow(wanted) {
+            Ok(true) => tracing::info!("new connections to other brokers log in as the configuration says now"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "the new login to other brokers cannot be used; the former one stays")
+            }
+        }
     }
     if let (Some(tls), Some(wanted)) = (coordinators, &config.coordinator_tls) {
         report(&"connections to coordinators", tls.follow(wanted));

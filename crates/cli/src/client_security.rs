@@ -114,7 +114,8 @@ mod tests {
                     org.apache.kafka.common.security.plain.PlainLoginModule required \\\n  username=\"admin\" \\\n\
                     password=\"admin-pass\";\n";
         let security = read(&properties(text), None).expect("understood");
-        let Some(Login::User(credentials)) = security.login.as_deref() else { panic!("a user") };
+        let login = security.login.expect("a login").current();
+        let Login::User(credentials) = &*login else { panic!("a user") };
         assert_eq!((credentials.user.as_str(), credentials.password.as_str()), ("admin", "admin-pass"));
         assert!(security.tls.is_none());
         assert!(read(&[], None).expect("plaintext").login.is_none());

@@ -1,6 +1,7 @@
-//! The bearer token of this process: from its file, or from the provider's endpoint, kept for most of its life.
+//! What the connections of this process log in with. A bearer token is from its file, or from the provider's endpoint,
+//! and kept for most of its life.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ottla_sasl::oauth::token_source::{TokenEndpoint, TokenSource};
@@ -13,7 +14,34 @@ use crate::web::Endpoint;
 /// A file with a token, which a sidecar may be writing this moment.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What the connections of this process log in with.
+/// A login that may change while the process runs. Connections that are open keep theirs.
+#[derive(Debug)]
+pub struct FollowedLogin(Mutex<(ClientLogin, Arc<Login>)>);
+
+impl FollowedLogin {
+    /// May read files with certificates.
+    pub fn new(login: ClientLogin) -> Result<Self, TlsError> {
+        let made = Arc::new(Login::new(login.clone())?);
+        Ok(Self(Mutex::new((login, made))))
+    }
+
+    /// That of new connections.
+    pub fn current(&self) -> Arc<Login> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner).1)
+    }
+
+    /// Takes this login from now on; true: it is another one than before. May read files.
+    pub fn follow(&self, wanted: &ClientLogin) -> Result<bool, TlsError> {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).0 == *wanted {
+            return Ok(false);
+        }
+        let made = Arc::new(Login::new(wanted.clone())?);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (wanted.clone(), made);
+        Ok(true)
+    }
+}
+
+/// What a connection logs in with.
 #[derive(Debug)]
 pub enum Login {
     User(ClientCredentials),

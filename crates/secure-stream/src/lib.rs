@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::bearer::Login;
+use crate::bearer::FollowedLogin;
 
 /// Why a connection that was made cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +49,13 @@ impl From<SecureError> for io::Error {
 #[derive(Clone, Debug, Default)]
 pub struct StreamSecurity {
     pub tls: Option<Arc<ClientTls>>,
-    pub login: Option<Arc<Login>>,
+    pub login: Option<Arc<FollowedLogin>>,
 }
 
 impl StreamSecurity {
     /// May read files with certificates of an identity provider.
     pub fn new(tls: Option<ClientTls>, login: Option<ClientLogin>) -> Result<Self, TlsError> {
-        let login = login.map(Login::new).transpose()?;
+        let login = login.map(FollowedLogin::new).transpose()?;
         Ok(Self { tls: tls.map(Arc::new), login: login.map(Arc::new) })
     }
 
@@ -64,7 +64,7 @@ impl StreamSecurity {
         // Before the handshake: a server does not wait long for one that is complete.
         let credentials = match &self.login {
             None => None,
-            Some(login) => Some(login.credentials().await?),
+            Some(login) => Some(login.current().credentials().await?),
         };
         let mut stream = match &self.tls {
             None => SecureStream::Plain(stream),

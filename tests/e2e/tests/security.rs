@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::certificates::{Authority, Identity};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
+use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -335,5 +336,51 @@ fn processes_leave_no_core_dumps_unless_they_are_told_to() -> Result<()> {
     let limits = cluster.limits(Node::Broker(1), LIMIT)?;
     ensure!(limits == [told(own.current), told(own.maximum)], "{limits:?}");
     ensure!(own.maximum != Some(0), "this test needs a limit of core dumps to see that it is left alone");
+    Ok(())
+}
+
+/// The password of the brokers is changed while the cluster runs. `kafka-configs` took it and nothing followed.
+#[test]
+fn a_broker_logs_in_to_others_as_its_configuration_says_now() -> Result<()> {
+    let files = TempDir::with_prefix("ottla-e2e-own-login-")?;
+    let module = |user: &str, password: &str| {
+        let users = "user_first=\"first-secret\" user_second=\"second-secret\"";
+        format!("{PLAIN_MODULE} username=\"{user}\" password=\"{password}\" {users};")
+    };
+    let options = ClusterOptions {
+        coordinators: 1,
+        brokers: 2,
+        inter_broker_protocol: "SASL_PLAINTEXT".to_owned(),
+        ..ClusterOptions::default()
+    }
+    .with("sasl.enabled.mechanisms", "PLAIN")
+    .with("sasl.mechanism.inter.broker.protocol", "PLAIN")
+    .with("listener.name.internal.plain.sasl.jaas.config", &module("first", "first-secret"));
+    let mut cluster = Cluster::prepare(&options)?;
+    let audit = |id: i32| files.path().join(format!("audit-{id}.jsonl"));
+    for id in 1..=2 {
+        cluster.set_variable(Node::Broker(id), "KAFKA_AUDIT_LOG_PATH", &audit(id).display().to_string())?;
+    }
+    cluster.spawn_all()?;
+    clients::run_script("create_topic.py", &[&cluster.bootstrap(), "both-lead", "4", "2"])?;
+    let logged_in = |user: &str| -> Result<bool> {
+        let text = fs::read_to_string(audit(2))?;
+        let principal = format!("\"principal\":\"User:{user}\"");
+        Ok(text.lines().any(|line| line.contains("\"allowed\":true") && line.contains(&principal)))
+    };
+    wait::until("broker 1 logs in as the first user", || logged_in("first"))?;
+    let changed = format!("listener.name.internal.plain.sasl.jaas.config=[{}]", module("second", "second-secret"));
+    let arguments = ["--alter", "--entity-type", "brokers", "--entity-name", "1", "--add-config", &changed];
+    clients::run(&mut clients::tool("kafka-configs", &cluster.bootstrap(), &arguments)?)?;
+    wait::until("broker 1 has read it", || {
+        Ok(cluster.log_text(Node::Broker(1))?.contains("log in as the configuration says now"))
+    })?;
+    ensure!(!logged_in("second")?, "connections that are open stay");
+    cluster.signal(Node::Broker(2), Signal::TERM)?;
+    cluster.wait(Node::Broker(2))?;
+    cluster.spawn(Node::Broker(2))?;
+    cluster.wait_ready()?;
+    wait::until("broker 1 logs in as the second user", || logged_in("second"))?;
+    ensure!(!cluster.log_text(Node::Broker(1))?.contains("second-secret"), "a password is in the log");
     Ok(())
 }

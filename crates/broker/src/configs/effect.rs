@@ -115,7 +115,10 @@ mod tests {
         for name in ["num.network.threads", "num.io.threads", "listeners", "remote.log.reader.threads"] {
             assert!(idle(ConfigKind::Brokers, name).is_some(), "{name}");
         }
-        for name in ["max.connections", "log.retention.ms", "of.a.plugin"] {
+        for name in ["connections.max.reauth.ms", "sasl.oauthbearer.expected.audience", "sasl.enabled.mechanisms"] {
+            assert!(idle(ConfigKind::Brokers, &format!("listener.name.client.{name}")).is_some(), "{name}");
+        }
+        for name in ["max.connections", "log.retention.ms", "of.a.plugin", "listener.name.x.plain.sasl.jaas.config"] {
             assert_eq!(idle(ConfigKind::Brokers, name), None);
         }
         for name in ["consumer.assignment.interval.ms", "share.auto.offset.reset", "streams.num.standby.replicas"] {

@@ -233,7 +233,8 @@ async fn live(
     for (listener, checks) in bearers {
         accepting.spawn(checks.follow_keys(listener));
     }
-    if to_coordinators.tls.is_some() || security.values().any(|listener| listener.tls.is_some()) {
+    let has_tls = to_coordinators.tls.is_some() || security.values().any(|listener| listener.tls.is_some());
+    if has_tls || live_config.peers().login.is_some() {
         accepting.spawn(security::follow_files(Arc::clone(&live_config), security, to_coordinators.tls));
     }
     let parts = Parts {

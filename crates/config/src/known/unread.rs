@@ -178,12 +178,20 @@ pub fn unread(name: &str) -> Option<Unread> {
 
 /// Read once, by a broker that starts, from its own properties.
 const READ_AT_START: &[&str] = &[
+    "connections.max.reauth.ms",
     "listener.security.protocol.map",
     "listeners",
     "num.network.threads",
     "num.recovery.threads.per.data.dir",
+    "oauthbearer.sasl.server.callback.handler.class",
     "sasl.enabled.mechanisms",
     "sasl.mechanism.inter.broker.protocol",
+    "sasl.oauthbearer.clock.skew.seconds",
+    "sasl.oauthbearer.expected.",
+    "sasl.oauthbearer.jwks.",
+    "sasl.oauthbearer.scope.claim.name",
+    "sasl.oauthbearer.sub.claim.name",
+    "sasl.server.max.receive.size",
     "transaction.partition.verification.enable",
 ];
 const AT_START: Unread = Unread::Otherwise("a broker reads it from its own properties when it starts");
@@ -191,7 +199,8 @@ const AT_START: Unread = Unread::Otherwise("a broker reads it from its own prope
 /// Why it has no effect to set the configuration of this name while brokers run; none: it has one.
 pub fn unread_at_run_time(name: &str) -> Option<Unread> {
     let base = of_listener(name).unwrap_or(name);
-    let is_of_start = READ_AT_START.contains(&base) || base.starts_with(TO_COORDINATORS);
+    let fits = |pattern: &&str| base == *pattern || (pattern.ends_with('.') && base.starts_with(pattern));
+    let is_of_start = READ_AT_START.iter().any(fits) || base.starts_with(TO_COORDINATORS);
     unread(name).or_else(|| is_of_start.then_some(AT_START))
 }
 

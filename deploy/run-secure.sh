@@ -8,10 +8,16 @@ ottla=$bin/ottla
 brokers=127.0.0.1:29092,127.0.0.1:39092,127.0.0.1:49092
 certificates=$data/certificates
 admin=$data/admin.properties
+case $bin in
+  "$PWD"/*) shown=${bin#"$PWD"/} ;;
+  *) shown=$bin ;;
+esac
 step() { printf '\n\033[1m%s\033[0m\n' "$*" | if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi; }
 
 step "An authority, and a certificate for each process and for the administrator"
 "$(dirname "$0")"/certs.sh "$certificates" coordinator-{1,2,3} broker-{1,2,3} admin | grep -v properties
+
+ca=$(cd "$certificates" && pwd)/ca.pem
 
 step "Three coordinators and three brokers"
 "$ottla" local start --dir "$data" --certificates "$certificates"
@@ -24,9 +30,12 @@ for user in alice bob; do
   "$bin"/kafka-configs --bootstrap-server "$brokers" --command-config "$admin" --alter --entity-type users \
     --entity-name "$user" --add-config "SCRAM-SHA-512=[password=$password]"
   module=org.apache.kafka.common.security.scram.ScramLoginModule
+  # For Kafka's tools and clients of Java, and for those of librdkafka.
   (umask 077; printf '%s\n' "security.protocol=SASL_SSL" "sasl.mechanism=SCRAM-SHA-512" \
     "sasl.jaas.config=$module required username=\"$user\" password=\"$password\";" \
-    "ssl.truststore.type=PEM" "ssl.truststore.location=$(cd "$certificates" && pwd)/ca.pem" > "$data/$user.properties")
+    "ssl.truststore.type=PEM" "ssl.truststore.location=$ca" > "$data/$user.properties"
+    printf '%s\n' "bootstrap.servers=$brokers" "security.protocol=SASL_SSL" "sasl.mechanism=SCRAM-SHA-512" \
+    "sasl.username=$user" "sasl.password=$password" "ssl.ca.location=$ca" > "$data/$user.kcat")
 done
 "$bin"/kafka-acls --bootstrap-server "$brokers" --command-config "$admin" --add --allow-principal User:alice \
   --producer --consumer --topic my-topic --group '*'
@@ -49,7 +58,9 @@ step "The coordinators, as the administrator sees them"
 
 step "Try next"
 cat <<X
-  $bin/kafka-topics --list --bootstrap-server 127.0.0.1:29092 --command-config $data/alice.properties
-  $ottla tree ls / --coordinators 127.0.0.1:22181 --command-config $admin
+  $shown/kafka-topics --list --bootstrap-server 127.0.0.1:29092 --command-config $data/alice.properties
+  kcat -F $data/alice.kcat -L                any client of librdkafka; those of Java take $data/alice.properties
+  $shown/kafka-acls --list --bootstrap-server 127.0.0.1:29092 --command-config $admin
+  $shown/ottla tree ls / --coordinators 127.0.0.1:22181 --command-config $admin
   make stop                                  stops all processes; the data stays in $data/
 X

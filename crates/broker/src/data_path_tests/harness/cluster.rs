@@ -161,7 +161,8 @@ impl Cluster {
         }));
         let (stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();
-        runtime.spawn(ottla_network::accept(bound, security, shared.clone(), limits, options, stopped));
+        let data = runtime.handle().clone();
+        runtime.spawn(ottla_network::accept(bound, security, shared.clone(), limits, options, data, stopped));
 
         let registration = BrokerRegistration {
             id: BrokerId(id),

@@ -231,7 +231,9 @@ fn scram_first(
 fn scram_final(state: ScramFinal, message: &str) -> Result<Step, SaslError> {
     let mechanism = Mechanism::Scram(state.hash);
     let last = ClientFinal::parse(message).map_err(|problem| SaslError::malformed(mechanism, problem))?;
-    if last.nonce != state.nonce {
+    // librdkafka before 2.6.1 sends its own nonce twice before the server's, which Kafka takes. That it ends with the
+    // server's is what keeps an old message from being sent again.
+    if !last.nonce.ends_with(&state.nonce) {
         return Err(SaslError::malformed(mechanism, "another nonce"));
     }
     if scram::from_base64(last.channel_binding).as_deref() != Some(state.gs2_header.as_bytes()) {

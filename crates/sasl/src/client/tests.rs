@@ -144,6 +144,30 @@ fn the_conversation_of_the_rfc() {
     assert_eq!(server.step(last.as_bytes(), &Pencil), Ok(Step::Done { answer, user: "user".to_owned(), token: None }));
 }
 
+/// Debian 12's kcat could not log in: librdkafka before 2.6.1 repeats the client's nonce in its last message.
+#[test]
+fn a_last_message_may_repeat_the_clients_nonce_before_the_whole_one() {
+    let hash = ScramHash::Sha512;
+    let log_in = |nonce_of: &dyn Fn(&str) -> String| {
+        let mut server = ServerSession::new(Mechanism::Scram(hash), &[2; 18]);
+        let bare = "n=a=2Cl=3Dice,r=mine";
+        let Ok(Step::Continue(first)) = server.step(format!("n,,{bare}").as_bytes(), &Users) else { panic!("known") };
+        let first = String::from_utf8(first).expect("a text");
+        let nonce = first.strip_prefix("r=").and_then(|rest| rest.split(',').next()).expect("a nonce");
+        let without_proof = format!("c=biws,r={}", nonce_of(nonce));
+        let salted = hash.salted_password(b"secret", b"pepper", 4096);
+        let stored_key = ScramCredential::of_salted_password(hash, &salted, b"pepper".to_vec(), 4096).stored_key;
+        let signature = hash.hmac(&stored_key, format!("{bare},{first},{without_proof}").as_bytes());
+        let proof: Vec<u8> = hash.client_key(&salted).iter().zip(&signature).map(|(a, b)| a ^ b).collect();
+        server.step(format!("{without_proof},p={}", scram::base64(&proof)).as_bytes(), &Users)
+    };
+    for nonce_of in [&(|nonce: &str| nonce.to_owned()) as &dyn Fn(&str) -> String, &|nonce| format!("mine{nonce}")] {
+        assert!(matches!(log_in(nonce_of), Ok(Step::Done { user, .. }) if user == "a,l=ice"));
+    }
+    assert!(log_in(&|nonce| format!("{nonce}x")).is_err());
+    assert!(log_in(&|_| "mine".to_owned()).is_err());
+}
+
 #[test]
 fn a_false_server_is_noticed() {
     let credentials = |mechanism| {

@@ -129,8 +129,16 @@ impl<S: QuorumStore> Node<S> {
                     let text = format!("Coordinator {other} is being added: one is added at a time");
                     return refuse(ErrorCode::InvalidRequest, text);
                 }
-                if self.members.by_id.len() >= MEMBERS_MAX || self.image.coordinators().count() >= REMEMBERED_MAX {
+                if self.members.by_id.len() >= MEMBERS_MAX {
                     let text = format!("A quorum has at most {MEMBERS_MAX} members");
+                    return refuse(ErrorCode::InvalidRequest, text);
+                }
+                // One that was removed has its place among those that are remembered.
+                if self.image.coordinator(id).is_none() && self.image.coordinators().count() >= REMEMBERED_MAX {
+                    let text = format!(
+                        "{REMEMBERED_MAX} coordinators belong to the quorum or belonged to it: \
+                         add one of those that were removed, with an empty disk"
+                    );
                     return refuse(ErrorCode::InvalidRequest, text);
                 }
                 let standing = Standing::Learner;

@@ -95,6 +95,10 @@ mod tests {
         let four: &[u64] = &[2, 3, 4, 5];
         assert!(!is_disk_lost(0, &[(3, 7, four, true), (4, 7, four, true)]), "half");
         assert!(is_disk_lost(0, &[(3, 7, four, true), (4, 7, four, true), (5, 7, four, true)]));
+        let five: &[u64] = &[1, 2, 3, 4, 5];
+        assert!(!is_disk_lost(0, &[(1, 7, five, true), (3, 7, five, true)]), "two of five");
+        assert!(is_disk_lost(0, &[(1, 7, five, true), (3, 7, five, true), (4, 7, five, true)]), "three of five");
+        assert!(!is_disk_lost(0, &[(9, 7, &[2], true)]), "one that is no member, of a quorum without others");
     }
 
     #[test]

@@ -211,6 +211,16 @@ mod tests {
         assert_eq!(begin(1, disk(1)).1, AdmissionStep::Refused(stranger));
     }
 
+    /// Nobody is asked about a disk that is known to be gone.
+    #[test]
+    fn a_member_that_was_removed_is_refused_at_once_and_comes_back_with_an_empty_disk() {
+        let gone = CoordinatorId(4);
+        let members = Members { removed: BTreeMap::from([(gone, disk(4))]), ..members() };
+        let begin = |shown| Admission::begin(&members, ME, (gone, shown), BrokenRules::default()).1;
+        assert_eq!(begin(disk(4)), AdmissionStep::Refused(SenderError::Removed(gone).into()));
+        assert_eq!(begin(disk(9)), AdmissionStep::AskMembers(vec![address(2), address(3)]));
+    }
+
     #[test]
     fn of_one_that_is_not_known_the_members_are_asked_and_then_itself() {
         let (mut admission, step) = begin(4, disk(4));

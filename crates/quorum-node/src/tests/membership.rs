@@ -9,19 +9,19 @@ use super::peers::Peers;
 use super::{Outputs, disk, node, now};
 use crate::{CallId, Event, Outcome, Output, QuorumStore as _, RequestError};
 
-fn add(id: u64, disk: IncarnationId) -> ChangeQuorum {
+pub(super) fn add(id: u64, disk: IncarnationId) -> ChangeQuorum {
     ChangeQuorum::Add { coordinator: CoordinatorId(id), disk, address: format!("c{id}:2181") }
 }
 
-fn remove(id: u64) -> ChangeQuorum {
+pub(super) fn remove(id: u64) -> ChangeQuorum {
     ChangeQuorum::Remove { coordinator: CoordinatorId(id), disk: None, force: false }
 }
 
-fn voters(peers: &Peers, at: usize) -> Vec<u64> {
+pub(super) fn voters(peers: &Peers, at: usize) -> Vec<u64> {
     peers.nodes[at].members().voters().map(|id| id.0).collect()
 }
 
-fn settle(peers: &mut Peers) {
+pub(super) fn settle(peers: &mut Peers) {
     for _ in 0..5 {
         peers.tick(None);
     }
@@ -203,12 +203,12 @@ fn a_coordinator_that_others_vouch_for_is_a_destination_until_it_is_known() {
     assert_eq!(told(&mut out).expect("some").vouched.len(), 16);
 }
 
-fn ask(peers: &mut Peers, at: usize, call: u64, change: ChangeQuorum) {
+pub(super) fn ask(peers: &mut Peers, at: usize, call: u64, change: ChangeQuorum) {
     let request = Request::ChangeQuorum(change);
     peers.step(at, Event::Request { call: CallId(call), request, entropy: [0; 16] });
 }
 
-fn outcomes(peers: &Peers, at: usize, of: u64) -> Vec<Outcome> {
+pub(super) fn outcomes(peers: &Peers, at: usize, of: u64) -> Vec<Outcome> {
     let outputs = peers.outputs[at].all.iter();
     let outcomes = outputs.filter_map(|output| match output {
         Output::Respond { call, outcome } if *call == CallId(of) => Some(outcome.clone()),

@@ -3,6 +3,7 @@
 mod guard;
 mod hand_over;
 mod leading;
+mod members_change;
 mod membership;
 mod peers;
 mod watching;

@@ -2,7 +2,7 @@
 
 use ottla_consensus::LogStore as _;
 use ottla_metadata::controller::{
-    AlterConfig, AlterConfigs, Answer, ChangeQuorum, ConfigOp, QuorumChanged, Refusal, Request,
+    AlterConfig, AlterConfigs, Answer, ChangeQuorum, ConfigOp, Now, QuorumChanged, Refusal, Request,
 };
 use ottla_metadata::image::ConfigEntity;
 use ottla_model::{CoordinatorId, IncarnationId};
@@ -21,8 +21,17 @@ pub(super) struct Peers {
 
 impl Peers {
     pub fn new() -> Self {
-        let nodes = (1..=3).map(|id| node(id, 3, Store::default())).collect();
-        Self { nodes, outputs: (0..3).map(|_| Outputs::default()).collect(), disks: (1..=3).map(disk).collect(), ms: 0 }
+        Self::of(3)
+    }
+
+    pub fn of(members: u64) -> Self {
+        let nodes: Vec<_> = (1..=members).map(|id| node(id, members, Store::default())).collect();
+        let outputs = nodes.iter().map(|_| Outputs::default()).collect();
+        Self { nodes, outputs, disks: (1..=members).map(disk).collect(), ms: 0 }
+    }
+
+    pub fn now(&self) -> Now {
+        now(self.ms)
     }
 
     pub fn step(&mut self, at: usize, event: Event) {

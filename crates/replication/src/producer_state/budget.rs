@@ -95,3 +95,66 @@ impl Drop for Held {
         self.set(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two logs that remember so many.
+    fn two_logs(ceiling: usize, (one, other): (usize, usize)) -> (Arc<ProducerBudget>, Held, Held) {
+        let budget = ProducerBudget::new(ceiling);
+        let held = |count| {
+            let mut held = Held::new(Some(budget.clone()));
+            held.set(count);
+            held
+        };
+        let (one, other) = (held(one), held(other));
+        (budget, one, other)
+    }
+
+    #[test]
+    fn a_log_over_its_share_forgets_only_when_the_budget_is_used_up() {
+        let (budget, one, mut other) = two_logs(10, (6, 3));
+        assert_eq!((budget.used(), budget.ceiling()), (9, 10));
+        assert!(!one.is_over_share(6), "there is room for one more");
+        other.set(4);
+        assert!(one.is_over_share(6) && one.is_over_share(5) && !one.is_over_share(4), "half of ten");
+        let (_, one, _other) = two_logs(1, (1, 1));
+        assert!(one.is_over_share(1) && !one.is_over_share(0), "each log may remember one");
+        assert!(!Held::new(None).is_over_share(usize::MAX), "without a budget");
+    }
+
+    #[test]
+    fn a_log_that_is_emptied_leaves_its_share_to_the_others() {
+        let (budget, mut one, mut other) = two_logs(10, (6, 4));
+        other.set(0);
+        one.set(10);
+        assert_eq!(budget.used(), 10);
+        assert!(one.is_over_share(10) && !one.is_over_share(9), "it is alone");
+        one.set(7);
+        other.set(3);
+        assert!(one.is_over_share(5) && !one.is_over_share(4), "half of ten again");
+    }
+
+    #[test]
+    fn a_copy_counts_until_it_is_dropped() {
+        let (budget, one, other) = two_logs(10, (10, 0));
+        let copy = one.clone();
+        assert_eq!(budget.used(), 20);
+        assert!(one.is_over_share(5), "two logs");
+        drop((copy, other));
+        assert_eq!(budget.used(), 10);
+        assert!(!one.is_over_share(9), "one log");
+        drop(one);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn producers_that_were_forgotten_before_their_time_are_counted() {
+        let (budget, one, other) = two_logs(10, (6, 4));
+        assert_eq!(budget.forgotten(), 0);
+        one.forgotten(3);
+        other.forgotten(2);
+        assert_eq!(budget.forgotten(), 5);
+    }
+}

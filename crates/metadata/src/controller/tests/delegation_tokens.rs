@@ -112,3 +112,33 @@ fn what_is_too_large_is_refused() {
     };
     assert_eq!(ask(&mut cluster, "more", of_another).err(), Some(ErrorCode::PolicyViolation));
 }
+
+#[test]
+fn a_token_may_be_as_large_as_the_limits() {
+    let mut cluster = Cluster::of(1);
+    // A principal of this number of bytes, its type among them.
+    let principal = |bytes: usize| user(&"x".repeat(bytes - "User".len()));
+    let mut error = |id: &str, owner: KafkaPrincipal, renewers: &[usize]| {
+        let change = TokenChange::Create {
+            requester: owner.clone(),
+            owner,
+            renewers: renewers.iter().copied().map(principal).collect(),
+            lifetime_ms: 1_000,
+            renewal_ms: 1_000,
+        };
+        ask(&mut cluster, id, change).err()
+    };
+    let refused = Some(ErrorCode::InvalidRequest);
+    let longest = "i".repeat(limits::MAX_TOKEN_ID_BYTES);
+    assert_eq!(error(&longest, user("a"), &[]), None);
+    assert_eq!(error(&format!("{longest}i"), user("a"), &[]), refused);
+    assert_eq!(error("renewers", user("a"), &[6; limits::MAX_TOKEN_RENEWERS]), None);
+    assert_eq!(error("too many", user("a"), &[6; limits::MAX_TOKEN_RENEWERS + 1]), refused);
+    let most = limits::MAX_PRINCIPAL_BYTES;
+    assert_eq!(error("long", principal(most), &[]), None);
+    assert_eq!(error("too long", user("a"), &[most + 1]), refused);
+    // The owner and the requester are half of them.
+    assert_eq!(4 * most, limits::MAX_TOKEN_PRINCIPALS_BYTES);
+    assert_eq!(error("all", principal(most), &[most, most - 6, 6]), None);
+    assert_eq!(error("one byte more", principal(most), &[most, most - 6, 7]), refused);
+}

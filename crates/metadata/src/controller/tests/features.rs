@@ -7,6 +7,7 @@ use ottla_model::{
 use super::harness::*;
 use crate::controller::*;
 use crate::image::ConfigEntity;
+use crate::limits;
 
 const OLDER: FeatureLevels = FeatureLevels { min: FeatureLevel(1), max: FeatureLevel(1) };
 const NEWER: FeatureLevels = FeatureLevels { min: FeatureLevel(1), max: FeatureLevel(2) };
@@ -171,6 +172,51 @@ fn a_level_goes_down_only_when_it_is_asked_to_and_nothing_would_be_lost() {
     assert!(update(&mut cluster, 2, FeatureChange::SafeDowngrade, false).is_err_and(|t| t.contains("newer version")));
     assert_eq!(upgrade(&mut cluster, 2), Ok(()));
     assert_eq!(update(&mut cluster, 1, FeatureChange::SafeDowngrade, false), Ok(()), "nothing is left");
+}
+
+#[test]
+fn a_refused_downgrade_names_all_that_would_be_lost() {
+    let mut cluster = Cluster::of(1);
+    let safe = |cluster: &mut Cluster| {
+        update(cluster, 1, FeatureChange::SafeDowngrade, true).map_err(|text| {
+            let (_, after) = text.split_once("the cluster has ").expect("what it has");
+            after.split_once(". Retry").expect("and what to do").0.to_owned()
+        })
+    };
+    assert_eq!(safe(&mut cluster), Ok(()));
+    assert_eq!(subscribe(&mut cluster, ConfigOp::Set("1000".to_owned())), None);
+    assert_eq!(safe(&mut cluster), Err("1 subscriptions to metrics of clients".to_owned()));
+    assert_eq!(create_token(&mut cluster), Ok(()));
+    assert_eq!(safe(&mut cluster), Err("1 delegation tokens and 1 subscriptions to metrics of clients".to_owned()));
+    assert_eq!(level(&cluster), 2, "it was only asked about");
+}
+
+#[test]
+fn what_waits_for_a_level_is_named_with_the_level() {
+    let cluster = begun_by_the_older();
+    for (gated, what) in [
+        (Gated::DelegationTokens, "Delegation tokens need ottla.version 2, and the cluster is at 1"),
+        (Gated::ClientMetrics, "Subscriptions to metrics of clients need ottla.version 2, and the cluster is at 1"),
+    ] {
+        let refused = gated.check(&cluster.image).expect_err("the level is 1");
+        assert!(refused.message.starts_with(what), "{refused}");
+        assert_eq!(gated.check(&Cluster::of(1).image), Ok(()));
+    }
+}
+
+#[test]
+fn an_update_may_name_as_many_features_as_the_limit() {
+    let mut cluster = Cluster::of(1);
+    let mut error = |count| {
+        let one = FeatureUpdate { name: "group.version".to_owned(), level: 1, change: FeatureChange::Upgrade };
+        let request = UpdateFeatures { updates: vec![one; count], validate_only: false };
+        match cluster.ask(Request::UpdateFeatures(request)) {
+            Answer::UpdateFeatures(updated) => updated.err().map(|refusal| refusal.error),
+            other => panic!("not the answer: {other:?}"),
+        }
+    };
+    assert_eq!(error(limits::MAX_ITEMS_PER_REQUEST), None);
+    assert_eq!(error(limits::MAX_ITEMS_PER_REQUEST + 1), Some(ErrorCode::PolicyViolation));
 }
 
 #[test]

@@ -97,3 +97,52 @@ fn nothing_is_handed_over_soon_after_a_change_or_an_attempt() {
     cluster.run(100);
     assert_eq!(candidates(&cluster), [(OTHER, 3, 0)]);
 }
+
+#[test]
+fn a_voter_that_as_many_brokers_reach_is_no_better() {
+    let mut cluster = settled(4);
+    lose(&mut cluster, &[1, 2], true);
+    cluster.run(2_000);
+    asks(&mut cluster, OTHER, &[1, 2]);
+    cluster.run(500);
+    assert_eq!(candidates(&cluster), [], "two are heard here");
+    cluster.kill(3);
+    assert_eq!(candidates(&cluster), [(OTHER, 2, 1)]);
+}
+
+/// Within that time a broker that nobody answers asks again at each coordinator.
+#[test]
+fn a_question_counts_for_the_length_of_two_sessions() {
+    let lost = || {
+        let mut cluster = settled(1);
+        lose(&mut cluster, &[1], true);
+        asks(&mut cluster, OTHER, &[1]);
+        cluster
+    };
+    let mut cluster = lost();
+    cluster.run(5_950);
+    assert_eq!(candidates(&cluster), [(OTHER, 1, 0)]);
+    asks(&mut cluster, OTHER, &[1]);
+    cluster.run(50);
+    assert_eq!(candidates(&cluster), [(OTHER, 1, 0)], "it has asked again, and is not heard for long");
+
+    let mut cluster = lost();
+    cluster.run(6_000);
+    assert_eq!(candidates(&cluster), []);
+    asks(&mut cluster, OTHER, &[1]);
+    assert_eq!(candidates(&cluster), [], "as after the first question");
+    cluster.run(500);
+    assert_eq!(candidates(&cluster), [(OTHER, 1, 0)]);
+}
+
+#[test]
+fn a_broker_is_heard_here_for_half_a_session_after_its_last_heartbeat() {
+    let mut cluster = settled(1);
+    cluster.beat(1);
+    lose(&mut cluster, &[1], true);
+    asks(&mut cluster, OTHER, &[1]);
+    cluster.run(1_450);
+    assert_eq!(candidates(&cluster), []);
+    cluster.run(50);
+    assert_eq!(candidates(&cluster), [(OTHER, 1, 0)]);
+}

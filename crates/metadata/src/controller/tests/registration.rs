@@ -1,10 +1,13 @@
 //! Who holds a broker's id, and what a registration may contain.
 
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, ListenerName};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, FeatureLevels, IncarnationId, ListenerName, TimestampMs};
 
 use super::harness::*;
 use crate::controller::*;
+use crate::image::BrokerMemory;
 use crate::limits;
+use crate::nodes;
+use crate::transaction::{Change, Transaction};
 
 /// A registration of another process for the id of broker `id`, whose stream has ended.
 fn challenge(cluster: &mut Cluster, id: i32, incarnation: u8) -> RequestId {
@@ -139,4 +142,34 @@ fn a_large_broker_registers_again_when_nothing_holds_its_predecessor() {
     let topic = cluster.image.topic("large").expect("is there");
     let former = BrokerId(1);
     assert_eq!(topic.partitions().filter(|(_, state)| state.in_isr(former) || state.elr.contains(&former)).count(), 0);
+}
+
+#[test]
+fn as_many_brokers_register_as_the_limit_live_ones_and_fenced_ones_together() {
+    let mut cluster = Cluster::of(1);
+    let fenced = |id| {
+        let memory = BrokerMemory {
+            id: BrokerId(id),
+            epoch: BrokerEpoch(1),
+            incarnation: IncarnationId([1; 16]),
+            min_insync_replicas: 1,
+            fenced_at: TimestampMs(0),
+            endpoints: Vec::new(),
+            rack: None,
+            levels: FeatureLevels::OF_THIS_RELEASE,
+            unregistered: false,
+            ended_abruptly: true,
+        };
+        let path = nodes::broker_memory::path(memory.id);
+        Change::Create { path, payload: nodes::broker_memory::encode(&memory) }
+    };
+    let most = i32::try_from(limits::MAX_BROKERS).expect("small");
+    cluster.apply(None, &Transaction { changes: (2..=most - 2).map(fenced).collect() });
+    for id in [most - 1, most] {
+        assert!(cluster.register(id, 1, BrokerEpoch::NONE).is_ok(), "broker {id}");
+    }
+    let refused = cluster.register(most + 1, 1, BrokerEpoch::NONE).expect_err("one too many");
+    assert_eq!(refused.error, ErrorCode::InvalidRegistration);
+    assert_eq!(refused.message, "10000 brokers are registered: more are not possible.");
+    assert!(cluster.register(2, 1, BrokerEpoch::NONE).is_ok(), "it is one of them");
 }

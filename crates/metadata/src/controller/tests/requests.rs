@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use ottla_model::{BrokerId, ErrorCode, TopicId};
+use ottla_model::{BrokerId, ErrorCode, Revision, TimestampMs, TopicId};
 
 use super::harness::*;
 use crate::controller::*;
 use crate::image::ConfigEntity;
 use crate::limits;
 use crate::nodes;
+use crate::nodes::decided_request::{self, DecidedRequest};
+use crate::transaction::{Change, Transaction};
 
 fn create(topic: NewTopic) -> Request {
     let (default_partitions, default_replication_factor) = (1, 1);
@@ -189,4 +191,59 @@ fn resigning_without_a_part_changes_nothing() {
     assert_eq!(epoch_after(&mut cluster, 2, ResignReason::Lost), second, "neither in the ISR nor in the ELR");
     let stays = cluster.state("t", 0);
     assert_eq!((isr(&stays), stays.elr.clone()), (vec![1], ids(&[3])));
+}
+
+/// What keeps the outcome of a deletion of a topic whose name has this number of bytes: the node, if there is one, and
+/// how many former outcomes are forgotten for it.
+fn kept(cluster: &Cluster, name_bytes: usize) -> Option<(usize, usize)> {
+    let outcome = TopicOutcome {
+        name: "x".repeat(name_bytes),
+        id: TopicId::ZERO,
+        refusal: None,
+        partitions: 0,
+        replication_factor: 0,
+    };
+    let deleted = Answer::DeleteTopics(TopicOutcomes { topics: vec![outcome], revision: Revision(0) });
+    let changes = cluster.controller.memory_of(IdempotencyKey([1; 16]), &deleted)?.into_transaction().changes;
+    let forgotten = changes.iter().filter(|change| matches!(change, Change::Delete { .. })).count();
+    let written = changes.iter().find_map(|change| match change {
+        Change::Create { payload, .. } => Some(payload.len()),
+        _ => None,
+    });
+    Some((written.expect("it is written"), forgotten))
+}
+
+/// An outcome that was remembered at this time.
+fn remember(cluster: &mut Cluster, decided_at: TimestampMs) -> usize {
+    let payload = decided_request::encode(&DecidedRequest { kind: 2, decided_at, items: Vec::new() });
+    let bytes = payload.len();
+    let path = decided_request::path(IdempotencyKey([9; 16]));
+    cluster.apply(None, &Transaction { changes: vec![Change::Create { path, payload }] });
+    bytes
+}
+
+#[test]
+fn outcomes_may_have_as_many_bytes_as_the_limit_one_alone_and_all_together() {
+    let mut cluster = Cluster::of(1);
+    let (some, most) = (limits::MAX_REMEMBERED_BYTES - 1_000, limits::MAX_REMEMBERED_BYTES);
+    let overhead = kept(&cluster, some).expect("it fits").0 - some;
+    assert_eq!(kept(&cluster, most - overhead), Some((most, 0)));
+    assert_eq!(kept(&cluster, most - overhead + 1), None);
+    let now = cluster.now.wall;
+    let room = most - remember(&mut cluster, now);
+    assert_eq!(kept(&cluster, room - overhead), Some((room, 0)));
+    assert_eq!(kept(&cluster, room - overhead + 1), Some((room + 1, 1)));
+}
+
+#[test]
+fn an_outcome_is_remembered_for_ten_minutes() {
+    let mut cluster = Cluster::of(1);
+    let now = cluster.now.wall;
+    remember(&mut cluster, now);
+    let mut forgotten_after = |ms| {
+        cluster.now.wall.0 = now.0 + ms;
+        cluster.tick();
+        kept(&cluster, 1).expect("it fits").1
+    };
+    assert_eq!((forgotten_after(600_000), forgotten_after(600_001)), (0, 1));
 }

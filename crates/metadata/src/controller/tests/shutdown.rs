@@ -77,3 +77,20 @@ fn a_broker_that_stays_is_left_alone() {
     cluster.run(121_000);
     assert_eq!(cluster.image.revision(), before);
 }
+
+#[test]
+fn a_broker_that_stays_for_a_minute_after_it_asked_for_a_shutdown_counts_again() {
+    let mut cluster = Cluster::of(2);
+    shut_down(&mut cluster, 1);
+    let after = |cluster: &mut Cluster, ms: u64| {
+        cluster.now.monotonic.0 += ms;
+        cluster.beat(1);
+        cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.is_active())
+    };
+    assert!(!after(&mut cluster, 59_999));
+    assert!(after(&mut cluster, 1));
+    // The next request has its own minute.
+    shut_down(&mut cluster, 1);
+    assert!(!after(&mut cluster, 59_999));
+    assert!(after(&mut cluster, 1));
+}

@@ -355,3 +355,59 @@ fn a_replica_that_goes_and_comes_again_begins_anew() {
     let again = replicas.apply(&local(AbsentLog::DirectoryReplaced), &back);
     assert!(matches!(&again[..], [Placement::Place { log: Place::New, .. }]), "{again:?}");
 }
+
+#[test]
+fn a_quorum_was_restored_if_half_of_what_a_restore_skips_lies_between_two_revisions() {
+    let half = REVISIONS_SKIPPED_BY_RESTORE / 2;
+    assert!(is_restored(7, 7 + half) && !is_restored(7, 6 + half));
+    assert!(!is_restored(0, 2 * half), "this broker has seen nothing before");
+    assert!(!is_restored(half, 7), "revisions do not go back");
+}
+
+#[test]
+fn the_next_image_is_loaded_whole_until_one_is_as_new_as_the_registration() {
+    let mut replicas = Replicas::<TestLog>::default();
+    let loads = |replicas: &Replicas<TestLog>, local, revision| {
+        replicas.loads(BrokerEpoch(local), &image_of(revision, &[1, 2]))
+    };
+    assert!(!loads(&replicas, 30, 29) && loads(&replicas, 30, 30) && loads(&replicas, 30, 31));
+    assert!(!loads(&replicas, BrokerEpoch::NONE.0, 30), "it is not registered");
+    assert!(!replicas.may_claim_replaced(), "nothing is known yet");
+    replicas.image_moved(&local(AbsentLog::NeverMade), &image_of(30, &[1, 2]), &Delta::default());
+    assert!(replicas.is_current() && !loads(&replicas, 30, 31) && replicas.may_claim_replaced());
+}
+
+#[test]
+fn a_replica_whose_newest_log_cannot_be_told_is_undecided() {
+    let TestLog(partition, facts) = log(1, None);
+    let unreadable = TestLog(partition, LogFacts { is_damaged: false, ..facts });
+    let counted = state(1, &[member(1, 10)], &[]);
+    let (replicas, begun) = placed(AbsentLog::NeverMade, vec![log(1, Some(5)), unreadable.clone()], &counted);
+    assert!(matches!(&begun[..], [Placement::Place { log: Place::Offline(AbsentLog::NeverMade), .. }]), "{begun:?}");
+    assert_eq!(replicas.undecided().collect::<Vec<_>>(), [id(1)]);
+    assert!(replicas.is_undecided(id(1)) && !replicas.is_undecided(id(2)));
+    assert_eq!(replicas.unopened(&id(1)), Some(&unreadable));
+    assert_eq!(replicas.awaiting_room().count(), 0, "the other log may be the one");
+    // With one log there is nothing to decide.
+    let (alone, _) = placed(AbsentLog::NeverMade, vec![unreadable], &counted);
+    assert_eq!((alone.undecided().count(), alone.awaiting_room().count()), (0, 1));
+    assert!(!alone.is_undecided(id(1)));
+}
+
+#[test]
+fn of_a_broker_that_serves_the_epoch_is_eligible() {
+    let image_with = |ready| {
+        let known = registration(10, "a", ready);
+        let node = ottla_metadata::Node {
+            payload: ottla_metadata::nodes::broker::encode(&known),
+            created: Revision(10),
+            modified: Revision(10),
+            version: 0,
+        };
+        let path = ottla_metadata::nodes::broker::path(known.id);
+        Image::from_nodes(Revision(30), [(&path, &node)].into_iter()).0
+    };
+    assert_eq!(eligible_epoch(&image_with(true), BrokerId(1)), Some(BrokerEpoch(10)));
+    assert_eq!(eligible_epoch(&image_with(true), BrokerId(2)), None);
+    assert_eq!(eligible_epoch(&image_with(false), BrokerId(1)), None);
+}

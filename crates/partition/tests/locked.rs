@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
 use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPartition};
-use ottla_partition::{Append, ConsumerTerms, Fetch, OffsetLookup, OffsetQuery, OwnRead, Reader, Replica, Visible};
+use ottla_partition::{
+    Append, ConsumerTerms, Fetch, MayWait, OffsetLookup, OffsetQuery, OwnRead, Reader, Replica, Visible, finish_cold,
+    finish_fetch, read_own,
+};
 use ottla_protocol::record_batch::BatchBuilder;
 use ottla_replication::AppendTerms;
 use ottla_storage::env::{DirectoryEntry, OpenMode};
@@ -195,6 +198,66 @@ fn reads_are_made_without_the_lock() {
         let Some(Read::Cold(cold)) = fetched.unwrap().records else { panic!("{from}: in memory") };
         assert!(bytes_of(&env, &cold) > 100);
     }
+}
+
+/// Waits where it is.
+struct Here;
+
+impl MayWait for Here {
+    fn wait_for<T>(&self, read: impl FnOnce() -> T) -> T {
+        read()
+    }
+}
+
+#[test]
+fn a_fetch_is_finished_with_what_the_disk_has() {
+    let env = ColdEnv::default();
+    let replica = cold_leader(&env);
+    let Read::Cold(cold) = replica.read_own(LEADER_EPOCH, Some(Offset(3)), 1_000).unwrap().records else {
+        panic!("in memory")
+    };
+    let again = |_| panic!("the first read has found something");
+    let (records, aborted) = finish_fetch(Some(Read::Cold(cold)), None, &Here, again).unwrap();
+    assert!(records.len > 100 && aborted.is_empty());
+    let (records, aborted) = finish_fetch::<ColdEnv>(None, None, &Here, again).unwrap();
+    assert!(records.is_empty() && aborted.is_empty());
+}
+
+/// Retention takes the files between the look at the log and the read.
+#[test]
+fn a_leaders_own_log_is_read_on_from_where_it_starts_by_then() {
+    let env = ColdEnv::default();
+    let mut replica = cold_leader(&env);
+    let mut looks = Vec::new();
+    let piece = read_own(Some(Offset(0)), &Here, |from| {
+        let look = replica.read_own(LEADER_EPOCH, from, 1);
+        if looks.is_empty() {
+            let retained = replica.delete_old_segments(TimestampMs(WALL.0 + 1_030), &brokers).unwrap();
+            retained.files.unwrap().remove(&env).unwrap();
+        }
+        looks.push(from);
+        look
+    });
+    let piece = piece.unwrap();
+    let start = replica.log().unwrap().log_start_offset();
+    assert!(start > Offset(5));
+    assert_eq!((looks.len(), piece.from, piece.end), (2, start, Offset(RECORDS)));
+    assert!(piece.records.is_some_and(|records| records.len > 100));
+    let at_the_end = read_own(Some(Offset(RECORDS)), &Here, |from| replica.read_own(LEADER_EPOCH, from, 1)).unwrap();
+    assert!(at_the_end.records.is_none());
+}
+
+#[test]
+fn a_read_of_files_that_are_gone_finds_nothing() {
+    let env = ColdEnv::default();
+    let mut replica = cold_leader(&env);
+    let Read::Cold(cold) = replica.read_own(LEADER_EPOCH, Some(Offset(0)), 1).unwrap().records else {
+        panic!("in memory")
+    };
+    let retained = replica.delete_old_segments(TimestampMs(WALL.0 + 1_030), &brokers).unwrap();
+    retained.files.unwrap().remove(&env).unwrap();
+    let again = |_| -> Result<_, ottla_storage::ReadError> { panic!("it is not looked at again") };
+    assert!(finish_cold(cold, &Here, again).unwrap().is_empty());
 }
 
 #[test]

@@ -1,0 +1,194 @@
+//! What is written to the log directories now and then, and at the end of a process.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use common::*;
+use ottla_model::{BrokerEpoch, LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
+use ottla_partition::{ClosedReplicas, Shutdown, least_used, take_flushed, write_checkpoints};
+use ottla_storage::env::{Faults, FaultyEnv};
+use ottla_storage::{CheckpointKind, LastRun, LeftBy, Log, LogConfig, LogDir, LogDirs};
+
+const EPOCH_AT_END: BrokerEpoch = BrokerEpoch(30);
+const BROKEN: Faults = Faults { io_error_ppm: 1_000_000, ..Faults::NONE };
+
+fn name(topic: &str) -> TopicPartition {
+    TopicPartition::new(TopicName::new(topic).unwrap(), PartitionId(0))
+}
+
+fn open(env: &FaultyEnv) -> LogDirs<FaultyEnv> {
+    LogDirs::open(["/a", "/b"].map(|path| (env.clone(), PathBuf::from(path))), None).unwrap()
+}
+
+/// A log with this number of records, each a batch.
+fn log(directory: &LogDir<FaultyEnv>, topic: &str, records: i64, config: LogConfig) -> Box<Log<FaultyEnv>> {
+    let (env, path) = (directory.env().clone(), directory.partition_path(&name(topic)));
+    let log = Log::create(env, path, name(topic), TopicId([1; 16]), Arc::new(config), WALL);
+    let mut log = Box::new(log.unwrap());
+    append(&mut log, records);
+    log
+}
+
+fn append(log: &mut Log<FaultyEnv>, records: i64) {
+    for _ in 0..records {
+        let batch = placed(log.log_end_offset().0, 1, LeaderEpoch(1));
+        log.append_as_follower(&batch, LeaderEpoch(1), WALL).unwrap();
+    }
+}
+
+/// How the next start finds the directories left, and what it reads of a log's checkpoints.
+fn left(env: &FaultyEnv, topic: &str) -> ([LeftBy; 2], [Option<Offset>; 3]) {
+    let dirs = open(env);
+    let left = [0, 1].map(|number| dirs.get(number).unwrap().content(None).unwrap().left_by);
+    let kinds = [CheckpointKind::HighWatermark, CheckpointKind::RecoveryPoint, CheckpointKind::LogStart];
+    (left, kinds.map(|kind| dirs.get(0).unwrap().checkpoints().find(kind, &name(topic))))
+}
+
+#[test]
+fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
+    let env = FaultyEnv::new(1);
+    {
+        let dirs = open(&env);
+        let (first, second) = (dirs.get(0).unwrap(), dirs.get(1).unwrap());
+        // Two threads close the logs of a directory.
+        let (mut closed, mut others) = (ClosedReplicas::default(), ClosedReplicas::default());
+        let mut advanced = log(first, "t", 5, LogConfig::default());
+        advanced.advance_log_start(Offset(2));
+        closed.add(name("t"), Offset(4), Some(advanced), NOW).unwrap();
+        others.add(name("u"), Offset(0), Some(log(first, "u", 0, LogConfig::default())), NOW).unwrap();
+        closed.append(others);
+        // The log of one replica was never opened.
+        let mut unopened = ClosedReplicas::default();
+        unopened.add::<FaultyEnv>(name("v"), Offset(9), None, NOW).unwrap();
+        let mut shutdown = Shutdown::begin(EPOCH_AT_END, true, LastRun::default());
+        assert!(shutdown.leave(first, &closed).is_none());
+        assert!(shutdown.leave(second, &unopened).is_none());
+        shutdown.end(&dirs).unwrap();
+    }
+    let ([first, second], checkpoints) = left(&env, "t");
+    assert_eq!(first, LeftBy { closed: true, whole_since: Some(EPOCH_AT_END) });
+    assert_eq!(second, LeftBy::UNKNOWN, "a log there was not closed");
+    assert_eq!(checkpoints, [Some(Offset(4)), Some(Offset(5)), Some(Offset(2))]);
+}
+
+/// The high watermark is known all the same.
+#[test]
+fn a_log_that_cannot_be_closed_makes_its_directory_unclean() {
+    let env = FaultyEnv::new(1);
+    {
+        let dirs = open(&env);
+        let directory = dirs.get(0).unwrap();
+        let mut closed = ClosedReplicas::default();
+        let refused = log(directory, "t", 5, LogConfig::default());
+        env.set_faults(Faults { sync_error_ppm: 1_000_000, ..Faults::NONE });
+        assert!(closed.add(name("t"), Offset(4), Some(refused), NOW).is_err());
+        env.set_faults(Faults::NONE);
+        let mut shutdown = Shutdown::begin(EPOCH_AT_END, true, LastRun::default());
+        assert!(shutdown.leave(directory, &closed).is_none());
+        shutdown.end(&dirs).unwrap();
+    }
+    let ([first, _], checkpoints) = left(&env, "t");
+    assert_eq!(first, LeftBy::UNKNOWN);
+    assert_eq!(checkpoints, [Some(Offset(4)), None, None]);
+}
+
+#[test]
+fn a_process_that_ends_before_its_image_leaves_the_directories_as_it_found_them() {
+    for closed in [true, false] {
+        let env = FaultyEnv::new(1);
+        {
+            let dirs = open(&env);
+            let last_run = LastRun { closed, whole_since: BrokerEpoch(20) };
+            let mut shutdown = Shutdown::begin(EPOCH_AT_END, false, last_run);
+            assert!(shutdown.leave(dirs.get(0).unwrap(), &ClosedReplicas::default()).is_none());
+            shutdown.end(&dirs).unwrap();
+        }
+        let as_found = LeftBy { closed: true, whole_since: Some(BrokerEpoch(20)) };
+        assert_eq!(left(&env, "t").0, [if closed { as_found } else { LeftBy::UNKNOWN }; 2]);
+    }
+}
+
+#[test]
+fn a_directory_that_refuses_does_not_keep_the_others_from_being_left() {
+    let env = FaultyEnv::new(1);
+    let dirs = open(&env);
+    let mut shutdown = Shutdown::begin(EPOCH_AT_END, true, LastRun::default());
+    env.set_faults(BROKEN);
+    assert!(shutdown.leave(dirs.get(0).unwrap(), &ClosedReplicas::default()).is_some());
+    env.set_faults(Faults::NONE);
+    assert!(shutdown.leave(dirs.get(1).unwrap(), &ClosedReplicas::default()).is_none());
+    assert!(shutdown.end(&dirs).is_err(), "the next start recovers the logs of the first one");
+    drop(dirs);
+    let ([first, second], _) = left(&env, "t");
+    assert_eq!(first, LeftBy::UNKNOWN);
+    assert_eq!(second, LeftBy { closed: true, whole_since: Some(EPOCH_AT_END) });
+}
+
+#[test]
+fn checkpoints_are_written_of_a_directory_that_works_when_its_logs_are_known() {
+    let env = FaultyEnv::new(1);
+    let dirs = open(&env);
+    let directory = dirs.get(0).unwrap();
+    let kinds = [CheckpointKind::HighWatermark, CheckpointKind::LogStart];
+    let write = |is_current, offset| {
+        write_checkpoints(directory, is_current, &kinds, |_| vec![(name("t"), Some(Offset(offset)))])
+    };
+    let written = || kinds.map(|kind| directory.checkpoints().find(kind, &name("t")));
+    write(false, 3).unwrap();
+    assert_eq!(written(), [None; 2], "other logs may be missing");
+    write(true, 4).unwrap();
+    assert_eq!(written(), [Some(Offset(4)); 2]);
+    assert_eq!(directory.checkpoints().find(CheckpointKind::RecoveryPoint, &name("t")), None);
+    env.set_faults(BROKEN);
+    assert!(write(true, 5).is_err());
+    env.set_faults(Faults::NONE);
+    directory.health().fail();
+    write(true, 6).unwrap();
+    assert!(written().iter().all(|offset| *offset != Some(Offset(6))), "its disk is not written to");
+}
+
+/// A segment that is closed, and on the disk, need not be read again after a crash.
+#[test]
+fn a_flush_is_worth_a_checkpoint_if_it_ends_above_the_active_segments_base() {
+    let env = FaultyEnv::new(1);
+    let dirs = open(&env);
+    let config = LogConfig { segment_bytes: 200, ..LogConfig::default() };
+    let mut log = log(dirs.get(0).unwrap(), "t", 1, config);
+    let flush = |log: &mut Log<FaultyEnv>| {
+        let done = log.flush_work().expect("something to sync").run().unwrap();
+        take_flushed(log, done, NOW)
+    };
+    assert_eq!(log.active_segment_base(), Offset(0));
+    // From the base itself on: nothing says yet that this segment is not the first to be read.
+    assert!(flush(&mut log));
+    append(&mut log, 1);
+    assert_eq!(log.active_segment_base(), Offset(0));
+    assert!(!flush(&mut log), "of the active segment a part was on the disk before");
+    append(&mut log, 2);
+    let (base, end) = (log.active_segment_base(), log.log_end_offset());
+    assert_eq!((base, end), (Offset(2), Offset(4)), "two batches fill a segment");
+    // It rolls while a flush is under way, which ends where the new segment begins.
+    let work = log.flush_work().expect("something to sync");
+    append(&mut log, 1);
+    assert_eq!(log.active_segment_base(), end);
+    let done = work.run().unwrap();
+    assert!(!take_flushed(&mut log, done, NOW), "nothing of the active segment is on the disk");
+    assert!(flush(&mut log));
+}
+
+#[test]
+fn a_new_log_goes_to_the_directory_with_the_fewest() {
+    let dirs = open(&FaultyEnv::new(1));
+    let (first, second) = (dirs.get(0).unwrap(), dirs.get(1).unwrap());
+    assert_eq!(least_used(&dirs, |_| false), Some(0));
+    first.place();
+    assert_eq!(least_used(&dirs, |_| false), Some(1));
+    assert_eq!(least_used(&dirs, |directory| directory.number() == 1), Some(0), "it is cordoned");
+    second.health().fail();
+    assert_eq!(least_used(&dirs, |_| false), Some(0));
+    first.health().fail();
+    assert_eq!(least_used(&dirs, |_| false), None);
+}

@@ -217,8 +217,8 @@ struct Leaving {
 }
 
 impl Leaving {
-    /// The next update; none: the stream is to be left. Not while it brings more and more of one update: the snapshot of
-    /// a large tree takes longer than an image may lag behind. Whoever left it each time would never have it whole.
+    /// The next update; none: the stream is to be left. Not while it brings more and more of one update: the snapshot
+    /// of a large tree takes longer than an image may lag behind. Whoever left it each time would never have it whole.
     async fn next(&mut self, stream: &mut WatchStream, leave: &Notify) -> Option<Result<WatchUpdate, CallError>> {
         loop {
             tokio::select! {

@@ -68,9 +68,9 @@ impl Partition {
     }
 
     /// Notes that the log, which is in `directory`, is clean up to this offset; none if it is not there any more. Waits
-    /// for the disk, with the lock: a partition that leaves takes its offsets out of the directory's files, and one that
-    /// is truncated lowers them. One that came later would be another log's: its records would count as clean, and their
-    /// keys would be kept for ever.
+    /// for the disk, with the lock: a partition that leaves takes its offsets out of the directory's files, and one
+    /// that is truncated lowers them. One that came later would be another log's: its records would count as clean, and
+    /// their keys would be kept for ever.
     pub fn set_clean_offset(&self, directory: &Arc<LogDir>, offset: Offset) -> Option<Result<(), DirectoryError>> {
         self.with_log(|log| {
             let offset = offset.min(log.recovery_point());

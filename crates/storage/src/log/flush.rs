@@ -77,8 +77,8 @@ impl<E: Env> FlushWork<E> {
             Err(error) if is_synced && is_full(&error) => Err(error),
             // A file could not be opened: nothing that was synced failed.
             Err(error) if is_out_of_descriptors(&error) => Err(error),
-            // Renamed, removed or truncated in the meantime: no sync is needed. Any other error is the disk's: the kernel
-            // reports it once, and the next sync would succeed without the records.
+            // Renamed, removed or truncated in the meantime: no sync is needed. Any other error is the disk's: the
+            // kernel reports it once, and the next sync would succeed without the records.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_overtaken() => {
                 Ok(Flushed { up_to: Offset::ZERO, ..self.done })
             }

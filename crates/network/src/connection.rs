@@ -394,7 +394,7 @@ impl<S: Service> Connection<S> {
 
     fn may_read(&self) -> bool {
         !self.close_after_write
-            && !(self.stops_after_login && !self.is_before_login())
+            && (!self.stops_after_login || self.is_before_login())
             && !self.muting.is_muted()
             && self.held_request.is_none()
             && self.pending.len() < PENDING_MAX

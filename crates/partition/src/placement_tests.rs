@@ -405,7 +405,7 @@ fn of_a_broker_that_serves_the_epoch_is_eligible() {
             version: 0,
         };
         let path = ottla_metadata::nodes::broker::path(known.id);
-        Image::from_nodes(Revision(30), [(&path, &node)].into_iter()).0
+        Image::from_nodes(Revision(30), [(&path, &node)]).0
     };
     assert_eq!(eligible_epoch(&image_with(true), BrokerId(1)), Some(BrokerEpoch(10)));
     assert_eq!(eligible_epoch(&image_with(true), BrokerId(2)), None);

@@ -69,9 +69,13 @@ fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
         shutdown.end(&dirs).unwrap();
     }
     let ([first, second], checkpoints) = left(&env, "t");
-    assert_eq!(first, LeftBy { closed: true, whole_since: Some(EPOCH_AT_END) });
+    assert_eq!(first, left_whole(EPOCH_AT_END));
     assert_eq!(second, LeftBy::UNKNOWN, "a log there was not closed");
     assert_eq!(checkpoints, [Some(Offset(4)), Some(Offset(5)), Some(Offset(2))]);
+}
+
+fn left_whole(epoch: BrokerEpoch) -> LeftBy {
+    LeftBy { closed: true, whole_since: Some(epoch), registered: Some(epoch) }
 }
 
 /// The high watermark is known all the same.
@@ -101,12 +105,12 @@ fn a_process_that_ends_before_its_image_leaves_the_directories_as_it_found_them(
         let env = FaultyEnv::new(1);
         {
             let dirs = open(&env);
-            let last_run = LastRun { closed, whole_since: BrokerEpoch(20) };
+            let last_run = LastRun { closed, whole_since: BrokerEpoch(20), registered: BrokerEpoch(20) };
             let mut shutdown = Shutdown::begin(EPOCH_AT_END, false, last_run);
             assert!(shutdown.leave(dirs.get(0).unwrap(), &ClosedReplicas::default()).is_none());
             shutdown.end(&dirs).unwrap();
         }
-        let as_found = LeftBy { closed: true, whole_since: Some(BrokerEpoch(20)) };
+        let as_found = left_whole(BrokerEpoch(20));
         assert_eq!(left(&env, "t").0, [if closed { as_found } else { LeftBy::UNKNOWN }; 2]);
     }
 }
@@ -124,7 +128,7 @@ fn a_directory_that_refuses_does_not_keep_the_others_from_being_left() {
     drop(dirs);
     let ([first, second], _) = left(&env, "t");
     assert_eq!(first, LeftBy::UNKNOWN);
-    assert_eq!(second, LeftBy { closed: true, whole_since: Some(EPOCH_AT_END) });
+    assert_eq!(second, left_whole(EPOCH_AT_END));
 }
 
 #[test]

@@ -285,7 +285,7 @@ impl<S: Service> Connection<S> {
         self.turn_began = Instant::now();
         self.handled_in_turn = None;
         let polled = self.poll_drive(context);
-        // Logins are taken by threads that no other connection waits for.
+        // Threads of a low priority take logins: there a turn lasts when others need the core.
         if !self.stops_after_login {
             self.watch_turn();
         }

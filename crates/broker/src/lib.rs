@@ -1,9 +1,8 @@
 //! The broker: stores partition logs and answers Kafka clients, from an image of the tree that it follows.
 //!
-//! Three runtimes. *Control* (one thread) registers, sends heartbeats, follows the tree and serves metrics; *front*
-//! accepts connections, shakes hands and takes logins; *data* (a thread per worker) owns connections, partitions and
-//! fetchers. None waits for another: what control learns reaches the partitions through `replica-manager`, what data
-//! needs of the quorum goes through its `quorum_handle`.
+//! Two runtimes. *Control* (one thread) registers, sends heartbeats, follows the tree and serves metrics; *data* (a
+//! thread per worker) owns connections, partitions and fetchers. Neither waits for the other: what control learns
+//! reaches the partitions through `replica-manager`, what data needs of the quorum goes through its `quorum_handle`.
 //!
 //! Kafka's wire types stop at [`handlers`] and at `replica-manager`'s fetchers; protobuf types stop at the `rpc` crate,
 //! which speaks the controller's own types.

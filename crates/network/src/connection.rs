@@ -25,7 +25,6 @@ pub(crate) mod tests;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,9 +33,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
 use ottla_protocol::{Api, FrameError};
-use ottla_resources::newcomers::NewcomerPermit;
 use tokio::io::AsyncReadExt as _;
-use tokio::runtime::Handle;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
 use crate::authentication::{self, Authentication};
@@ -102,8 +99,6 @@ pub enum End {
     HalfFrame,
     #[error("a frame that arrives slowly, while others wait for its room")]
     SlowFrame,
-    #[error("others came, and the client did not go on with its login")]
-    GaveWay,
     #[error("a failed login: {0}")]
     Login(String),
     #[error("the broker stops")]
@@ -113,11 +108,7 @@ pub enum End {
 impl End {
     /// Whether what came in was to blame.
     pub fn is_broken(&self) -> bool {
-        match self {
-            Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame => true,
-            Self::GaveWay | Self::Login(_) => true,
-            Self::Closed | Self::Io(_) | Self::Idle | Self::Draining => false,
-        }
+        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame | Self::Login(_))
     }
 }
 
@@ -137,22 +128,11 @@ struct HeldRequest {
     future: Pin<Box<dyn Future<Output = Reply> + Send>>,
 }
 
-fn new_checks() -> Interval {
-    let mut checks = tokio::time::interval(CHECK_INTERVAL);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    checks.reset();
-    checks
-}
-
 pub struct Connection<S: Service> {
     stream: Transport,
     context: RequestContext,
     /// Of a listener with SASL.
     authentication: Option<Authentication>,
-    /// Until the client has logged in.
-    newcomer: Option<NewcomerPermit>,
-    /// Whether nothing is to be read after the login: another runtime goes on.
-    stops_after_login: bool,
     /// Checks since the client should have logged in.
     checks_without_login: u32,
     shared: Arc<ConnectionShared<S>>,
@@ -194,25 +174,24 @@ pub struct Connection<S: Service> {
 }
 
 impl<S: Service> Connection<S> {
-    /// `newcomer`: its place among those that have not logged in; none: it counts nowhere.
     pub fn new(
         stream: Transport,
         context: RequestContext,
         sasl: Option<Arc<SaslListener>>,
         shared: Arc<ConnectionShared<S>>,
-        newcomer: Option<NewcomerPermit>,
     ) -> Self {
         let authentication = sasl.map(Authentication::new);
         let served = shared.frame_bytes_max;
         let frame_bytes_max = authentication.as_ref().map_or(served, |login| login.frame_bytes_max(served));
         let mut reader = FrameReader::new(frame_bytes_max);
         reader.set_stage(frame_bytes_max, authentication.is_some());
+        let mut checks = tokio::time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        checks.reset();
         Self {
             stream,
             context,
             authentication,
-            newcomer,
-            stops_after_login: false,
             checks_without_login: 0,
             service: shared.gate.service(),
             reader,
@@ -231,7 +210,7 @@ impl<S: Service> Connection<S> {
             response_permit: None,
             close_after_write: false,
             muting: Muting::default(),
-            checks: new_checks(),
+            checks,
             silent_checks: 0,
             turn_began: Instant::now(),
             handled_in_turn: None,
@@ -242,57 +221,16 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    pub fn peer(&self) -> SocketAddr {
-        self.context.peer
-    }
-
-    /// Serves the client until it has logged in, and nothing after that; an error: the connection has ended.
-    pub async fn log_in(&mut self) -> Result<(), End> {
-        self.stops_after_login = true;
-        let ended = poll_fn(|context| match self.poll_turn(context) {
-            Poll::Ready(end) => Poll::Ready(Some(end)),
-            Poll::Pending if self.has_logged_in() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        });
-        let ended = ended.await;
-        match ended {
-            None => Ok(()),
-            Some(end) => Err(self.close(end).await),
-        }
-    }
-
-    /// And the answer has left.
-    fn has_logged_in(&self) -> bool {
-        let is_answered = self.pending.is_empty() && self.held_request.is_none() && self.writer.memory_bytes() == 0;
-        !self.is_before_login() && is_answered && !self.close_after_write
-    }
-
-    /// Lets another runtime serve the connection from now on: by its [`Connection::run`].
-    pub fn move_to(&mut self, runtime: &Handle) -> io::Result<()> {
-        self.stream.move_to(runtime)
-    }
-
     /// Serves until the connection ends.
     pub async fn run(mut self) -> End {
-        self.stops_after_login = false;
-        // Those before were another runtime's.
-        self.checks = new_checks();
-        let end = poll_fn(|context| self.poll_turn(context)).await;
-        self.close(end).await
-    }
-
-    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        self.turn_began = Instant::now();
-        self.handled_in_turn = None;
-        let polled = self.poll_drive(context);
-        // Threads of a low priority take logins: there a turn lasts when others need the core.
-        if !self.stops_after_login {
+        let end = poll_fn(|context| {
+            self.turn_began = Instant::now();
+            self.handled_in_turn = None;
+            let polled = self.poll_drive(context);
             self.watch_turn();
-        }
-        polled
-    }
-
-    async fn close(&mut self, end: End) -> End {
+            polled
+        })
+        .await;
         poll_fn(|context| {
             self.stream.close(context);
             Poll::Ready(())
@@ -334,9 +272,6 @@ impl<S: Service> Connection<S> {
             }
             if !self.account(sent > 0, context) {
                 return Poll::Ready(End::Refused(NO_ROOM.to_owned()));
-            }
-            if self.newcomer.as_mut().is_some_and(|newcomer| newcomer.poll_gives_way(context).is_ready()) {
-                return Poll::Ready(End::GaveWay);
             }
             if std::mem::take(&mut self.turn_is_over) {
                 // A client that never lets the task wait is checked like others: it may not have logged in.
@@ -394,7 +329,6 @@ impl<S: Service> Connection<S> {
 
     fn may_read(&self) -> bool {
         !self.close_after_write
-            && (!self.stops_after_login || self.is_before_login())
             && !self.muting.is_muted()
             && self.held_request.is_none()
             && self.pending.len() < PENDING_MAX
@@ -600,10 +534,6 @@ impl<S: Service> Connection<S> {
                 .unwrap_or_else(|| Reply::close("a request before the login")),
             authentication::Outcome::Reply(answer) => answer,
         };
-        match &mut self.newcomer {
-            Some(newcomer) if !login.is_done() => newcomer.stepped(now),
-            newcomer => *newcomer = None,
-        }
         self.context.is_by_token = login.is_by_token();
         login.tell(&self.context);
         self.reader.set_stage(login.frame_bytes_max(self.shared.frame_bytes_max), !login.is_done());

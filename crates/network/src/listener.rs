@@ -10,14 +10,12 @@ use std::time::{Duration, Instant};
 
 use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
-use ottla_resources::connections::ConnectionPermit;
+use ottla_resources::giving_way::give_way;
 use ottla_resources::handshakes::Handshakes;
-use ottla_resources::newcomers::NewcomerPermit;
 use ottla_resources::{Caller, ConnectionLimits};
 use ottla_tls::ServerTls;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -36,8 +34,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// A TLS handshake: the first bytes of the client, and everything after them.
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Of the reason in a line of the log: a subject of a certificate has some hundred, a token can have 64 Ki.
-const REASON_CHARS_MAX: usize = 512;
 
 /// Why a listener could not be bound; one line names it.
 #[derive(Debug, thiserror::Error)]
@@ -131,279 +127,112 @@ pub struct AcceptOptions {
 
 /// Accepts, a task per connection, until told to stop; then closes the port and waits for the connections to end.
 /// Dropping it ends them at once.
-///
-/// The runtime that polls this accepts, shakes hands and takes logins; connections are served by `data`. So whoever has
-/// not shown who it is takes no turns from those who have.
 pub async fn accept<S: Service>(
     listener: BoundListener,
     security: ListenerSecurity,
     shared: Arc<ConnectionShared<S>>,
     limits: Arc<ConnectionLimits>,
     options: AcceptOptions,
-    data: Handle,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let mut incoming = Incoming { socket: tokio::net::TcpListener::from_std(listener.socket)?, paced: None };
-    let (name, is_inter_broker) = (listener.name, listener.is_inter_broker);
-    let complaints = RateLimit::per_second();
-    let door = Arc::new(Door { name, is_inter_broker, security, shared, limits, options, complaints, data });
-    let (mut welcomes, mut connections) = (JoinSet::new(), JoinSet::new());
+    static CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
+    let socket = tokio::net::TcpListener::from_std(listener.socket)?;
+    let mut connections = JoinSet::new();
+    let complaints = Arc::new(RateLimit::per_second());
     loop {
-        let accepted = tokio::select! {
-            accepted = incoming.next(&door) => accepted,
-            Some(welcomed) = welcomes.join_next() => {
-                if let Ok(Some((connection, admitted))) = welcomed {
-                    connections.spawn_on(Arc::clone(&door).serve(connection, admitted), &door.data);
+        let (stream, peer) = tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if is_of_the_peer(&error) {
+                        continue;
+                    }
+                    complaints.run(|more| tracing::warn!(listener = %listener.name, %error, more, "accepting failed"));
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
-                continue;
-            }
-            // Empties the set as tasks end; without any, this branch waits for the others.
+            },
+            // Empties the set as tasks end; without any, this branch waits for the other.
             Some(_) = connections.join_next() => continue,
             () = stopped(&mut stop) => break,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                if let Some(arrival) = door.admit(&stream, peer) {
-                    if arrival.newcomer.is_some() {
-                        welcomes.spawn(Arc::clone(&door).welcome(stream, arrival));
-                    } else if let Some((connection, admitted)) = door.hand_over(Transport::Plain(stream), arrival) {
-                        connections.spawn_on(Arc::clone(&door).serve(connection, admitted), &door.data);
-                    }
-                }
-            }
-            Err(error) if is_of_the_peer(&error) => continue,
-            Err(error) => {
-                let listener = &door.name;
-                door.complaints.run(|more| tracing::warn!(%listener, %error, more, "accepting failed"));
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+        let wait = limits.pace(listener.name.as_str());
+        if !wait.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stopped(&mut stop) => break,
             }
         }
-        // One at a time: a crowd that comes at once waits in the socket's queue, and those that are being welcomed have
-        // their turn between two of it.
-        tokio::task::yield_now().await;
-    }
-    drop(incoming);
-    drop(welcomes);
-    while connections.join_next().await.is_some() {}
-    Ok(())
-}
-
-/// What comes in, at the pace that the limits allow.
-struct Incoming {
-    socket: tokio::net::TcpListener,
-    /// One that has to wait.
-    paced: Option<(tokio::time::Instant, TcpStream, SocketAddr)>,
-}
-
-impl Incoming {
-    /// Nothing is lost if this is dropped before it is done.
-    async fn next<S: Service>(&mut self, door: &Door<S>) -> io::Result<(TcpStream, SocketAddr)> {
-        if let Some((until, ..)) = &self.paced {
-            tokio::time::sleep_until(*until).await;
-        } else {
-            let (stream, peer) = self.socket.accept().await?;
-            let wait = door.limits.pace(door.name.as_str());
-            if wait.is_zero() {
-                return Ok((stream, peer));
-            }
-            let until = tokio::time::Instant::now() + wait;
-            self.paced = Some((until, stream, peer));
-            tokio::time::sleep_until(until).await;
-        }
-        let (_, stream, peer) = self.paced.take().ok_or(io::ErrorKind::WouldBlock)?;
-        Ok((stream, peer))
-    }
-}
-
-/// What every connection of a listener passes.
-struct Door<S: Service> {
-    name: ListenerName,
-    is_inter_broker: bool,
-    security: ListenerSecurity,
-    shared: Arc<ConnectionShared<S>>,
-    limits: Arc<ConnectionLimits>,
-    options: AcceptOptions,
-    complaints: RateLimit,
-    /// Where connections are served.
-    data: Handle,
-}
-
-/// A connection that has come in.
-struct Arrival {
-    context: RequestContext,
-    /// Until the client has shown who it is; none: it need not.
-    newcomer: Option<NewcomerPermit>,
-    admitted: Admitted,
-}
-
-/// What a connection counts in, until this is dropped.
-struct Admitted {
-    _permit: ConnectionPermit,
-    _open: Open,
-}
-
-/// A connection whose client belongs; none: it has ended.
-type Welcomed<S> = Option<(Box<Connection<S>>, Admitted)>;
-
-impl<S: Service> Door<S> {
-    /// Within the limits of connections; none: it is closed.
-    fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Arrival> {
-        static CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
-        self.shared.metrics.connections_accepted.add(1);
-        let ip = peer.ip().to_canonical();
-        let caller = Caller { listener: self.name.as_str(), is_broker: self.is_inter_broker, ip };
-        let permit = match self.limits.enter(caller) {
+        shared.metrics.connections_accepted.add(1);
+        let (name, ip) = (listener.name.as_str(), peer.ip().to_canonical());
+        let permit = match limits.enter(Caller { listener: name, is_broker: listener.is_inter_broker, ip }) {
             Ok(permit) => permit,
             Err(reason) => {
-                self.shared.newcomers.make_room(ip, Instant::now());
-                self.refuse(peer, reason);
-                return None;
+                shared.metrics.connections_refused.add(1);
+                complaints
+                    .run(|more| tracing::warn!(listener = %listener.name, %peer, more, "connection refused: {reason}"));
+                continue;
             }
         };
-        // Without TLS and a login every client is one that belongs.
-        let newcomer = if self.security.tls.is_some() || self.security.sasl.is_some() {
-            let newcomer = self.shared.newcomers.enter(ip, Instant::now());
-            if newcomer.is_none() {
-                self.refuse(peer, "there are too many connections whose clients have not logged in");
-                return None;
-            }
-            newcomer
-        } else {
-            None
-        };
-        if let Err(error) = prepare(stream, &self.options) {
+        if let Err(error) = prepare(&stream, &options) {
             tracing::debug!(%peer, %error, "a connection went away while it was accepted");
-            return None;
+            continue;
         }
-        let context = RequestContext {
-            listener: self.name.clone(),
-            security_protocol: self.security.protocol,
-            is_inter_broker_listener: self.is_inter_broker,
+        let mut context = RequestContext {
+            listener: listener.name.clone(),
+            security_protocol: security.protocol,
+            is_inter_broker_listener: listener.is_inter_broker,
             principal: KafkaPrincipal::anonymous(),
             is_by_token: false,
             peer,
             connection_id: CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
-            opened: Instant::now(),
+            opened: std::time::Instant::now(),
             software: Arc::default(),
         };
-        let admitted = Admitted { _permit: permit, _open: Open::new(&self.shared.metrics) };
-        Some(Arrival { context, newcomer, admitted })
-    }
-
-    fn refuse(&self, peer: SocketAddr, reason: &str) {
-        self.shared.metrics.connections_refused.add(1);
-        let listener = &self.name;
-        self.complaints.run(|more| tracing::warn!(%listener, %peer, more, "connection refused: {reason}"));
-    }
-
-    /// Until the client has shown who it is: the TLS handshake, and the login by SASL.
-    async fn welcome(self: Arc<Self>, stream: TcpStream, mut arrival: Arrival) -> Welcomed<S> {
-        let transport = match &self.security.tls {
-            None => Transport::Plain(stream),
-            Some(tls) => {
-                let shaken = tokio::select! {
-                    shaken = shake_hands(stream, tls, &self.shared.handshakes, &mut arrival.context) => shaken,
-                    () = gives_way(&mut arrival.newcomer) => Err(HandshakeError::GaveWay),
-                };
-                match shaken {
+        let shared = Arc::clone(&shared);
+        let complaints = Arc::clone(&complaints);
+        let security = security.clone();
+        connections.spawn(async move {
+            let _permit = permit;
+            let metrics = Arc::clone(&shared.metrics);
+            metrics.connections_open.add(1);
+            let _open = Open(&metrics);
+            let listener = context.listener.clone();
+            let transport = match &security.tls {
+                None => Transport::Plain(stream),
+                Some(tls) => match shake_hands(stream, tls, &shared.handshakes, &mut context).await {
                     Ok(transport) => transport,
-                    Err(error) => {
-                        self.tell_of_handshake(arrival.context.peer, &error);
-                        return None;
+                    // A coordinator that dials, or a check of the port.
+                    Err(HandshakeError::Failed(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        tracing::debug!(%listener, %peer, "connection closed before the TLS handshake was done");
+                        return;
                     }
-                }
+                    Err(error) => {
+                        metrics.tls_handshakes_failed.add(1);
+                        complaints.run(|more| tracing::info!(%listener, %peer, more, "connection closed: {error}"));
+                        return;
+                    }
+                },
+            };
+            let end = Connection::new(transport, context, security.sasl, shared).run().await;
+            if matches!(end, End::Login(_)) {
+                metrics.logins_failed.add(1);
             }
-        };
-        if self.security.sasl.is_none() {
-            arrival.newcomer = None;
-            return self.hand_over(transport, arrival);
-        }
-        if let Some(newcomer) = &mut arrival.newcomer {
-            newcomer.stepped(Instant::now());
-        }
-        let (mut connection, admitted) = self.connection(transport, arrival);
-        if let Err(end) = connection.log_in().await {
-            self.tell_of_end(connection.peer(), &end);
-            return None;
-        }
-        self.moved(connection, admitted)
-    }
-
-    fn connection(&self, transport: Transport, arrival: Arrival) -> (Box<Connection<S>>, Admitted) {
-        let Arrival { context, newcomer, admitted } = arrival;
-        let connection =
-            Connection::new(transport, context, self.security.sasl.clone(), Arc::clone(&self.shared), newcomer);
-        (Box::new(connection), admitted)
-    }
-
-    fn hand_over(&self, transport: Transport, arrival: Arrival) -> Welcomed<S> {
-        let (connection, admitted) = self.connection(transport, arrival);
-        self.moved(connection, admitted)
-    }
-
-    /// To the runtime that serves connections.
-    fn moved(&self, mut connection: Box<Connection<S>>, admitted: Admitted) -> Welcomed<S> {
-        match connection.move_to(&self.data) {
-            Ok(()) => Some((connection, admitted)),
-            Err(error) => {
-                self.tell_of_end(connection.peer(), &End::Io(error));
-                None
+            if end.is_broken() {
+                metrics.connections_broken.add(1);
+                complaints.run(|more| tracing::info!(%listener, %peer, more, "connection closed: {end}"));
+            } else {
+                tracing::debug!(%listener, %peer, "connection closed: {end}");
             }
-        }
-    }
-
-    async fn serve(self: Arc<Self>, connection: Box<Connection<S>>, admitted: Admitted) {
-        let peer = connection.peer();
-        let end = connection.run().await;
-        drop(admitted);
-        self.tell_of_end(peer, &end);
-    }
-
-    fn tell_of_handshake(&self, peer: SocketAddr, error: &HandshakeError) {
-        let listener = &self.name;
-        // A coordinator that dials, or a check of the port.
-        if matches!(error, HandshakeError::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof) {
-            tracing::debug!(%listener, %peer, "connection closed before the TLS handshake was done");
-            return;
-        }
-        self.shared.metrics.tls_handshakes_failed.add(1);
-        self.complain(peer, error);
-    }
-
-    fn tell_of_end(&self, peer: SocketAddr, end: &End) {
-        let (listener, metrics) = (&self.name, &self.shared.metrics);
-        if matches!(end, End::Login(_)) {
-            metrics.logins_failed.add(1);
-        }
-        if end.is_broken() {
-            metrics.connections_broken.add(1);
-            self.complain(peer, end);
-        } else {
-            tracing::debug!(%listener, %peer, "connection closed: {end}");
-        }
-    }
-
-    fn complain(&self, peer: SocketAddr, reason: &dyn fmt::Display) {
-        let listener = &self.name;
-        self.complaints.run(|more| {
-            let reason = one_line(&reason.to_string());
-            tracing::info!(%listener, %peer, more, "connection closed: {reason}");
         });
+        // One at a time: a crowd that comes at once waits in the socket's queue, and clients that are there have their
+        // turn between two handshakes. The worker goes on with this when it has nothing else to do, or after some
+        // dozens of other turns.
+        give_way().await;
     }
-}
-
-/// A token or a certificate may hold what ends a line of the log, so that strangers could write lines of their own.
-fn one_line(text: &str) -> String {
-    text.chars().take(REASON_CHARS_MAX).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
-}
-
-/// Completes when the connection has to give way; never where it need not.
-async fn gives_way(newcomer: &mut Option<NewcomerPermit>) {
-    match newcomer {
-        Some(newcomer) => newcomer.gives_way().await,
-        None => std::future::pending().await,
-    }
+    drop(socket);
+    while connections.join_next().await.is_some() {}
+    Ok(())
 }
 
 /// Why a TLS handshake did not end in a connection.
@@ -415,8 +244,6 @@ enum HandshakeError {
     Slow,
     #[error("too many TLS handshakes are under way")]
     Crowded,
-    #[error("others came, and it was silent for longer")]
-    GaveWay,
     #[error("TLS handshake: {0}")]
     Failed(#[from] ottla_tls::HandshakeError),
     #[error("{0}")]
@@ -462,16 +289,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Counts a connection as open until it is dropped, by its end or from outside.
-struct Open(Arc<NetworkMetrics>);
+struct Open<'a>(&'a NetworkMetrics);
 
-impl Open {
-    fn new(metrics: &Arc<NetworkMetrics>) -> Self {
-        metrics.connections_open.add(1);
-        Self(Arc::clone(metrics))
-    }
-}
-
-impl Drop for Open {
+impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.connections_open.add(-1);
     }
@@ -501,20 +321,12 @@ fn prepare(stream: &TcpStream, options: &AcceptOptions) -> io::Result<()> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use bytes::Bytes;
-    use ottla_protocol::encode_request;
-    use ottla_protocol::kafka_protocol::messages::{ApiVersionsRequest, SaslAuthenticateRequest, SaslHandshakeRequest};
-    use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
     use ottla_resources::Limits;
-    use ottla_resources::newcomers::Newcomers;
-    use ottla_sasl::oauth::{Bearer, TokenError};
-    use ottla_sasl::{Credentials, Mechanism, ScramCredential, ScramHash, TokenCredential};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::connection::tests::{Greeter, shared_with};
+    use crate::connection::tests::shared_with;
     use crate::frame_budget::FrameBudget;
-    use crate::security::SaslListener;
 
     #[test]
     fn a_port_in_use_is_named() {
@@ -525,13 +337,6 @@ mod tests {
         let expected = format!("listeners=PLAINTEXT://127.0.0.1:{port}: the port is in use: process 7");
         assert_eq!(error.to_string(), expected);
         assert!(matches!(bind(&name, "no.such.host.invalid", 0, true, 16), Err(BindError::Other { .. })));
-    }
-
-    #[test]
-    fn a_reason_is_one_line_of_bounded_length() {
-        let said = one_line("no key `a\r\n2026-01-01 INFO granted\u{85}` is known");
-        assert_eq!(said, "no key `a\u{fffd}\u{fffd}2026-01-01 INFO granted\u{fffd}` is known");
-        assert_eq!(one_line(&"k".repeat(70_000)).len(), REASON_CHARS_MAX);
     }
 
     /// Others have a turn after each connection, however many are waiting.
@@ -546,8 +351,7 @@ mod tests {
             ConnectionLimits::new(|_, _| Limits { total: 64, kept_for_brokers: 0, of_listener: 64, per_ip: 64 });
         let (_stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();
-        let limits = Arc::new(limits);
-        let accepting = tokio::spawn(accept(bound, security, shared, limits, options, Handle::current(), stopped));
+        let accepting = tokio::spawn(accept(bound, security, shared, Arc::new(limits), options, stopped));
         let mut before = 0;
         while before < CROWD {
             tokio::task::yield_now().await;
@@ -571,7 +375,7 @@ mod tests {
         }));
         let (stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();
-        let accepting = tokio::spawn(accept(bound, security, shared, limits, options, Handle::current(), stopped));
+        let accepting = tokio::spawn(accept(bound, security, shared, limits, options, stopped));
         let request = ottla_protocol::messages::api_versions::ApiVersionsResponse::encode_request(3, 1, None);
         let mut first = TcpStream::connect(address).await.expect("accepted");
         first.write_all(&request).await.expect("sent");
@@ -584,98 +388,5 @@ mod tests {
         accepting.await.expect("no panic").expect("no error");
         assert_eq!(metrics.connections_open.get(), 0);
         assert!(TcpStream::connect(address).await.is_err());
-    }
-
-    struct Alice;
-
-    impl Credentials for Alice {
-        fn password(&self, user: &str) -> Option<String> {
-            (user == "alice").then(|| "alice-secret".to_owned())
-        }
-
-        fn scram(&self, _: ScramHash, _: &str) -> Option<ScramCredential> {
-            None
-        }
-
-        fn token(&self, _: ScramHash, _: &str) -> Option<TokenCredential> {
-            None
-        }
-
-        fn bearer(&self, _: &str) -> Result<Bearer, TokenError> {
-            Err(TokenError::Signature)
-        }
-
-        fn nobody_secret(&self) -> [u8; 32] {
-            [9; 32]
-        }
-    }
-
-    /// Sends a request; none: the connection is closed.
-    async fn ask<R: Request>(client: &mut TcpStream, version: i16, request: &R) -> Option<Vec<u8>> {
-        let frame = encode_request(version, 1, None, request).expect("encodes");
-        client.write_all(&frame).await.ok()?;
-        let mut answer = vec![0; usize::try_from(client.read_i32().await.ok()?).expect("positive")];
-        client.read_exact(&mut answer).await.ok()?;
-        Some(answer)
-    }
-
-    async fn log_in(client: &mut TcpStream) -> Option<()> {
-        let mechanism = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
-        ask(client, 1, &mechanism).await?;
-        let token = Bytes::from_static(b"\0alice\0alice-secret");
-        let token = SaslAuthenticateRequest::default().with_auth_bytes(token);
-        let answer = ask(client, 1, &token).await?;
-        assert_eq!(answer.get(4..6), Some(&[0, 0][..]), "{answer:?}");
-        Some(())
-    }
-
-    /// Connections that were silent before their login were bounded by the descriptors of the broker only, and kept
-    /// others out for 30 s.
-    #[tokio::test]
-    async fn clients_that_do_not_log_in_give_way_to_those_that_do() {
-        let shared = Arc::into_inner(shared_with(1024, FrameBudget::new(1 << 20)).0).expect("nobody else has it");
-        let shared = Arc::new(shared.with_newcomers(Newcomers::new(|| 4)));
-        shared.gate.open(Arc::new(Greeter));
-        let bound = bind(&ListenerName::new("LOGIN"), "127.0.0.1", 0, false, 64).expect("a free port");
-        let address = bound.address;
-        let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
-        let limits =
-            ConnectionLimits::new(|_, _| Limits { total: 64, kept_for_brokers: 0, of_listener: 64, per_ip: 64 });
-        let (_stop, stopped) = watch::channel(false);
-        let sasl = SaslListener {
-            mechanisms: [Mechanism::Plain].into(),
-            credentials: Arc::new(Alice),
-            watcher: None,
-            reauth_max: None,
-            receive_bytes_max: 1_000,
-            failure_delay: Duration::ZERO,
-        };
-        let security =
-            ListenerSecurity { protocol: SecurityProtocol::SaslPlaintext, tls: None, sasl: Some(Arc::new(sasl)) };
-        let metrics = Arc::clone(&shared.metrics);
-        let newcomers = Arc::clone(&shared.newcomers);
-        let limits = Arc::new(limits);
-        tokio::spawn(accept(bound, security, shared, limits, options, Handle::current(), stopped));
-        let mut silent = Vec::new();
-        for _ in 0..2 {
-            silent.push(TcpStream::connect(address).await.expect("the system accepts"));
-        }
-        let mut logged_in = Vec::new();
-        while logged_in.len() < 5 {
-            // It is refused while the silent ones have just come.
-            let mut client = TcpStream::connect(address).await.expect("the system accepts");
-            if log_in(&mut client).await.is_some() {
-                logged_in.push(client);
-            } else {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap_or(0), 0, "it gave way");
-        assert!(newcomers.open() <= 1, "those that have logged in do not count");
-        for client in &mut logged_in {
-            assert!(ask(client, 0, &ApiVersionsRequest::default()).await.is_some(), "they stay");
-        }
-        assert_eq!(metrics.connections_broken.get(), 1);
-        drop(silent);
     }
 }

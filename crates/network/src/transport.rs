@@ -1,14 +1,12 @@
 //! The two kinds of streams under a connection. Plaintext is not boxed: its reads and writes are those of the socket.
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ottla_tls::ServerTlsStream;
 use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 
 pub enum Transport {
     Plain(TcpStream),
@@ -32,19 +30,6 @@ impl Transport {
     pub fn tls(stream: ServerTlsStream) -> Self {
         let taken_at_return = stream.get_ref().0.taken_bytes();
         Self::Tls(Box::new(TlsTransport { stream, taken_at_return }))
-    }
-
-    /// Lets another runtime wait for the socket.
-    pub fn move_to(&mut self, runtime: &Handle) -> io::Result<()> {
-        let socket = match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.stream.get_mut().0.socket_mut(),
-        };
-        // Another descriptor of the same socket: TLS does not give back the one that it has.
-        let moved = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
-        let _entered = runtime.enter();
-        *socket = TcpStream::from_std(moved)?;
-        Ok(())
     }
 
     /// What a record of TLS holds that is not complete, rounded up. rustls takes no record that is larger than 16 KiB.

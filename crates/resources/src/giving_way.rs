@@ -1,6 +1,6 @@
 //! Giving way to the other tasks of a worker. tokio keeps a task that yields with the worker on which it did, until
 //! that worker looks at its sockets again. If a disk takes the worker away before, no other one would go on with the
-//! task: a task that serves all partitions would serve none for as long as the disk does not answer.
+//! task: a listener would accept nobody for as long as the disk does not answer.
 
 use tokio::sync::Notify;
 

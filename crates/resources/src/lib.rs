@@ -6,7 +6,6 @@
 //! - [`descriptors`]: the limit of open files, and its shares;
 //! - [`giving_way`]: turns of a worker's tasks;
 //! - [`handshakes`]: TLS handshakes under way;
-//! - [`newcomers`]: connections whose client has not shown who it is;
 //! - [`ledger`]: one resource with its ceiling, what is used of it, and refusals;
 //! - [`table`]: how the metrics show them;
 //! - [`network`]: what counts as one peer where shares are by address;
@@ -24,7 +23,6 @@ pub mod http_port;
 pub mod ledger;
 pub mod memory;
 pub mod network;
-pub mod newcomers;
 pub mod private_directory;
 pub mod table;
 

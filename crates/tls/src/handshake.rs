@@ -18,16 +18,9 @@ thread_local! {
     static REFUSED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Of a subject that is told of: some hundred are usual.
-const SUBJECT_CHARS_MAX: usize = 256;
-
 /// A verifier refuses this certificate.
 pub(crate) fn note_refused(certificate: &CertificateDer<'_>) {
-    // It may hold what ends a line of the log.
-    REFUSED.set(names::subject(certificate).map(|subject| {
-        let shown = subject.chars().take(SUBJECT_CHARS_MAX);
-        shown.map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
-    }));
+    REFUSED.set(names::subject(certificate));
 }
 
 /// A handshake that did not end in a connection.

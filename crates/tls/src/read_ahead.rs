@@ -32,11 +32,6 @@ impl ReadAhead {
         self.taken_bytes
     }
 
-    /// To be replaced by another descriptor of the same socket. Bytes that were read ahead stay.
-    pub fn socket_mut(&mut self) -> &mut TcpStream {
-        &mut self.socket
-    }
-
     /// Ready when a read would return something.
     pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.buffer.is_empty() { self.socket.poll_read_ready(context) } else { Poll::Ready(Ok(())) }

@@ -6,7 +6,6 @@
 //! after the ports and the logs. Clients are served once the image shows the registration as ready.
 
 mod data_runtime;
-mod front_runtime;
 mod quorum_client;
 mod session;
 mod shutdown;
@@ -44,7 +43,6 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use data_runtime::DataRuntime;
-use front_runtime::FrontRuntime;
 
 use crate::audit::AuditLog;
 use crate::authorization::Authorization;
@@ -126,11 +124,8 @@ pub fn run(
     }
     let resources = Resources::of_process(&config);
     let mut data = DataRuntime::start(&config).map_err(RunError::Runtime)?;
-    let front = FrontRuntime::start().map_err(RunError::Runtime)?;
     let control = Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let result =
-        control.block_on(live(Arc::new(config), resources, &mut data, front.handle(), pin!(shutdown), on_ready));
-    front.shut_down();
+    let result = control.block_on(live(Arc::new(config), resources, &mut data, pin!(shutdown), on_ready));
     data.shut_down();
     control.shutdown_timeout(Duration::from_millis(100));
     result
@@ -162,7 +157,6 @@ async fn live(
     config: Arc<BrokerConfig>,
     resources: Arc<Resources>,
     data_runtime: &mut DataRuntime,
-    front: &Handle,
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
@@ -230,14 +224,12 @@ async fn live(
         Arc::clone(&resources.responses),
         Some(config.connections_max_idle),
     );
-    let connections = connections.with_strangers(Arc::clone(&resources.strangers));
-    let connections = Arc::new(connections.with_newcomers(resources.newcomers(&live_config)));
+    let connections = Arc::new(connections.with_strangers(Arc::clone(&resources.strangers)));
     let quotas = ClientQuotas::new(&config, &metadata);
     let limits = resources.connection_limits(&live_config, &quotas);
-    resources.show(&telemetry, &limits, &connections.newcomers);
+    resources.show(&telemetry, &limits);
     let endpoints = endpoints(&config, &bound);
-    let runtimes = (front, &data);
-    let (stop_accepting, mut accepting) = start_accepting(&config, bound, &security, &connections, &limits, runtimes);
+    let (stop_accepting, mut accepting) = start_accepting(&config, bound, &security, &connections, &limits, &data);
     for (listener, checks) in bearers {
         accepting.spawn(checks.follow_keys(listener));
     }
@@ -339,15 +331,15 @@ async fn serve_http(
     Ok((tasks, Some(address)))
 }
 
-/// One accepting task per listener, on the front runtime; connections are served by the data runtime. They end when the
-/// sender is dropped or says so, and their connections with them.
+/// One accepting task per listener, on the data runtime. They end when the sender is dropped or says so, and their
+/// connections with them.
 fn start_accepting(
     config: &BrokerConfig,
     bound: Vec<BoundListener>,
     security: &BTreeMap<ListenerName, ListenerSecurity>,
     connections: &Arc<ConnectionShared<Broker>>,
     limits: &Arc<ConnectionLimits>,
-    (front, data): (&Handle, &Handle),
+    data: &Handle,
 ) -> (watch::Sender<bool>, JoinSet<()>) {
     let (stop, stopped) = watch::channel(false);
     let options = AcceptOptions {
@@ -359,15 +351,14 @@ fn start_accepting(
         let (connections, limits) = (Arc::clone(connections), Arc::clone(limits));
         // Each listener of the configuration has one.
         let security = security.get(&listener.name).cloned().unwrap_or_else(ListenerSecurity::plaintext);
-        let (data, stopped) = (data.clone(), stopped.clone());
-        let accept = ottla_network::accept(listener, security, connections, limits, options, data, stopped);
+        let accept = ottla_network::accept(listener, security, connections, limits, options, stopped.clone());
         tasks.spawn_on(
             async move {
                 if let Err(error) = accept.await {
                     tracing::error!(%error, "a listener stopped");
                 }
             },
-            front,
+            data,
         );
     }
     (stop, tasks)

@@ -91,8 +91,7 @@ async fn connect_to<S: Service>(
         opened: std::time::Instant::now(),
         software: Arc::default(),
     };
-    let connection = Connection::new(Transport::Plain(server), context, sasl, Arc::clone(shared), None);
-    let task = tokio::spawn(connection.run());
+    let task = tokio::spawn(Connection::new(Transport::Plain(server), context, sasl, Arc::clone(shared)).run());
     (client.expect("connected"), task)
 }
 
@@ -223,7 +222,7 @@ async fn a_response_that_mutes_stops_the_reading_for_its_time() {
         opened: std::time::Instant::now(),
         software: Arc::default(),
     };
-    let mut connection = Connection::new(Transport::Plain(server), context, None, shared(), None);
+    let mut connection = Connection::new(Transport::Plain(server), context, None, shared());
     let answered = |connection: &mut Connection<Greeter>, mute| {
         let response = Reply::Ready(Response::default().muting(mute));
         connection.take_answer(Some(Api::Metadata), Instant::now(), response).expect("goes on");

@@ -161,8 +161,7 @@ impl Cluster {
         }));
         let (stop, stopped) = watch::channel(false);
         let security = ListenerSecurity::plaintext();
-        let data = runtime.handle().clone();
-        runtime.spawn(ottla_network::accept(bound, security, shared.clone(), limits, options, data, stopped));
+        runtime.spawn(ottla_network::accept(bound, security, shared.clone(), limits, options, stopped));
 
         let registration = BrokerRegistration {
             id: BrokerId(id),

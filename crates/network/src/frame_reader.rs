@@ -12,12 +12,6 @@ use ottla_protocol::frame::{self, FrameError, LENGTH_BYTES};
 /// cache, so that an idle connection can give the buffer back at no cost.
 pub const READ_CHUNK_BYTES: usize = 16 * 1024;
 
-/// As above while frames are small, as those of most consumers, followers and members of groups are: the allocator
-/// tidies up its cache after each 64 KiB that it gave out, which four larger chunks would take.
-const SMALL_CHUNK_BYTES: usize = 2 * 1024;
-/// A frame up to here is small: two of them fit a small chunk.
-const SMALL_FRAME_BYTES_MAX: usize = 1020;
-
 /// As above before a client has logged in: longer than most logins, and little enough for thousands of clients.
 pub const LOGIN_CHUNK_BYTES: usize = 1024;
 
@@ -42,13 +36,11 @@ pub struct FrameReader {
     buffer: BytesMut,
     frame_bytes_max: usize,
     is_before_login: bool,
-    /// The last frame was small, or there was none.
-    is_small: bool,
 }
 
 impl FrameReader {
     pub fn new(frame_bytes_max: usize) -> Self {
-        Self { buffer: BytesMut::new(), frame_bytes_max, is_before_login: false, is_small: true }
+        Self { buffer: BytesMut::new(), frame_bytes_max, is_before_login: false }
     }
 
     /// From the next frame on: the largest frame, and whether its client has to log in first.
@@ -70,7 +62,6 @@ impl FrameReader {
         if self.buffer.len() < LENGTH_BYTES + size {
             return Ok(None);
         }
-        self.is_small = size <= SMALL_FRAME_BYTES_MAX;
         self.buffer.advance(LENGTH_BYTES);
         let frame = self.buffer.split_to(size);
         if size > KEPT_BYTES_MAX {
@@ -88,11 +79,7 @@ impl FrameReader {
 
     /// What is read at a time while no frame's size is known.
     fn chunk_bytes(&self) -> usize {
-        match (self.is_before_login, self.is_small) {
-            (true, _) => LOGIN_CHUNK_BYTES,
-            (false, true) => SMALL_CHUNK_BYTES,
-            (false, false) => READ_CHUNK_BYTES,
-        }
+        if self.is_before_login { LOGIN_CHUNK_BYTES } else { READ_CHUNK_BYTES }
     }
 
     /// The capacity that the buffer should have for the next read.
@@ -254,19 +241,8 @@ mod tests {
         }
         wanted.dedup();
         let large = [STEP_BYTES, 4 * STEP_BYTES, 16 * STEP_BYTES, 64 * STEP_BYTES];
-        assert_eq!(wanted[..3], [SMALL_CHUNK_BYTES, READ_CHUNK_BYTES, PROBATION_BYTES]);
-        assert_eq!(wanted[3..], large);
-    }
-
-    #[test]
-    fn small_chunks_are_for_small_frames() {
-        let mut reader = FrameReader::new(MAX);
-        for (size, expected) in [(100, SMALL_CHUNK_BYTES), (5_000, READ_CHUNK_BYTES), (1020, SMALL_CHUNK_BYTES)] {
-            feed(&mut reader, &frame(size, 1));
-            assert_eq!(reader.next_frame().expect("good").map(|frame| frame.len()), Some(size));
-            reader.rest();
-            assert_eq!(reader.wanted_bytes(), expected, "after {size}");
-        }
+        assert_eq!(wanted[..2], [READ_CHUNK_BYTES, PROBATION_BYTES]);
+        assert_eq!(wanted[2..], large);
     }
 
     /// What came is the bound of what is held, from the first byte on.

@@ -35,6 +35,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
+/// Of the reason in a line of the log: a subject of a certificate has some hundred, a token can have 64 Ki.
+const REASON_CHARS_MAX: usize = 512;
+
 /// Why a listener could not be bound; one line names it.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -209,7 +212,10 @@ pub async fn accept<S: Service>(
                     }
                     Err(error) => {
                         metrics.tls_handshakes_failed.add(1);
-                        complaints.run(|more| tracing::info!(%listener, %peer, more, "connection closed: {error}"));
+                        complaints.run(|more| {
+                            let reason = one_line(&error.to_string());
+                            tracing::info!(%listener, %peer, more, "connection closed: {reason}");
+                        });
                         return;
                     }
                 },
@@ -220,7 +226,10 @@ pub async fn accept<S: Service>(
             }
             if end.is_broken() {
                 metrics.connections_broken.add(1);
-                complaints.run(|more| tracing::info!(%listener, %peer, more, "connection closed: {end}"));
+                complaints.run(|more| {
+                    let reason = one_line(&end.to_string());
+                    tracing::info!(%listener, %peer, more, "connection closed: {reason}");
+                });
             } else {
                 tracing::debug!(%listener, %peer, "connection closed: {end}");
             }
@@ -233,6 +242,11 @@ pub async fn accept<S: Service>(
     drop(socket);
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// A token or a certificate may hold what ends a line of the log, so that strangers could write lines of their own.
+fn one_line(text: &str) -> String {
+    text.chars().take(REASON_CHARS_MAX).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
 /// Why a TLS handshake did not end in a connection.
@@ -388,5 +402,12 @@ mod tests {
         accepting.await.expect("no panic").expect("no error");
         assert_eq!(metrics.connections_open.get(), 0);
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[test]
+    fn a_reason_is_one_line_of_bounded_length() {
+        let said = one_line("no key `a\r\n2026-01-01 INFO granted\u{85}` is known");
+        assert_eq!(said, "no key `a\u{fffd}\u{fffd}2026-01-01 INFO granted\u{fffd}` is known");
+        assert_eq!(one_line(&"k".repeat(70_000)).len(), REASON_CHARS_MAX);
     }
 }

@@ -212,10 +212,7 @@ pub async fn accept<S: Service>(
                     }
                     Err(error) => {
                         metrics.tls_handshakes_failed.add(1);
-                        complaints.run(|more| {
-                            let reason = one_line(&error.to_string());
-                            tracing::info!(%listener, %peer, more, "connection closed: {reason}");
-                        });
+                        complain(&complaints, &listener, peer, &error);
                         return;
                     }
                 },
@@ -226,10 +223,7 @@ pub async fn accept<S: Service>(
             }
             if end.is_broken() {
                 metrics.connections_broken.add(1);
-                complaints.run(|more| {
-                    let reason = one_line(&end.to_string());
-                    tracing::info!(%listener, %peer, more, "connection closed: {reason}");
-                });
+                complain(&complaints, &listener, peer, &end);
             } else {
                 tracing::debug!(%listener, %peer, "connection closed: {end}");
             }
@@ -242,6 +236,14 @@ pub async fn accept<S: Service>(
     drop(socket);
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// One line for a connection that its client is to blame for.
+fn complain(complaints: &RateLimit, listener: &ListenerName, peer: SocketAddr, reason: &dyn fmt::Display) {
+    complaints.run(|more| {
+        let reason = one_line(&reason.to_string());
+        tracing::info!(%listener, %peer, more, "connection closed: {reason}");
+    });
 }
 
 /// A token or a certificate may hold what ends a line of the log, so that strangers could write lines of their own.

@@ -94,10 +94,8 @@ impl DataRuntime {
             .build()?;
         // One after the other, so that none is left in the queue of another that waits already.
         let take = |_| Reserve::take(runtime.handle(), START_MAX);
-        let reserve: Vec<_> = (0..directories).map_while(take).collect();
-        if reserve.len() < directories {
-            return Err(io::Error::other("a worker did not start"));
-        }
+        let reserve: Option<Vec<_>> = (0..directories).map(take).collect();
+        let reserve = reserve.ok_or_else(|| io::Error::other("a worker did not start"))?;
         Ok(Self { runtime, reserve, quick_before_back })
     }
 

@@ -57,10 +57,12 @@ step "The coordinators, as the administrator sees them"
 "$ottla" quorum members --coordinators 127.0.0.1:22181,127.0.0.1:32181,127.0.0.1:42181 --command-config "$admin"
 
 step "Try next"
+stop="make stop"
+[ "$data" = data ] || stop+=" DATA=$data"
 cat <<X
   $shown/kafka-topics --list --bootstrap-server 127.0.0.1:29092 --command-config $data/alice.properties
   kcat -F $data/alice.kcat -L                any client of librdkafka; those of Java take $data/alice.properties
   $shown/kafka-acls --list --bootstrap-server 127.0.0.1:29092 --command-config $admin
   $shown/ottla tree ls / --coordinators 127.0.0.1:22181 --command-config $admin
-  make stop                                  stops all processes; the data stays in $data/
+  $stop                                  stops all processes; the data stays in $data/
 X

@@ -31,6 +31,8 @@ step "Where the records are"
 "$ottla" topic describe my-topic --bootstrap-server "$brokers"
 
 step "Try next"
+stop="make stop"
+[ "$data" = data ] || stop+=" DATA=$data"
 cat <<X
   kcat -b 127.0.0.1:29092 -L                 any Kafka client works; brokers are on 29092, 39092 and 49092
   kill -9 \$(cat $data/broker-2/pid)           kills a broker; then run $shown/ottla topic describe my-topic
@@ -38,7 +40,7 @@ cat <<X
   $shown/ottla local status --dir $data
   $shown/ottla tree ls /                     the cluster's state, as ZooKeeper would show it
   $shown/kafka-topics --list --bootstrap-server 127.0.0.1:29092
-  make stop                                  stops all processes; the data stays in $data/
+  $stop                                  stops all processes; the data stays in $data/
 X
 
 step "CPU and memory while idle"

@@ -99,6 +99,7 @@ impl fmt::Display for VersionRange {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Spec {
     name: &'static str,
     served: (i16, i16),
@@ -133,6 +134,28 @@ const BY_KEY: [Option<Api>; KEYS] = {
     }
     by_key
 };
+
+/// The properties of each API, by its key: every request looks some of them up. Those of keys that are not served are
+/// never read.
+static SPECS: [Spec; KEYS] = {
+    let mut specs = [Api::Produce.described(); KEYS];
+    let mut at = 0;
+    while at < Api::ALL.len() {
+        specs[Api::ALL[at] as usize] = Api::ALL[at].described();
+        at += 1;
+    }
+    specs
+};
+
+const fn spec(
+    name: &'static str,
+    served: (i16, i16),
+    flexible_from: i16,
+    body_max_bytes: usize,
+    effect: Effect,
+) -> Spec {
+    Spec { name, served, flexible_from, body_max_bytes, effect }
+}
 
 impl Api {
     /// Every API of the table, ascending by key.
@@ -206,15 +229,8 @@ impl Api {
     /// topics and partitions get room for about 100,000 entries; data of group members ends in records of at most 1
     /// MiB, and a SyncGroup has the data of many members; a PushTelemetry has twice the most of `telemetry.max.bytes`;
     /// the others contain one or two names.
-    fn spec(self) -> Spec {
+    const fn described(self) -> Spec {
         use Effect::{Member, Read, Write};
-        let spec = |name, served, flexible_from, body_max_bytes, effect| Spec {
-            name,
-            served,
-            flexible_from,
-            body_max_bytes,
-            effect,
-        };
         match self {
             Self::Produce => spec("Produce", (3, 13), 9, usize::MAX, Write),
             Self::Fetch => spec("Fetch", (4, 18), 12, 16 * MIB, Read),
@@ -282,11 +298,19 @@ impl Api {
         }
     }
 
+    #[inline]
+    fn spec(self) -> &'static Spec {
+        // No key is beyond the table, whose length follows from the largest one.
+        &SPECS[self as usize]
+    }
+
+    #[inline]
     pub fn key(self) -> i16 {
         self as i16
     }
 
     /// The API with this key; none if it is not served.
+    #[inline]
     pub fn from_key(key: i16) -> Option<Self> {
         BY_KEY.get(usize::try_from(key).ok()?).copied().flatten()
     }
@@ -296,6 +320,7 @@ impl Api {
     }
 
     /// The versions that are answered.
+    #[inline]
     pub fn served(self) -> VersionRange {
         let (min, max) = self.spec().served;
         VersionRange { min, max }
@@ -311,16 +336,19 @@ impl Api {
     }
 
     /// Whether this version has compact lengths and tagged fields (KIP-482).
+    #[inline]
     pub fn is_flexible(self, version: i16) -> bool {
         version >= self.spec().flexible_from
     }
 
     /// 2 (with tagged fields) or 1.
+    #[inline]
     pub fn request_header_version(self, version: i16) -> i16 {
         if self.is_flexible(version) { 2 } else { 1 }
     }
 
     /// 1 (with tagged fields) or 0. ApiVersions always uses 0: its client does not know the broker's versions yet.
+    #[inline]
     pub fn response_header_version(self, version: i16) -> i16 {
         i16::from(self != Self::ApiVersions && self.is_flexible(version))
     }
@@ -338,11 +366,13 @@ impl Api {
     }
 
     /// Whether later requests of the same connection must see what this one changes.
+    #[inline]
     pub fn is_write(self) -> bool {
         self.spec().effect == Effect::Write
     }
 
     /// The largest body that is accepted, in bytes.
+    #[inline]
     pub fn body_max_bytes(self) -> usize {
         self.spec().body_max_bytes
     }

@@ -139,7 +139,7 @@ pub fn begin_request(
 
 /// Writes the length of a frame that a `begin_` function began. `extra_bytes` are sent after these and belong to the
 /// frame.
-pub fn finish(out: &mut BytesMut, extra_bytes: usize) -> Result<(), FrameOverflow> {
+pub fn finish(out: &mut [u8], extra_bytes: usize) -> Result<(), FrameOverflow> {
     let length = out.len().saturating_add(extra_bytes).saturating_sub(LENGTH_BYTES);
     let prefix_value = i32::try_from(length).map_err(|_| FrameOverflow(length))?;
     if let Some(prefix) = out.first_chunk_mut::<LENGTH_BYTES>() {
@@ -149,7 +149,7 @@ pub fn finish(out: &mut BytesMut, extra_bytes: usize) -> Result<(), FrameOverflo
 }
 
 /// As [`finish`], for frames without a list whose length the peer chooses: they end far below the bound.
-pub fn finish_short(out: &mut BytesMut) {
+pub fn finish_short(out: &mut [u8]) {
     let finished = finish(out, 0);
     debug_assert!(finished.is_ok(), "{finished:?}");
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// Why bytes do not match the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -273,7 +273,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Writes an unsigned number of 7 bits a byte.
-pub fn put_unsigned_varint(out: &mut BytesMut, mut value: u32) {
+pub fn put_unsigned_varint(out: &mut impl BufMut, mut value: u32) {
     while value >= 0x80 {
         out.put_u8((value as u8 & 0x7f) | 0x80);
         value >>= 7;
@@ -313,7 +313,7 @@ fn wire_length(length: usize) -> u32 {
 }
 
 /// Writes a string; one that is longer than the protocol can carry is cut at a character boundary.
-pub fn put_string(out: &mut BytesMut, flexible: bool, text: &str) {
+pub fn put_string(out: &mut impl BufMut, flexible: bool, text: &str) {
     let mut end = text.len().min(i16::MAX as usize);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -328,7 +328,7 @@ pub fn put_string(out: &mut BytesMut, flexible: bool, text: &str) {
 }
 
 /// Writes a string or null.
-pub fn put_nullable_string(out: &mut BytesMut, flexible: bool, text: Option<&str>) {
+pub fn put_nullable_string(out: &mut impl BufMut, flexible: bool, text: Option<&str>) {
     match text {
         Some(text) => put_string(out, flexible, text),
         None if flexible => out.put_u8(0),
@@ -337,7 +337,7 @@ pub fn put_nullable_string(out: &mut BytesMut, flexible: bool, text: Option<&str
 }
 
 /// Writes the number of elements of an array; none for null.
-pub fn put_nullable_array(out: &mut BytesMut, flexible: bool, count: Option<usize>) {
+pub fn put_nullable_array(out: &mut impl BufMut, flexible: bool, count: Option<usize>) {
     match (count, flexible) {
         (Some(count), true) => put_unsigned_varint(out, wire_length(count) + 1),
         (Some(count), false) => out.put_i32(wire_length(count) as i32),
@@ -347,17 +347,17 @@ pub fn put_nullable_array(out: &mut BytesMut, flexible: bool, count: Option<usiz
 }
 
 /// Writes the number of elements of an array.
-pub fn put_array(out: &mut BytesMut, flexible: bool, count: usize) {
+pub fn put_array(out: &mut impl BufMut, flexible: bool, count: usize) {
     put_nullable_array(out, flexible, Some(count));
 }
 
 /// Writes the length of a byte string whose bytes follow.
-pub fn put_bytes_length(out: &mut BytesMut, flexible: bool, length: usize) {
+pub fn put_bytes_length(out: &mut impl BufMut, flexible: bool, length: usize) {
     put_nullable_array(out, flexible, Some(length));
 }
 
 /// Writes "no tagged fields" where the version has them.
-pub fn put_no_tagged_fields(out: &mut BytesMut, flexible: bool) {
+pub fn put_no_tagged_fields(out: &mut impl BufMut, flexible: bool) {
     if flexible {
         out.put_u8(0);
     }
@@ -365,6 +365,8 @@ pub fn put_no_tagged_fields(out: &mut BytesMut, flexible: bool) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]

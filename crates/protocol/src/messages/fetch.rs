@@ -260,7 +260,7 @@ pub fn encode_request(
     let flexible = version >= FLEXIBLE_FROM;
     let partitions: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let size = 96 + (request.topics.len() + request.forgotten_topics.len()) * 32 + partitions * 64;
-    let mut out = frame::begin_request(Api::Fetch, version, correlation_id, client_id, size);
+    let mut out = Vec::from(frame::begin_request(Api::Fetch, version, correlation_id, client_id, size));
     if version < REPLICA_STATE_FROM {
         out.put_i32(request.replica_id.0);
     }
@@ -325,10 +325,10 @@ pub fn encode_request(
         }
     }
     frame::finish(&mut out, 0)?;
-    Ok(out.freeze())
+    Ok(Bytes::from(out))
 }
 
-fn put_request_partition(version: i16, out: &mut BytesMut, partition: &FetchPartition) {
+fn put_request_partition(version: i16, out: &mut impl BufMut, partition: &FetchPartition) {
     out.put_i32(partition.partition.0);
     if version >= 9 {
         out.put_i32(partition.current_leader_epoch.0);
@@ -476,7 +476,8 @@ pub fn encode<S: RecordSlice + Clone>(
     let flexible = version >= FLEXIBLE_FROM;
     let partition_count: usize = response.topics.iter().map(|topic| topic.partitions.len()).sum();
     let size = 48 + response.topics.len() * 48 + partition_count * 80;
-    let mut out = frame::begin_response(Api::Fetch, version, correlation_id, size);
+    // What is appended to a vector is inlined; for `BytesMut` each field is a call.
+    let mut out = Vec::from(frame::begin_response(Api::Fetch, version, correlation_id, size));
     // Where records go between the bytes, and which: the buffer is cut once it is complete.
     let mut cuts: Vec<(usize, &S)> = Vec::with_capacity(partition_count);
     let mut records_bytes = 0;
@@ -510,7 +511,7 @@ pub fn encode<S: RecordSlice + Clone>(
     }
     frame::finish(&mut out, records_bytes)?;
 
-    let mut rest = out.freeze();
+    let mut rest = Bytes::from(out);
     let mut parts = Vec::with_capacity(cuts.len() * 2 + 1);
     let mut cut_before = 0;
     for (cut, records) in cuts {
@@ -525,7 +526,7 @@ pub fn encode<S: RecordSlice + Clone>(
     Ok(parts)
 }
 
-fn put_response_partition<S>(version: i16, out: &mut BytesMut, partition: &FetchPartitionResponse<S>) {
+fn put_response_partition<S>(version: i16, out: &mut impl BufMut, partition: &FetchPartitionResponse<S>) {
     let flexible = version >= FLEXIBLE_FROM;
     out.put_i32(partition.partition.0);
     out.put_i16(partition.error.code());
@@ -545,7 +546,7 @@ fn put_response_partition<S>(version: i16, out: &mut BytesMut, partition: &Fetch
     }
 }
 
-fn put_response_partition_tags<S>(version: i16, out: &mut BytesMut, partition: &FetchPartitionResponse<S>) {
+fn put_response_partition_tags<S>(version: i16, out: &mut impl BufMut, partition: &FetchPartitionResponse<S>) {
     if version < FLEXIBLE_FROM {
         return;
     }

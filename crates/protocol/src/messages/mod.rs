@@ -36,7 +36,7 @@ impl TopicRef {
     }
 
     /// Writes the form that the version has; a reference of the other form is written as "none".
-    fn put(&self, out: &mut BytesMut, flexible: bool, by_id: bool) {
+    fn put(&self, out: &mut impl BufMut, flexible: bool, by_id: bool) {
         match (self, by_id) {
             (Self::Id(id), true) => out.put_slice(id.as_bytes()),
             (Self::Name(name), false) => wire::put_string(out, flexible, name),
@@ -56,7 +56,7 @@ pub struct CurrentLeader {
 impl CurrentLeader {
     const BYTES: u32 = 9;
 
-    fn put_tagged(self, out: &mut BytesMut, tag: u32) {
+    fn put_tagged(self, out: &mut impl BufMut, tag: u32) {
         wire::put_unsigned_varint(out, tag);
         wire::put_unsigned_varint(out, Self::BYTES);
         out.put_i32(self.leader_id.0);
@@ -83,7 +83,7 @@ pub struct NodeEndpoint {
 /// The most endpoints that a decoder takes from one response.
 const NODE_ENDPOINTS_MAX: usize = 10_000;
 
-fn put_node_endpoints_tagged(out: &mut BytesMut, tag: u32, endpoints: &[NodeEndpoint]) {
+fn put_node_endpoints_tagged(out: &mut impl BufMut, tag: u32, endpoints: &[NodeEndpoint]) {
     let mut field = BytesMut::with_capacity(endpoints.len() * 48);
     wire::put_array(&mut field, true, endpoints.len());
     for endpoint in endpoints {

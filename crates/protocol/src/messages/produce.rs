@@ -194,7 +194,7 @@ pub fn encode_response(version: i16, correlation_id: i32, response: &ProduceResp
     let flexible = version >= FLEXIBLE_FROM;
     let partitions: usize = response.topics.iter().map(|topic| topic.partitions.len()).sum();
     let size = 32 + response.topics.len() * 48 + partitions * 48;
-    let mut out = frame::begin_response(Api::Produce, version, correlation_id, size);
+    let mut out = Vec::from(frame::begin_response(Api::Produce, version, correlation_id, size));
     wire::put_array(&mut out, flexible, response.topics.len());
     for topic in &response.topics {
         topic.topic.put(&mut out, flexible, version >= TOPIC_IDS_FROM);
@@ -234,7 +234,7 @@ pub fn encode_response(version: i16, correlation_id: i32, response: &ProduceResp
         wire::put_no_tagged_fields(&mut out, flexible);
     }
     frame::finish(&mut out, 0)?;
-    Ok(out.freeze())
+    Ok(Bytes::from(out))
 }
 
 /// Decodes a response frame (without its length prefix); returns the correlation id with it.

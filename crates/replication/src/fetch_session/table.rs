@@ -29,6 +29,8 @@ struct Entry<S> {
     fetcher: Fetcher,
     created: MonotonicMs,
     last_used: MonotonicMs,
+    /// Its place in the order of use.
+    listed_use: MonotonicMs,
     partitions: usize,
 }
 
@@ -37,7 +39,8 @@ struct Entry<S> {
 pub struct SessionTable<S> {
     slots: usize,
     sessions: HashMap<SessionId, Entry<S>>,
-    /// (last used, id): the first is the one that has been idle for longest.
+    /// (last use or an earlier one, id). Every fetch uses a session: its place is brought up to date when a session has
+    /// to give way.
     by_last_use: BTreeSet<(MonotonicMs, SessionId)>,
     /// (is a follower's, partitions, id): the first is the cheapest to lose.
     by_value: BTreeSet<(bool, usize, SessionId)>,
@@ -105,7 +108,8 @@ impl<S: Clone> SessionTable<S> {
         let mut ids = std::iter::repeat_with(fresh_id).map(SessionId);
         let id = ids.find(|id| *id != SessionId::NONE && !self.sessions.contains_key(id))?;
         let session = make(id);
-        let entry = Entry { session: session.clone(), fetcher, created: now, last_used: now, partitions };
+        let entry =
+            Entry { session: session.clone(), fetcher, created: now, last_used: now, listed_use: now, partitions };
         if !is_replica {
             self.consumer_bytes += bytes(partitions);
         }
@@ -122,11 +126,8 @@ impl<S: Clone> SessionTable<S> {
     /// still there.
     pub(super) fn touch(&mut self, id: SessionId, now: MonotonicMs, partitions: usize) -> Result<(), Option<S>> {
         let Some(entry) = self.sessions.get_mut(&id) else { return Err(None) };
-        let (is_replica, partitions_before, last_used) =
-            (entry.fetcher.is_replica(), entry.partitions, entry.last_used);
+        let (is_replica, partitions_before) = (entry.fetcher.is_replica(), entry.partitions);
         (entry.partitions, entry.last_used) = (partitions, now);
-        self.by_last_use.remove(&(last_used, id));
-        self.by_last_use.insert((now, id));
         if partitions_before != partitions {
             self.by_value.remove(&(is_replica, partitions_before, id));
             self.by_value.insert((is_replica, partitions, id));
@@ -147,9 +148,24 @@ impl<S: Clone> SessionTable<S> {
         if self.sessions.get(&id).is_some_and(|entry| entry.fetcher == fetcher) { self.take(id) } else { None }
     }
 
-    fn victim(&self, now: MonotonicMs, for_replica: bool, partitions: usize) -> Option<SessionId> {
-        let &(last_used, idle_longest) = self.by_last_use.first()?;
-        if now.since(last_used) > EVICTION_AGE {
+    /// The session that has been idle for longest, if that is long enough to give way.
+    fn idle_longest(&mut self, now: MonotonicMs) -> Option<SessionId> {
+        while let Some(&(listed_use, id)) = self.by_last_use.first()
+            && now.since(listed_use) > EVICTION_AGE
+        {
+            let entry = self.sessions.get_mut(&id)?;
+            if entry.last_used == listed_use {
+                return Some(id);
+            }
+            entry.listed_use = entry.last_used;
+            self.by_last_use.remove(&(listed_use, id));
+            self.by_last_use.insert((entry.listed_use, id));
+        }
+        None
+    }
+
+    fn victim(&mut self, now: MonotonicMs, for_replica: bool, partitions: usize) -> Option<SessionId> {
+        if let Some(idle_longest) = self.idle_longest(now) {
             return Some(idle_longest);
         }
         for &(is_replica, size, id) in &self.by_value {
@@ -167,7 +183,7 @@ impl<S: Clone> SessionTable<S> {
     fn take(&mut self, id: SessionId) -> Option<S> {
         let entry = self.sessions.remove(&id)?;
         let is_replica = entry.fetcher.is_replica();
-        self.by_last_use.remove(&(entry.last_used, id));
+        self.by_last_use.remove(&(entry.listed_use, id));
         self.by_value.remove(&(is_replica, entry.partitions, id));
         if !is_replica {
             self.consumer_bytes -= bytes(entry.partitions);

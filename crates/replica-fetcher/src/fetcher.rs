@@ -1,6 +1,6 @@
 //! The fetches from one source broker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition};
@@ -108,7 +108,8 @@ enum Connection {
 struct Link {
     session: Session,
     next_number: RequestNumber,
-    fetches_underway: BTreeSet<RequestNumber>,
+    /// Never more than [`FETCHES_UNDERWAY_MAX`].
+    fetches_underway: Vec<RequestNumber>,
     questions_underway: BTreeMap<RequestNumber, (TopicIdPartition, LogEnd)>,
     /// No fetch before.
     paused_until: Option<MonotonicMs>,
@@ -228,7 +229,7 @@ impl<H> Fetcher<H> {
         self.connection = Connection::Open(Link {
             session: Session::default(),
             next_number: 0,
-            fetches_underway: BTreeSet::new(),
+            fetches_underway: Vec::with_capacity(FETCHES_UNDERWAY_MAX),
             questions_underway: BTreeMap::new(),
             paused_until: None,
             last_answer: now,
@@ -256,9 +257,8 @@ impl<H> Fetcher<H> {
         followers: &mut F,
     ) {
         let Connection::Open(link) = &mut self.connection else { return };
-        if !link.fetches_underway.remove(&number) {
-            return;
-        }
+        let Some(place) = link.fetches_underway.iter().position(|underway| *underway == number) else { return };
+        link.fetches_underway.swap_remove(place);
         link.last_answer = now;
         if !link.session.covers(number) {
             return;
@@ -443,7 +443,7 @@ impl<H> Fetcher<H> {
         let max_wait = if link.session.may_wait() { self.config.max_wait } else { Duration::ZERO };
         let (session_id, session_epoch) = link.session.next(number);
         let News { partitions, forgotten } = self.slots.take_news(number);
-        link.fetches_underway.insert(number);
+        link.fetches_underway.push(number);
         effects.push(Effect::Fetch(FetchRequest {
             number,
             session_id,

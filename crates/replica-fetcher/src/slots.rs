@@ -166,9 +166,16 @@ impl<H> Slots<H> {
 
     /// The next request starts at `position`.
     pub fn fetch(&mut self, id: TopicIdPartition, position: FetchPosition) {
-        self.leave_activity(id);
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        slot.activity = Activity::Fetching(position);
+        match std::mem::replace(&mut slot.activity, Activity::Fetching(position)) {
+            Activity::Paused { until } => {
+                self.paused.remove(&(until, id));
+            }
+            Activity::AskingBounds { .. } => {
+                self.asking.remove(&id);
+            }
+            Activity::Fetching(_) => {}
+        }
         let is_known = slot.sent.is_some_and(|(sent, _)| sent == position);
         if !is_known && !std::mem::replace(&mut slot.is_unsent, true) {
             self.unsent.push(id);
@@ -278,8 +285,8 @@ impl<H> Slots<H> {
         unsent.dedup();
         forgotten.sort_unstable();
         forgotten.dedup();
-        let mut news = News::default();
-        for id in unsent {
+        let mut news = News { partitions: Vec::with_capacity(unsent.len()), forgotten: Vec::new() };
+        for id in unsent.drain(..) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.is_unsent = false;
             let Activity::Fetching(position) = slot.activity else { continue };
@@ -287,6 +294,8 @@ impl<H> Slots<H> {
             slot.sent = Some((position, number));
             news.partitions.push((id, position));
         }
+        // It keeps its memory: something is sent after every answer.
+        self.unsent = unsent;
         // Added again meanwhile: a source first adds the listed partitions, then forgets.
         forgotten.retain(|id| self.slots.get(id).is_none_or(|slot| slot.sent.is_none()));
         news.forgotten = forgotten;

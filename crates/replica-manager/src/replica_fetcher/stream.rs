@@ -2,6 +2,8 @@
 //! between the socket and the log, because each hand-over would cost more than the record that it brings.
 
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -59,10 +61,14 @@ impl FetchStream {
     /// Sends a whole request frame. Nothing else of the fetcher goes on meanwhile, and a broker that stands still takes
     /// only what fits into the buffers of both kernels: hence the time-out.
     pub async fn send(&mut self, frame: &[u8], timeout: Duration) -> io::Result<()> {
-        let send = async {
+        let mut send = pin!(async {
             self.socket.write_all(frame).await?;
             self.socket.flush().await
-        };
+        });
+        // Nearly always the kernel takes it at once; only else is there something to wait for.
+        if let Poll::Ready(sent) = futures::poll!(send.as_mut()) {
+            return sent;
+        }
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the broker does not take the request");
         tokio::time::timeout(timeout, send).await.map_err(late)?
     }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -151,17 +152,21 @@ impl FetcherTask {
     }
 
     pub async fn run(mut self) {
+        let mailbox = Arc::clone(&self.mailbox);
+        let mut mail = pin!(mailbox.arrived.notified());
+        // The deadline moves with each answer. The timer is set to it or to an earlier time, at which there is only
+        // nothing to do: to set it costs as much as to send a request.
+        let mut timer = pin!(tokio::time::sleep_until(clock::instant(MonotonicMs(0))));
+        let mut timer_at: Option<MonotonicMs> = None;
         loop {
             self.take_changes();
             while self.execute_due().await {}
-            let deadline = self.core.deadline();
-            let timer = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(clock::instant(at)).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let mailbox = Arc::clone(&self.mailbox);
+            if let Some(deadline) = self.core.deadline()
+                && timer_at.is_none_or(|at| deadline < at)
+            {
+                timer.as_mut().reset(clock::instant(deadline));
+                timer_at = Some(deadline);
+            }
             let frame = async {
                 match &mut self.connection {
                     Some(connection) if !connection.underway.is_empty() => connection.stream.receive().await,
@@ -171,8 +176,14 @@ impl FetcherTask {
             let received = tokio::select! {
                 biased;
                 frame = frame => Some(frame),
-                () = mailbox.arrived.notified() => None,
-                () = timer => None,
+                () = mail.as_mut() => {
+                    mail.set(mailbox.arrived.notified());
+                    None
+                }
+                () = timer.as_mut(), if timer_at.is_some() => {
+                    timer_at = None;
+                    None
+                }
             };
             if let Some(received) = received
                 && let Err(error) = received.map_err(ConnectionError::from).and_then(|frame| self.answered(frame))
@@ -312,9 +323,12 @@ impl FetcherTask {
                 if whole.error != ottla_model::ErrorCode::None {
                     tracing::debug!(source = %self.core.source(), error = ?whole.error, "a fetch was refused");
                 }
-                let partitions = response.topics.into_iter().flat_map(|topic| {
-                    let TopicRef::Id(topic_id) = topic.topic else { return Vec::new() };
-                    topic.partitions.into_iter().map(move |answer| partition_answer(topic_id, answer)).collect()
+                let topics = response.topics.into_iter().filter_map(|topic| match topic.topic {
+                    TopicRef::Id(topic_id) => Some((topic_id, topic.partitions)),
+                    TopicRef::Name(_) => None,
+                });
+                let partitions = topics.flat_map(|(topic_id, answers)| {
+                    answers.into_iter().map(move |answer| partition_answer(topic_id, answer))
                 });
                 self.core.fetched(now, number, whole, partitions, &mut followers);
             }
@@ -350,22 +364,18 @@ fn partition_answer(
 
 fn fetch_request(request: &FetchRequest, identity: &Identity, config: &FetcherConfig) -> fetch::FetchRequest {
     let partition_max_bytes = i32::try_from(config.partition_max_bytes).unwrap_or(i32::MAX);
-    let mut topics: Vec<FetchTopic> = Vec::new();
-    for (id, position) in &request.partitions {
-        let asked = request_partition(id.partition, *position, partition_max_bytes);
-        match topics.last_mut() {
-            Some(topic) if topic.topic == TopicRef::Id(id.topic_id) => topic.partitions.push(asked),
-            _ => topics.push(FetchTopic { topic: TopicRef::Id(id.topic_id), partitions: vec![asked] }),
-        }
-    }
-    let mut forgotten_topics: Vec<ForgottenTopic> = Vec::new();
-    for id in &request.forgotten {
-        match forgotten_topics.last_mut() {
-            Some(topic) if topic.topic == TopicRef::Id(id.topic_id) => topic.partitions.push(id.partition),
-            _ => forgotten_topics
-                .push(ForgottenTopic { topic: TopicRef::Id(id.topic_id), partitions: vec![id.partition] }),
-        }
-    }
+    let topics = request.partitions.chunk_by(|(one, _), (next, _)| one.topic_id == next.topic_id);
+    let topics = topics.filter_map(|partitions| {
+        let (id, _) = partitions.first()?;
+        let asked =
+            partitions.iter().map(|(id, position)| request_partition(id.partition, *position, partition_max_bytes));
+        Some(FetchTopic { topic: TopicRef::Id(id.topic_id), partitions: asked.collect() })
+    });
+    let forgotten = request.forgotten.chunk_by(|one, next| one.topic_id == next.topic_id);
+    let forgotten_topics = forgotten.filter_map(|partitions| {
+        let topic = TopicRef::Id(partitions.first()?.topic_id);
+        Some(ForgottenTopic { topic, partitions: partitions.iter().map(|id| id.partition).collect() })
+    });
     fetch::FetchRequest {
         replica_id: identity.id(),
         replica_epoch: identity.epoch(),
@@ -375,8 +385,8 @@ fn fetch_request(request: &FetchRequest, identity: &Identity, config: &FetcherCo
         max_bytes: i32::try_from(config.response_max_bytes).unwrap_or(i32::MAX),
         session_id: request.session_id,
         session_epoch: request.session_epoch,
-        topics,
-        forgotten_topics,
+        topics: topics.collect(),
+        forgotten_topics: forgotten_topics.collect(),
         ..fetch::FetchRequest::default()
     }
 }

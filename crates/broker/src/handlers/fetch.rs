@@ -5,16 +5,16 @@
 //! confirms, and with the key of the incarnation that registered: ids and epochs are known to everybody. Any other such
 //! claim is refused, so that no client moves a high watermark or reads above it.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_config::ReplicaSelector;
-use ottla_model::{BrokerId, ErrorCode, PartitionId, TopicName, incarnation_key};
+use ottla_model::{BrokerId, ErrorCode, MonotonicMs, PartitionId, TopicName, incarnation_key};
 use ottla_network::response::{RecordSlice, Reply, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -87,20 +87,16 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let rack = rack(broker, fetcher, &mut request);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
     let mut wakes = Wakes::default();
-    let opened = match open(broker, fetcher, &header, request, &mut wakes) {
+    let now = clock::monotonic();
+    let opened = match open(broker, fetcher, &header, request, now, &mut wakes) {
         Ok(opened) => opened,
         Err(error) => return Reply::Ready(refuse(&header, error)),
     };
     let terms = FetchTerms { limits, consumer, full: opened.full };
     let fetch = OpenFetch { header, context: context.clone(), terms, opened, rack };
-    match fetch.first_look(broker, max_wait, &mut wakes) {
+    match fetch.first_look(broker, max_wait, now, &mut wakes) {
         FirstLook::Answered(response) => Reply::Ready(response),
-        FirstLook::Parks(room) => Reply::Later(Box::pin(ParkedFetch {
-            broker: broker.clone(),
-            fetch,
-            timeout: Box::pin(tokio::time::sleep(max_wait)),
-            _room: room,
-        })),
+        FirstLook::Parks(room) => Reply::later(parked(broker.clone(), fetch, tokio::time::sleep(max_wait), room)),
     }
 }
 
@@ -189,10 +185,10 @@ fn open(
     fetcher: Fetcher,
     header: &RequestHeader,
     request: FetchRequest,
+    now: MonotonicMs,
     wakes: &mut Wakes,
 ) -> Result<Opened, ErrorCode> {
     let sessions = &broker.fetch_sessions;
-    let now = clock::monotonic();
     let named = SessionRequest {
         id: SessionId(request.session_id),
         epoch: request.session_epoch,
@@ -246,13 +242,13 @@ struct OpenFetch {
 }
 
 impl OpenFetch {
-    fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> FirstLook {
+    fn first_look(&self, broker: &Broker, max_wait: Duration, now: MonotonicMs, wakes: &mut Wakes) -> FirstLook {
         let Opened { session, .. } = &self.opened;
         let mut slots = session.lock();
         let readable = self.readable(broker);
-        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), wakes);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, now, wakes);
         if slots.partitions.answers(&found, max_wait.is_zero()) {
-            return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
+            return FirstLook::Answered(self.respond(broker, &mut slots, found, 0, now));
         }
         if session.id() != SessionId::NONE {
             // What the partitions take is counted with the session, and it was subscribed before it looked.
@@ -260,21 +256,24 @@ impl OpenFetch {
                 true => None,
                 false => match broker.fetch_sessions.park(self.opened.uncounted_partitions(&slots)) {
                     Some(room) => Some(room),
-                    None => return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS)),
+                    None => {
+                        let response = self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS, now);
+                        return FirstLook::Answered(response);
+                    }
                 },
             };
             slots.partitions.put_back(&found.entries);
             return FirstLook::Parks(room);
         }
         let Some(room) = broker.fetch_sessions.park(slots.partitions.len()) else {
-            return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS));
+            return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS, now));
         };
         slots.partitions.put_back(&found.entries);
         session.subscribe(&mut slots);
         // What happened between the first look and the subscription woke nobody.
-        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), wakes);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, now, wakes);
         if found.is_due() {
-            return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
+            return FirstLook::Answered(self.respond(broker, &mut slots, found, 0, now));
         }
         slots.partitions.put_back(&found.entries);
         FirstLook::Parks(Some(room))
@@ -288,10 +287,10 @@ impl OpenFetch {
         if slots.partitions.is_over(*turn) {
             return Some(self.encode(broker, Vec::new(), 0));
         }
-        let readable = self.readable(broker);
-        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), &mut wakes);
+        let (readable, now) = (self.readable(broker), clock::monotonic());
+        let found = session.evaluate(&mut slots, &readable, &self.terms, now, &mut wakes);
         if slots.partitions.answers(&found, time_is_up) {
-            return Some(self.respond(broker, &mut slots, found, 0));
+            return Some(self.respond(broker, &mut slots, found, 0, now));
         }
         slots.partitions.put_back(&found.entries);
         None
@@ -319,7 +318,14 @@ impl OpenFetch {
         Readable { replicas: &broker.replicas, access, reader, near }
     }
 
-    fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult, throttle_time_ms: i32) -> Response {
+    fn respond(
+        &self,
+        broker: &Broker,
+        slots: &mut Slots,
+        found: FetchResult,
+        throttle_time_ms: i32,
+        now: MonotonicMs,
+    ) -> Response {
         slots.partitions.commit(&found.entries);
         broker.telemetry.records_bytes_out.add(found.bytes() as u64);
         // A consumer that is above its limit gets what it was to get, and waits for its next fetch.
@@ -327,7 +333,7 @@ impl OpenFetch {
             true => {
                 let throttled = found.entries.iter().filter(|entry| entry.read.is_throttled);
                 let bytes = throttled.map(|entry| entry.read.records_bytes()).sum();
-                broker.replicas.throttles().sent(clock::monotonic(), bytes);
+                broker.replicas.throttles().sent(now, bytes);
                 Duration::ZERO
             }
             false => {
@@ -348,7 +354,8 @@ impl OpenFetch {
         let image = names_any.then(|| broker.metadata.current());
         let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.context.listener));
         let reads_committed = self.terms.consumer.read_committed;
-        for mut entry in entries {
+        let mut entries = entries.into_iter();
+        while let Some(mut entry) = entries.next() {
             if version < ZSTD_FROM && stores_zstd(broker, &entry.key.topic) {
                 entry.read = FetchRead::error(ErrorCode::UnsupportedCompressionType);
             }
@@ -373,9 +380,13 @@ impl OpenFetch {
             };
             match response.topics.last_mut() {
                 Some(last) if last.topic == *entry.key.topic => last.partitions.push(partition),
-                _ => response
-                    .topics
-                    .push(FetchTopicResponse { topic: (*entry.key.topic).clone(), partitions: vec![partition] }),
+                _ => {
+                    let topic = &entry.key.topic;
+                    let more = entries.as_slice().iter().take_while(|next| next.key.topic == *topic).count();
+                    let mut partitions = Vec::with_capacity(1 + more);
+                    partitions.push(partition);
+                    response.topics.push(FetchTopicResponse { topic: (**topic).clone(), partitions });
+                }
             }
         }
         if let Some(hints) = hints {
@@ -425,30 +436,23 @@ fn encode(header: &RequestHeader, response: &FetchResponse<RecordSlice>) -> Resp
     Response::or_close(fetch::encode(header.api_version, header.correlation_id, response).map(Response::new))
 }
 
-/// A fetch that waits for records, for its time to pass, or for the next request of its session.
-struct ParkedFetch {
-    broker: Arc<Broker>,
-    fetch: OpenFetch,
-    timeout: Pin<Box<Sleep>>,
-    _room: Option<ParkedRoom>,
-}
-
-impl Future for ParkedFetch {
-    type Output = Response;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
-        let this = &mut *self;
-        let time_is_up = this.timeout.as_mut().poll(context).is_ready();
+/// A fetch that waits for records, for its time to pass, or for the next request of its session. It holds its room
+/// until it is answered.
+async fn parked(broker: Arc<Broker>, fetch: OpenFetch, timeout: Sleep, _room: Option<ParkedRoom>) -> Response {
+    let mut timeout = pin!(timeout);
+    poll_fn(|context| {
+        let time_is_up = timeout.as_mut().poll(context).is_ready();
         loop {
-            let awake = this.fetch.opened.session.signal().poll_awake(context).is_ready();
+            let awake = fetch.opened.session.signal().poll_awake(context).is_ready();
             if !awake && !time_is_up {
                 return Poll::Pending;
             }
-            if let Some(response) = this.fetch.look_again(&this.broker, time_is_up) {
+            if let Some(response) = fetch.look_again(&broker, time_is_up) {
                 return Poll::Ready(response);
             }
         }
-    }
+    })
+    .await
 }
 
 #[cfg(test)]

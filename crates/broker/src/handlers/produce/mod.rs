@@ -5,10 +5,10 @@
 mod appends;
 mod verification;
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -132,14 +132,11 @@ fn answer(
     timeout: Duration,
 ) -> Reply {
     match pending {
-        Some(pending) if !pending.is_complete() => Reply::Later(Box::pin(WaitingProduce {
-            broker: broker.clone(),
-            listener: listener.clone(),
-            header,
-            response,
-            pending,
-            timeout: Box::pin(tokio::time::sleep(timeout)),
-        })),
+        Some(pending) if !pending.is_complete() => {
+            let waiting =
+                WaitingProduce { broker: broker.clone(), listener: listener.clone(), header, response, pending };
+            Reply::later(waiting.answered(tokio::time::sleep(timeout)))
+        }
         _ if acks == Acks::None => close_on_error(&response),
         pending => Reply::Ready(finish(broker, listener, &header, response, pending.as_deref())),
     }
@@ -212,19 +209,18 @@ struct WaitingProduce {
     header: RequestHeader,
     response: ProduceResponse,
     pending: Arc<PendingAcks>,
-    timeout: Pin<Box<Sleep>>,
 }
 
-impl Future for WaitingProduce {
-    type Output = Response;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
-        let this = &mut *self;
-        if this.pending.poll_complete(context).is_pending() && this.timeout.as_mut().poll(context).is_pending() {
-            return Poll::Pending;
-        }
-        let response = std::mem::take(&mut this.response);
-        Poll::Ready(finish(&this.broker, &this.listener, &this.header, response, Some(&this.pending)))
+impl WaitingProduce {
+    async fn answered(mut self, timeout: Sleep) -> Response {
+        let mut timeout = pin!(timeout);
+        poll_fn(|context| {
+            let is_over = self.pending.poll_complete(context).is_ready() || timeout.as_mut().poll(context).is_ready();
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let response = std::mem::take(&mut self.response);
+        finish(&self.broker, &self.listener, &self.header, response, Some(&self.pending))
     }
 }
 

@@ -36,6 +36,7 @@ const CONSTANT: &str = "metric names are constants of the program";
 pub struct Counter(GenericCounter<AtomicU64>);
 
 impl Counter {
+    #[inline]
     pub fn add(&self, count: u64) {
         self.0.inc_by(count);
     }

@@ -29,6 +29,7 @@ impl<T> ByApi<T> {
         Self { metrics, places }
     }
 
+    #[inline]
     fn get(&self, api: Api) -> Option<&T> {
         let place = (*self.places.get(usize::try_from(api.key()).ok()?)?)?;
         self.metrics.get(usize::from(place))
@@ -77,6 +78,7 @@ impl NetworkMetrics {
     }
 
     /// A request arrived.
+    #[inline]
     pub fn received(&self, api: Api) {
         if let Some(requests) = self.requests.get(api) {
             requests.add(1);
@@ -84,6 +86,7 @@ impl NetworkMetrics {
     }
 
     /// The response to a request is complete, `took` after the request arrived.
+    #[inline]
     pub fn answered(&self, api: Api, took: Duration) {
         if let Some(durations) = self.request_durations.get(api) {
             durations.observe(took);

@@ -41,6 +41,7 @@ impl Errand {
     ///
     /// # Errors
     /// What the client is told.
+    #[inline]
     pub fn check(self, health: &DirectoryHealth) -> Result<(), ErrorCode> {
         match self {
             Self::Append | Self::Fetch if health.is_unusable() => Err(ErrorCode::KafkaStorageError),

@@ -91,6 +91,7 @@ fn is_restored(former: u64, now: u64) -> bool {
 }
 
 /// The epoch under which a broker may be in an ISR.
+#[inline]
 pub fn eligible_epoch(image: &Image, broker: BrokerId) -> Option<BrokerEpoch> {
     image.broker(broker).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
 }

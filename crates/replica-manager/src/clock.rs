@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ottla_model::{MonotonicMs, TimestampMs};
 
+#[inline]
 fn start() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
     // An hour before the first look: "never" can be told from "at the start", and lags can be subtracted.
@@ -15,6 +16,7 @@ fn start() -> Instant {
 }
 
 /// Only moves forward, at the same pace whatever people do to the clock.
+#[inline]
 pub fn monotonic() -> MonotonicMs {
     MonotonicMs(u64::try_from(start().elapsed().as_millis()).unwrap_or(u64::MAX))
 }
@@ -25,6 +27,7 @@ pub fn instant(at: MonotonicMs) -> tokio::time::Instant {
 }
 
 /// What people's clocks say: for records' timestamps, never for decisions.
+#[inline]
 pub fn wall() -> TimestampMs {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimestampMs(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))

@@ -32,6 +32,7 @@ impl MetadataCache {
     }
 
     /// The current image without a reference count: for a look that ends before anything else happens.
+    #[inline]
     pub fn peek(&self) -> arc_swap::Guard<Arc<Image>> {
         self.image.load()
     }

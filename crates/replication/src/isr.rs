@@ -53,6 +53,7 @@ impl Isr {
 
     /// The member of the maximal ISR with this id. A committed member that is also being added under another epoch does
     /// not exist: a broker joins only when no ISR holds its predecessor.
+    #[inline]
     pub fn maximal_member(&self, broker: BrokerId) -> Option<IsrMember> {
         self.committed_member(broker).or_else(|| match self.pending.as_deref() {
             Some(PendingChange { kind: ChangeKind::Expand(member), .. }) if member.broker == broker => Some(*member),
@@ -60,6 +61,7 @@ impl Isr {
         })
     }
 
+    #[inline]
     pub fn committed_member(&self, broker: BrokerId) -> Option<IsrMember> {
         self.committed.iter().copied().find(|member| member.broker == broker)
     }

@@ -300,6 +300,7 @@ impl Leader {
     ///
     /// # Errors
     /// The request names another leader epoch.
+    #[inline]
     pub fn check_leader_epoch(&self, asked: LeaderEpoch) -> Result<(), FetchError> {
         check_leader_epoch(asked, self.leader_epoch)
     }
@@ -600,16 +601,19 @@ impl Leader {
     ///
     /// # Errors
     /// `NOT_ENOUGH_REPLICAS`: acks=all is required and the committed ISR is below `min.insync.replicas`.
+    #[inline]
     pub fn check_append(&self, acks_all: bool) -> Result<(), ErrorCode> {
         if acks_all && self.is_under_min_isr() { Err(ErrorCode::NotEnoughReplicas) } else { Ok(()) }
     }
 
     /// `min.insync.replicas`, but at most the number of replicas: a topic with one replica can be written to, also
     /// while it gets more.
+    #[inline]
     pub fn effective_min_isr(&self) -> usize {
         self.config.min_insync_replicas.min(self.established_replicas)
     }
 
+    #[inline]
     pub fn is_under_min_isr(&self) -> bool {
         self.isr.committed().len() < self.effective_min_isr()
     }
@@ -620,6 +624,7 @@ impl Leader {
         self.high_watermark.get() >= self.epoch_start
     }
 
+    #[inline]
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark.get()
     }
@@ -631,10 +636,12 @@ impl Leader {
         alive.map(|follower| follower.log_start).fold(self.log_start, Offset::min)
     }
 
+    #[inline]
     pub fn log_end(&self) -> Offset {
         self.log_end
     }
 
+    #[inline]
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.leader_epoch
     }
@@ -658,6 +665,7 @@ impl Leader {
             .is_some_and(|follower| follower.is_caught_up(self.log_end, now, self.config.replica_lag_time_max))
     }
 
+    #[inline]
     pub fn progress(&self, broker: BrokerId) -> Option<&ReplicaProgress> {
         self.followers.iter().find(|progress| progress.broker == broker)
     }

@@ -89,6 +89,7 @@ impl DirectoryHealth {
         Self { rules, ..self }
     }
 
+    #[inline]
     pub fn is_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -99,6 +100,7 @@ impl DirectoryHealth {
     }
 
     /// Whether the last write found no room.
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
     }
@@ -110,6 +112,7 @@ impl DirectoryHealth {
     }
 
     /// A write found room. Returns whether the directory was known to be full.
+    #[inline]
     pub fn has_room(&self) -> bool {
         // A load first: every append comes here.
         self.full.load(Ordering::Relaxed) && self.full.swap(false, Ordering::AcqRel)
@@ -128,6 +131,7 @@ impl DirectoryHealth {
     }
 
     /// Whether writes do not return at the moment, as of the last look.
+    #[inline]
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
@@ -141,6 +145,7 @@ impl DirectoryHealth {
     }
 
     /// Whether requests to the disk are pointless: it failed, or does not answer at the moment.
+    #[inline]
     pub fn is_unusable(&self) -> bool {
         self.is_failed() || self.is_stalled()
     }
@@ -149,6 +154,7 @@ impl DirectoryHealth {
     /// other directories are served too, no other write is under way, which may be one that does not return: a disk
     /// that stalls takes at most one of the threads that serve others. The same holds for an only directory that was
     /// slow before: the first time it may take all of them for as long as it takes to notice.
+    #[inline]
     pub fn begin_write(&self) -> WriteUnderWay {
         let generation = self.generation.load(Ordering::Relaxed) & 1;
         let [first, second] = &self.writes;
@@ -163,6 +169,7 @@ impl DirectoryHealth {
         WriteUnderWay { generation, may_hold }
     }
 
+    #[inline]
     pub fn end_write(&self, write: WriteUnderWay) {
         if let Some(writes) = self.writes.get(write.generation) {
             writes.finished.fetch_add(1, Ordering::Release);
@@ -195,11 +202,13 @@ impl DirectoryHealth {
         true
     }
 
+    #[inline]
     fn is_cautious(&self) -> bool {
         self.has_siblings || self.was_slow.load(Ordering::Relaxed)
     }
 
     /// Whether writes lasted noticeably of late, as of the last [`SlowWatch::look`].
+    #[inline]
     pub fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }
@@ -219,6 +228,7 @@ impl DirectoryHealth {
     }
 
     /// Whether no other client may wait for the directory now.
+    #[inline]
     pub fn is_crowded(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) >= WAITING_MAX
     }

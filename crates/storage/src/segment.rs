@@ -196,6 +196,7 @@ impl Segment {
     }
 
     /// Whether so many index entries wait in memory that they should be written to the file.
+    #[inline]
     pub fn has_many_entries(&self) -> bool {
         self.offset_index.should_write_out() || self.time_index.should_write_out() || self.aborted.should_write_out()
     }
@@ -252,6 +253,7 @@ impl Segment {
     }
 
     /// Whether a set of batches must go to a new segment (Kafka's `LogSegment.shouldRoll`).
+    #[inline]
     pub fn must_roll(&self, config: &LogConfig, batches: &Incoming, now: TimestampMs, jitter_ms: i64) -> bool {
         let too_large = u64::from(self.size_bytes) + batches.size_bytes > u64::from(config.segment_bytes);
         let waited_ms = match self.first_timestamp {

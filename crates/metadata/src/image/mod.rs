@@ -250,6 +250,7 @@ impl Image {
     }
 
     /// Whether the configurations are those of another image, without a look at them.
+    #[inline]
     pub fn shares_configs(&self, other: &Self) -> bool {
         self.configs.ptr_eq(&other.configs)
     }

@@ -499,6 +499,7 @@ impl ProducerStates {
     /// The first offset that a reader of committed records must not reach yet, while everything below `high_watermark`
     /// is replicated: that of the earliest transaction whose marker is not in the log, or not replicated. None if all
     /// transactions are decided.
+    #[inline]
     pub fn first_unstable_offset(&self, high_watermark: Offset) -> Option<Offset> {
         self.transactions.first_unstable_offset(high_watermark)
     }

@@ -39,6 +39,7 @@ impl Transactions {
         self.open.keys().next().copied().unwrap_or(marker.next())
     }
 
+    #[inline]
     pub fn first_unstable_offset(&self, high_watermark: Offset) -> Option<Offset> {
         let open = self.open.keys().next().copied();
         let unreplicated = self.unreplicated.iter().find(|(_, marker)| **marker >= high_watermark);

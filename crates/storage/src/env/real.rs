@@ -125,6 +125,7 @@ impl RealEnv {
 
     /// Whether responses should name no further files: half of those that may be open for a moment are taken. A client
     /// that does not read its responses would otherwise take the descriptors that appends need.
+    #[inline]
     pub fn is_crowded() -> bool {
         Self::open_files() > OPEN_FILES_MAX.load(Ordering::Relaxed)
     }

@@ -116,6 +116,7 @@ impl Shared {
         self.cuts.fetch_add(1, Ordering::AcqRel);
     }
 
+    #[inline]
     pub fn is_offline(&self) -> bool {
         self.failed.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire)
     }

@@ -25,6 +25,7 @@ impl RecentBatches {
         self.batches.clear();
     }
 
+    #[inline]
     pub fn push(&mut self, base_offset: Offset, last_offset: Offset, position: u32) {
         if self.batches.len() == BATCHES_MAX
             && let Some(oldest) = self.batches.pop_front()

@@ -231,4 +231,24 @@ mod tests {
         assert_eq!(proposals.take_due(MonotonicMs(15)), None);
         assert_eq!(proposals.next_tick(), Some(MonotonicMs(20)));
     }
+
+    /// The simulation switches the rule off, and must see what that leads to.
+    #[test]
+    fn without_its_rule_silence_grants_what_was_proposed() {
+        let broken = BrokenRules { silence_grants_isr_changes: true, ..BrokenRules::default() };
+        for (rules, granted) in [(broken, true), (BrokenRules::default(), false)] {
+            let mut proposals = IsrProposals::with_rules(rules);
+            proposals.submit(PARTITION, proposal());
+            assert!(proposals.next_request().is_some());
+            let outcome = match granted {
+                true => IsrOutcome::Decided {
+                    leader_epoch: LeaderEpoch(3),
+                    partition_epoch: PartitionEpoch(5),
+                    isr: proposal().isr,
+                },
+                false => IsrOutcome::Unknown,
+            };
+            assert_eq!(proposals.answered(None), [Decided { partition: PARTITION, number: 7, outcome }]);
+        }
+    }
 }

@@ -6,6 +6,8 @@ use ottla_model::{
     ControllerEpoch, IncarnationId, LeaderEpoch, ListenerName, Offset, PartitionEpoch, PartitionId, TimestampMs,
 };
 
+use ottla_storage::env::FaultyEnv;
+
 use super::*;
 
 const LOCAL: BrokerId = BrokerId(3);
@@ -410,4 +412,52 @@ fn of_a_broker_that_serves_the_epoch_is_eligible() {
     assert_eq!(eligible_epoch(&image_with(true), BrokerId(1)), Some(BrokerEpoch(10)));
     assert_eq!(eligible_epoch(&image_with(true), BrokerId(2)), None);
     assert_eq!(eligible_epoch(&image_with(false), BrokerId(1)), None);
+}
+
+#[test]
+fn a_log_is_where_it_was_found_or_in_a_missing_directory_or_goes_to_the_least_used_one() {
+    type Log = FoundLog<FaultyEnv, u32>;
+    let found = || Log {
+        partition: TopicPartition::new(name(), PartitionId(0)),
+        topic_id: Some(TopicId([1; 16])),
+        directory: 1,
+        log: None,
+        is_damaged: true,
+        awaits_room: false,
+        high_watermark: Offset(7),
+    };
+    let locate = |replicas: &Replicas<Log>, log: &Place<Log>, missing| {
+        let location = replicas.locate(&id(1), log, || missing, || Some(5));
+        (location.directory, location.high_watermark.0)
+    };
+    let mut replicas = Replicas::default();
+    assert_eq!(locate(&replicas, &Place::Found(found()), Some(3)), (Some(1), 7));
+    assert_eq!(locate(&replicas, &Place::New, Some(3)), (Some(5), 0));
+    let missing = Place::Offline(AbsentLog::DirectoryMissing);
+    assert_eq!(locate(&replicas, &missing, Some(3)), (Some(3), 0));
+    assert_eq!(locate(&replicas, &missing, None), (Some(5), 0));
+    assert_eq!(locate(&replicas, &Place::Offline(AbsentLog::DirectoryReplaced), Some(3)), (Some(5), 0));
+    // It was found, and cannot be opened.
+    replicas.add_found(found());
+    let absent = AbsentLog::DirectoryMissing;
+    replicas.place(&local(absent), absent, id(1), &name(), &state(3, &[member(3, 30)], &[]), &mut Vec::new());
+    assert_eq!(locate(&replicas, &missing, Some(3)), (Some(1), 7));
+}
+
+/// Whatever cannot serve any more is given up by the image, partition by partition.
+#[test]
+fn places_are_given_up_where_the_image_counts_on_them() {
+    use ottla_metadata::controller::ResignReason;
+
+    let image = image_of(30, &[1, 3]);
+    let unknown = TopicIdPartition { partition: PartitionId(7), ..id(1) };
+    let given = |local, impairment| {
+        crate::places_to_give_up(local, &image, [id(1), unknown], impairment, BrokenRules::default())
+    };
+    // Broker 1 leads, and is the last member of the ISR.
+    let led = Some((ResignReason::Offline, vec![id(1)]));
+    assert_eq!(given(BrokerId(1), Impairment::Unreadable), led);
+    assert_eq!(given(BrokerId(1), Impairment::Unwritable), None, "nobody could take its place");
+    assert_eq!(given(BrokerId(1), Impairment::Lost), Some((ResignReason::Lost, vec![id(1)])));
+    assert_eq!(given(LOCAL, Impairment::Lost), None, "it is in no ISR and no ELR");
 }

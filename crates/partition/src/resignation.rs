@@ -178,4 +178,14 @@ mod tests {
         known.isr = vec![IsrMember::lost(LOCAL)];
         assert_eq!(resigns(&known, Impairment::Lost), None);
     }
+
+    /// The simulation switches the rule off, and must see what that leads to.
+    #[test]
+    fn without_its_rule_a_last_member_that_cannot_read_stays() {
+        let rules = BrokenRules { unreadable_last_member_stays: true, ..BrokenRules::default() };
+        let resigns = |isr: &[i32]| {
+            resignation(LOCAL, EPOCH, &state(1, isr, &[]), Impairment::Unreadable, false, rules).is_some()
+        };
+        assert!(!resigns(&[3]) && resigns(&[1, 3]));
+    }
 }

@@ -148,10 +148,18 @@ mod tests {
         health.filled();
         let full = watch.look(&health, true, BrokenRules::default());
         assert_eq!(full.impaired(replicas), [(Impairment::Unwritable, vec![id(0)])]);
-        assert!(full.may_reopen && !full.is_failed);
+        assert!(full.is_impaired() && full.may_reopen && !full.is_failed);
         health.fail();
         let failed = watch.look(&health, true, BrokenRules::default());
         assert_eq!(failed.impaired(replicas), [(Impairment::Unreadable, vec![id(0), id(1)])]);
         assert!(failed.is_failed && !failed.may_reopen);
+    }
+
+    #[test]
+    fn logs_that_await_room_are_opened_again_after_a_pause() {
+        let mut watch = DirectoryWatch::default();
+        assert!(!watch.reopens(0), "none waits");
+        let looks = [(); 4].map(|()| watch.reopens(1));
+        assert_eq!(looks, [true, true, false, true]);
     }
 }

@@ -7,10 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::*;
-use ottla_model::{BrokerEpoch, LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
-use ottla_partition::{ClosedReplicas, Shutdown, least_used, take_flushed, write_checkpoints};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition,
+};
+use ottla_partition::{
+    AbsentLog, ClosedReplicas, FoundLog, Shutdown, least_used, open_in, take_flushed, write_checkpoints,
+};
 use ottla_storage::env::{Faults, FaultyEnv};
-use ottla_storage::{CheckpointKind, LastRun, LeftBy, Log, LogConfig, LogDir, LogDirs};
+use ottla_storage::{CheckpointKind, DiskFault, LastRun, LeftBy, Log, LogConfig, LogDir, LogDirs};
 
 const EPOCH_AT_END: BrokerEpoch = BrokerEpoch(30);
 const BROKEN: Faults = Faults { io_error_ppm: 1_000_000, ..Faults::NONE };
@@ -58,7 +62,7 @@ fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
         let mut advanced = log(first, "t", 5, LogConfig::default());
         advanced.advance_log_start(Offset(2));
         closed.add(name("t"), Offset(4), Some(advanced), NOW).unwrap();
-        others.add(name("u"), Offset(0), Some(log(first, "u", 0, LogConfig::default())), NOW).unwrap();
+        others.add(name("u"), Offset(2), Some(log(first, "u", 3, LogConfig::default())), NOW).unwrap();
         closed.append(others);
         // The log of one replica was never opened.
         let mut unopened = ClosedReplicas::default();
@@ -72,6 +76,8 @@ fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
     assert_eq!(first, left_whole(EPOCH_AT_END));
     assert_eq!(second, LeftBy::UNKNOWN, "a log there was not closed");
     assert_eq!(checkpoints, [Some(Offset(4)), Some(Offset(5)), Some(Offset(2))]);
+    let (_, checkpoints) = left(&env, "u");
+    assert_eq!(checkpoints[..2], [Some(Offset(2)), Some(Offset(3))], "of the other thread");
 }
 
 fn left_whole(epoch: BrokerEpoch) -> LeftBy {
@@ -195,4 +201,69 @@ fn a_new_log_goes_to_the_directory_with_the_fewest() {
     assert_eq!(least_used(&dirs, |_| false), Some(0));
     first.health().fail();
     assert_eq!(least_used(&dirs, |_| false), None);
+}
+
+fn cluster() -> ClusterId {
+    ClusterId::new("G6jBNhY5TiO_EKLtMUA1qA")
+}
+
+/// Two directories of a broker, of which the second cannot be opened this time.
+fn with_one_missing() -> LogDirs<FaultyEnv> {
+    let (works, refuses) = (FaultyEnv::new(1), FaultyEnv::new(2));
+    let disks = || [(works.clone(), PathBuf::from("/a")), (refuses.clone(), PathBuf::from("/b"))];
+    LogDirs::open(disks(), None).unwrap().claim(BrokerId(1), &cluster()).unwrap();
+    refuses.set_faults(BROKEN);
+    let dirs = LogDirs::open(disks(), None).unwrap();
+    refuses.set_faults(Faults::NONE);
+    dirs
+}
+
+#[test]
+fn a_log_that_is_absent_may_be_in_a_missing_directory_or_have_been_in_a_replaced_one() {
+    let env = FaultyEnv::new(1);
+    assert_eq!(AbsentLog::of(&open(&env)), AbsentLog::NeverMade);
+    assert_eq!(AbsentLog::of(&with_one_missing()), AbsentLog::DirectoryMissing);
+    let first = LogDirs::open([(env.clone(), PathBuf::from("/a"))], None).unwrap();
+    first.claim(BrokerId(1), &cluster()).unwrap();
+    drop(first);
+    assert_eq!(AbsentLog::of(&open(&env)), AbsentLog::DirectoryReplaced, "the second one is nobody's");
+}
+
+#[test]
+fn no_log_is_made_in_a_directory_that_could_not_be_opened() {
+    let dirs = with_one_missing();
+    let open =
+        |number, found| open_in(dirs.get(number).unwrap(), name("t"), TopicId([1; 16]), Arc::default(), found, WALL);
+    let log = open(0, None).map_err(|refused| refused.error).unwrap();
+    let refused = open(1, None).err().unwrap();
+    assert!(DiskFault::of(Some(&refused.error)) == DiskFault::Failed && refused.found.is_none());
+    assert!(open(1, Some(log)).err().unwrap().found.is_some(), "the log that was found is kept");
+}
+
+/// A log that awaited room, in a process that was not shut down.
+#[test]
+fn a_log_is_opened_again_by_its_place() {
+    let env = FaultyEnv::new(1);
+    let dirs = open(&env);
+    let directory = dirs.get(0).unwrap();
+    log(directory, "t", 5, LogConfig::default()).close(NOW).unwrap();
+    let waits: FoundLog<FaultyEnv, u32> = FoundLog {
+        partition: name("t"),
+        topic_id: Some(TopicId([1; 16])),
+        directory: 8,
+        log: None,
+        is_damaged: false,
+        awaits_room: true,
+        high_watermark: Offset(4),
+    };
+    let place = waits.place(directory);
+    assert_eq!((&place.path, place.topic_id), (&directory.partition_path(&name("t")), waits.topic_id));
+    let open_again = || FoundLog::open_again(&place, directory, 9_u32, &Arc::default(), WALL);
+    env.set_faults(BROKEN);
+    let (again, error) = open_again();
+    assert!(error.is_some() && again.log.is_none());
+    env.set_faults(Faults::NONE);
+    let (again, error) = open_again();
+    assert!(error.is_none() && !again.awaits_room);
+    assert_eq!((again.directory, again.log.map(|log| log.log_end_offset())), (9, Some(Offset(5))));
 }

@@ -40,6 +40,7 @@ fn with_records() -> Host {
     assert_eq!(effects.high_watermark, Some(Offset(2)));
     assert_eq!(effects.step, FollowerStep::Fetch(position(&host)));
     assert_eq!(position(&host).offset, Offset(3));
+    assert_eq!(host.core.following().map(|following| following.leader), Some(OTHER));
     host
 }
 

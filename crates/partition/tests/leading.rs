@@ -5,11 +5,14 @@ mod common;
 
 use common::*;
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TransactionResult};
-use ottla_partition::{Append, AppendError, FoundOffset, OffsetLookup, OffsetQuery, ReadError, Visible};
+use ottla_partition::{
+    Append, AppendError, ConsumerTerms, Fetch, FoundOffset, OffsetLookup, OffsetQuery, ReadError, Reader, Visible,
+};
 use ottla_protocol::record_batch::{BatchHeader, TimestampType};
+use ottla_replication::fetch_session::{FetchPartition, Fetcher, PartitionRequest};
 use ottla_replication::{AppendTerms, EndMarker, EpochEnd, IsrOutcome, VerificationRequest};
-use ottla_storage::LogConfig;
 use ottla_storage::env::Faults;
+use ottla_storage::{CheckpointKind, DiskFault, LogConfig};
 
 #[test]
 fn an_acknowledgement_waits_for_the_other_member() {
@@ -457,3 +460,130 @@ fn a_leader_sends_consumers_that_know_followers_to_one_near_them() {
 }
 
 const OUT_OF_RANGE: ErrorCode = ErrorCode::OffsetOutOfRange;
+
+/// A round of ticks passes by a replica at rest.
+#[test]
+fn a_leader_is_at_rest_when_its_followers_have_everything_and_no_deletion_waits() {
+    let mut host = Host::leader();
+    host.fetched(0, 0);
+    assert!(host.core.is_at_rest(&brokers));
+    host.append(1);
+    assert!(!host.core.is_at_rest(&brokers), "the follower may fall behind");
+    host.fetched(1, 0);
+    assert!(host.core.is_at_rest(&brokers));
+    host.core.delete_records(Offset(1), || answer("deletion"), &brokers);
+    assert!(!host.core.is_at_rest(&brokers), "the deletion is complete when the follower ends, too");
+    host.fetched(1, 1);
+    assert!(host.core.is_at_rest(&brokers));
+    assert!(Host::follower().core.is_at_rest(&brokers));
+}
+
+#[test]
+fn only_a_leader_with_an_open_log_writes() {
+    let mut host = Host::leader();
+    assert!(host.core.writes());
+    assert!(!Host::follower().core.writes());
+    host.core.log_failed();
+    assert!(!host.core.writes());
+}
+
+#[test]
+fn a_replica_without_its_log_knows_its_high_watermark_alone() {
+    let mut host = Host::leader();
+    host.append(5);
+    host.fetched(4, 0);
+    host.core.delete_records(Offset(3), || answer("deletion"), &brokers);
+    host.core.log_mut().unwrap().flush(NOW).unwrap();
+    let checkpointed = |host: &Host| CheckpointKind::ALL.map(|kind| Some(host.core.checkpointed(kind)?.0));
+    assert_eq!(checkpointed(&host), [Some(4), Some(5), Some(3), None]);
+    assert!(host.core.directory_failed().is_some_and(|effects| effects.role_changed));
+    assert_eq!(checkpointed(&host), [Some(4), None, None, None]);
+    assert!(host.core.is_offline() && host.core.directory_failed().is_none(), "it has failed already");
+}
+
+/// An error after the one that took a log offline says nothing of the disk.
+#[test]
+fn a_full_disk_is_no_failed_one_unless_the_log_is_offline() {
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let mut host = Host::leader();
+    assert_eq!(host.core.disk_fault(Some(&full)), DiskFault::Full);
+    assert_eq!(host.core.disk_fault(None), DiskFault::Failed);
+    host.core.log_mut().unwrap().abandon();
+    assert_eq!(host.core.disk_fault(Some(&full)), DiskFault::Failed);
+    host.core.log_failed();
+    assert_eq!(host.core.disk_fault(Some(&full)), DiskFault::Full, "of the next log");
+}
+
+#[test]
+fn an_append_blames_the_disk_for_its_own_errors_alone() {
+    use ottla_storage::AppendError as LogError;
+    let io = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let blamed = |error: AppendError| error.disk_error().map(|cause| cause.map(std::io::Error::kind));
+    let cause = Some(Some(std::io::ErrorKind::StorageFull));
+    assert_eq!(blamed(AppendError::Sync(io())), cause);
+    assert_eq!(blamed(LogError::Io(io()).into()), cause);
+    assert_eq!(blamed(LogError::Offline.into()), Some(None), "an earlier error is to blame");
+    assert_eq!(blamed(LogError::LargerThanSegment { size_bytes: 2, segment_bytes: 1 }.into()), None);
+    assert_eq!(blamed(AppendError::Refused(ErrorCode::KafkaStorageError)), None);
+}
+
+#[test]
+fn a_fetch_session_reads_in_the_name_of_its_fetcher() {
+    let wanted = FetchPartition {
+        offset: Offset(7),
+        log_start: Offset(3),
+        max_bytes: 1,
+        current_leader_epoch: LeaderEpoch(5),
+        last_fetched_epoch: LeaderEpoch(4),
+        high_watermark: None,
+    };
+    let terms = ConsumerTerms { read_committed: true, reads_followers: false };
+    for is_progress in [true, false] {
+        let request = PartitionRequest { slot: 0, wanted, is_progress, max_bytes: 100, min_one: true };
+        let fetch = |fetcher| Fetch::of(fetcher, terms, &request);
+        let (id, epoch) = (OTHER, broker_epoch(OTHER));
+        let expected = Fetch {
+            reader: Reader::Replica { id, epoch, progress: is_progress },
+            offset: Offset(7),
+            log_start: Offset(3),
+            current_leader_epoch: LeaderEpoch(5),
+            last_fetched_epoch: LeaderEpoch(4),
+            max_bytes: 100,
+            min_one: true,
+        };
+        assert_eq!(fetch(Fetcher::Replica { id, epoch }), expected);
+        assert_eq!(fetch(Fetcher::Consumer), Fetch { reader: Reader::Consumer(terms), ..expected });
+        assert_eq!(fetch(Fetcher::Debugger), Fetch { reader: Reader::Debugger, ..expected });
+    }
+}
+
+/// Older clients' batches are not verified, and the simulation switches the rule off altogether.
+#[test]
+fn a_transaction_begins_unverified_only_for_those_who_are_not_asked() {
+    let append = |verifies, no_verification| {
+        let mut host = Host::leader();
+        let rules = ottla_partition::BrokenRules { no_verification, ..ottla_partition::BrokenRules::default() };
+        let leads = state(LOCAL, LeaderEpoch(6), 2, &[1, 2]);
+        host.core.assume(&leads, NOW, WALL, &ottla_partition::ReplicaConfig { rules, ..config() }, &brokers);
+        let asked = host.core.begin_verification(&verification(), WALL).unwrap().is_some();
+        let batch = batch(1, WALL).producer(ProducerId(8), ProducerEpoch(0), 0).transactional();
+        let mut records = batch.build().unwrap().to_vec();
+        let terms = AppendTerms { verifies, ..AppendTerms::CLIENT };
+        let append = Append { records: &mut records, header: None, acks_all: true, terms };
+        (asked, host.core.append(append, NOW, WALL, &brokers).is_ok())
+    };
+    assert_eq!(append(true, false), (true, false));
+    assert_eq!(append(false, false), (true, true));
+    assert_eq!(append(true, true), (false, true));
+}
+
+#[test]
+fn a_tick_proposes_to_go_on_without_a_follower_that_does_not_come() {
+    let mut host = Host::leader();
+    host.append(1);
+    let later = NOW + config().replica_lag_time_max;
+    assert!(host.core.tick(later, &brokers).proposal.is_none());
+    let proposal = host.core.tick(later + std::time::Duration::from_millis(1), &brokers).proposal;
+    let isr: Vec<_> = proposal.unwrap().isr.iter().map(|member| member.broker).collect();
+    assert_eq!(isr, [LOCAL]);
+}

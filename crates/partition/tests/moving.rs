@@ -11,7 +11,7 @@ use common::*;
 use ottla_model::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 use ottla_partition::BrokenRules;
 use ottla_partition::moving::{FutureReplica, MoveError, Next, may_move};
-use ottla_storage::env::FaultyEnv;
+use ottla_storage::env::{Faults, FaultyEnv};
 use ottla_storage::{
     AppendError, DirectoryError, DirectoryHealth, DiskFault, Log, LogDirs, LogSlice, OpenError, Read, ReadError,
 };
@@ -245,4 +245,14 @@ fn a_replica_moves_away_from_a_disk_that_stalls_and_to_none_that_does() {
     assert!(may_move(&works, &works) && may_move(&stalls, &works));
     assert!(!may_move(&failed, &works), "there is nothing to copy");
     assert!(!may_move(&works, &stalls) && !may_move(&works, &failed));
+}
+
+/// A sync waits for the disk: small copies leave it to the last step.
+#[test]
+fn a_copy_is_synced_when_it_is_asked_for_or_much_was_copied() {
+    let mut moving = Moving::copied(&[(0, 10, 3)]);
+    let env = moving.dirs.get(1).unwrap().env().clone();
+    env.set_faults(Faults { sync_error_ppm: 1_000_000, ..Faults::NONE });
+    assert!(moving.copy.flush_if_large(NOW).is_ok(), "it is small");
+    assert!(moving.copy.flush(NOW).is_err());
 }

@@ -204,6 +204,7 @@ fn scenario_43_a_log_that_cannot_be_recovered_awaits_room() {
         let refused = find();
         assert!(refused.log.is_none() && !refused.is_damaged, "{faults:?}");
         assert_eq!((refused.awaits_room, refused.high_watermark), (awaits_room, Offset(7)), "{faults:?}");
+        assert_eq!(refused.awaits_room(), awaits_room);
     }
     env.set_faults(Faults::NONE);
     let found = find();
@@ -224,6 +225,9 @@ fn a_last_member_yields_to_a_live_broker_of_the_elr_only() {
 
 #[test]
 fn the_pauses_between_tries_grow_while_nothing_is_opened() {
+    let mut pause = ReopeningPause::default();
+    let looks: Vec<_> = (1..=40).filter(|_| ReopeningPause::look(&mut pause, 5)).collect();
+    assert_eq!(looks, [1, 2, 4, 8, 16, 32]);
     let mut pause = ReopeningPause::default();
     let mut tries = |looks: usize, awaiting| (0..looks).filter(|_| pause.look(awaiting)).count();
     assert_eq!(tries(31, 5), 5, "after 1, 1, 2, 4, 8 and 16 looks");

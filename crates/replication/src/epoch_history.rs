@@ -90,10 +90,6 @@ impl EpochHistory {
         self.latest().map_or(LeaderEpoch::NONE, |latest| latest.epoch)
     }
 
-    pub fn earliest(&self) -> Option<EpochStart> {
-        self.entries.first().copied()
-    }
-
     /// The largest epoch that is not above `requested`, and its end: the start of the next one, or `log_end` for the
     /// latest. An epoch older than all known ones ends where the oldest known one starts. None for an epoch above all
     /// known ones, or for no epoch (Kafka's `LeaderEpochFileCache.endOffsetFor`).

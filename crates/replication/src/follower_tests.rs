@@ -378,6 +378,8 @@ fn consumers_read_what_the_leader_has_confirmed_and_the_high_watermark_is_asked_
     assert_eq!(follower.appended(log.local(), &said), Some(Offset(4)), "those who wait look again");
     assert_eq!((follower.readable_end(), known(&follower)), (Some(Offset(4)), Some(Offset(4))));
     assert_eq!(follower.appended(log.local(), &said), None);
+    follower.forget_readers(now);
+    assert_eq!(known(&follower), Some(Offset(4)), "they read a moment ago");
     follower.forget_readers(now + READERS_REMEMBERED);
     assert_eq!(known(&follower), None);
 
@@ -400,4 +402,33 @@ fn a_follower_that_has_all_that_is_committed_is_about_to_join() {
     assert!(!follower.is_about_to_join());
     let _ = follower.appended(log(57), &answer(ErrorCode::None, None, 57));
     assert!(follower.is_about_to_join());
+}
+
+#[test]
+fn consumers_of_another_leader_epoch_are_told_so() {
+    let follower = follow(&Log::new(&[(9, 0)], 10), 4);
+    let current = LeaderEpoch(9);
+    for (asked, expected) in [
+        (LeaderEpoch::NONE, Ok(())),
+        (LeaderEpoch(9), Ok(())),
+        (LeaderEpoch(8), Err(FetchError::FencedLeaderEpoch { asked: LeaderEpoch(8), current })),
+        (LeaderEpoch(10), Err(FetchError::UnknownLeaderEpoch { asked: LeaderEpoch(10), current })),
+    ] {
+        assert_eq!(follower.check_leader_epoch(asked), expected);
+    }
+}
+
+/// The simulation switches the rules off, and must see what that leads to.
+#[test]
+fn without_its_rules_a_follower_serves_what_its_leader_has_not_confirmed() {
+    let rules = BrokenRules::default();
+    for (rules, end) in [
+        (rules, None),
+        (BrokenRules { followers_serve_unconfirmed: true, ..rules }, Some(Offset(4))),
+        (BrokenRules { followers_serve_to_their_end: true, ..rules }, Some(Offset(10))),
+    ] {
+        let log = Log::new(&[(9, 0)], 10).local();
+        let (follower, _) = Follower::new(LEADER, LeaderEpoch(9), log, Offset(4), rules);
+        assert_eq!(follower.readable_end(), end);
+    }
 }

@@ -360,3 +360,39 @@ fn the_min_isr_is_bounded_without_replicas_that_are_being_added() {
     let _ = story.leader.state_changed(at(5), view(12, &members), &story.image);
     assert_eq!(story.leader.effective_min_isr(), 1, "the image says that it is not");
 }
+
+/// A replica took the place of another one while a proposal was on its way, which was decided on top of that.
+#[test]
+fn a_replica_that_replaced_another_one_is_learnt() {
+    let mut story = Story::new(&[1], 1, 100);
+    let proposal = story.fetch(1, 2, 100).alter.expect("2 has everything");
+    let partition_epoch = proposal.partition_epoch.next().next();
+    let (leader_epoch, isr) = (proposal.leader_epoch, proposal.isr.clone());
+    let _ = story.decide(2, &proposal, IsrOutcome::Decided { leader_epoch, partition_epoch, isr: isr.clone() });
+    let replicas = [1, 2, 4].map(BrokerId);
+    let view = PartitionView { leader_epoch, partition_epoch, replicas: &replicas, established_replicas: 3, isr: &isr };
+    let _ = story.leader.state_changed(at(3), view, &story.image);
+    assert!(story.leader.progress(BrokerId(4)).is_some() && story.leader.progress(BrokerId(3)).is_none());
+}
+
+/// Until the image says which replicas are being added, the min ISR is bounded by all of them.
+#[test]
+fn the_high_watermark_moves_when_the_image_lowers_the_bound_of_the_min_isr() {
+    let mut story = Story::new(&[1], 3, 100);
+    let isr = [member(1), member(2)];
+    let view = |partition_epoch, established_replicas, isr| PartitionView {
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: PartitionEpoch(partition_epoch),
+        replicas: &REPLICAS,
+        established_replicas,
+        isr,
+    };
+    let _ = story.leader.state_changed(at(1), view(11, 2, &isr[..1]), &story.image);
+    let proposal = story.fetch(2, 2, 100).alter.expect("2 has everything");
+    let _ = story.accept(3, &proposal);
+    assert_eq!(story.leader.effective_min_isr(), 3);
+    let _ = story.append(4, 110);
+    assert_eq!(story.fetch(5, 2, 110).high_watermark, None, "two of three");
+    let effects = story.leader.state_changed(at(6), view(12, 2, &isr), &story.image);
+    assert_eq!(effects.high_watermark, Some(Offset(110)));
+}

@@ -47,6 +47,12 @@ impl Brokers for Image {
     }
 }
 
+#[test]
+fn a_function_tells_which_brokers_are_eligible() {
+    let brokers = |broker: BrokerId| (broker == LOCAL).then_some(epoch_of(1));
+    assert_eq!((brokers.eligible_epoch(LOCAL), brokers.eligible_epoch(BrokerId(2))), (Some(epoch_of(1)), None));
+}
+
 struct Story {
     leader: Leader,
     image: Image,

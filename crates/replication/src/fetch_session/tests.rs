@@ -174,6 +174,23 @@ fn an_idle_session_and_a_smaller_old_one_give_way() {
     assert!(table.get(large, Fetcher::Consumer).is_none());
 }
 
+#[test]
+fn a_session_gives_way_after_two_minutes_and_not_before() {
+    const AGE: u64 = 120_000;
+    // One that was used gives way to one that is worth as much, once it is old enough.
+    let mut table = SessionTable::new(1, usize::MAX);
+    let used = add(&mut table, 0, Fetcher::Consumer, 5).expect("free slot");
+    assert_eq!(table.touch(used, MonotonicMs(AGE - 1_000), 5), Ok(()));
+    assert_eq!(add(&mut table, AGE, Fetcher::Consumer, 5), None);
+    assert!(add(&mut table, AGE + 1, Fetcher::Consumer, 5).is_some());
+    // One that is idle gives way to any.
+    let mut table = SessionTable::new(1, usize::MAX);
+    let idle = add(&mut table, 0, Fetcher::Consumer, 50).expect("free slot");
+    assert_eq!(table.touch(idle, MonotonicMs(1_000), 50), Ok(()));
+    assert_eq!(add(&mut table, 1_000 + AGE, Fetcher::Consumer, 1), None);
+    assert!(add(&mut table, 1_001 + AGE, Fetcher::Consumer, 1).is_some());
+}
+
 /// Two sessions of a thousand partitions.
 const CONSUMER_BYTES_MAX: usize = 2 * (SESSION_BYTES + 1_000 * SESSION_PARTITION_BYTES);
 
@@ -181,16 +198,24 @@ const CONSUMER_BYTES_MAX: usize = 2 * (SESSION_BYTES + 1_000 * SESSION_PARTITION
 fn what_consumers_can_make_the_broker_remember_is_bounded() {
     let mut table = SessionTable::new(10, CONSUMER_BYTES_MAX);
     let half = 1_000;
+    assert!(table.is_empty());
+    assert_eq!(table.consumer_bytes(), (0, CONSUMER_BYTES_MAX, 0));
     let first = add(&mut table, 0, Fetcher::Consumer, half).expect("free slot");
-    assert_eq!(add(&mut table, 0, Fetcher::Consumer, half + 1), None);
+    assert_eq!((table.consumer_bytes(), table.is_empty()), ((CONSUMER_BYTES_MAX / 2, CONSUMER_BYTES_MAX, 0), false));
+    for refused in 1..=3 {
+        assert_eq!(add(&mut table, 0, Fetcher::Consumer, half + 1), None);
+        assert_eq!(table.consumer_bytes().2, refused);
+    }
     let second = add(&mut table, 0, Fetcher::Consumer, half).expect("free slot");
     add(&mut table, 0, FOLLOWER, 10_000).expect("followers are not counted");
     assert_eq!(table.touch(first, MonotonicMs(1), half), Ok(()));
+    assert_eq!((table.len(), table.consumer_bytes()), (3, (CONSUMER_BYTES_MAX, CONSUMER_BYTES_MAX, 3)));
     assert_eq!(table.touch(first, MonotonicMs(2), half + 1), Err(Some(first)), "it has grown too large");
+    assert_eq!(table.consumer_bytes(), (CONSUMER_BYTES_MAX / 2, CONSUMER_BYTES_MAX, 4));
     assert!(table.get(first, Fetcher::Consumer).is_none());
     assert_eq!(table.touch(second, MonotonicMs(3), half + 1), Ok(()));
     assert_eq!(table.touch(second, MonotonicMs(4), 0), Err(Some(second)), "nothing is left of it");
-    assert_eq!(table.len(), 1);
+    assert_eq!((table.len(), table.consumer_bytes()), (1, (0, CONSUMER_BYTES_MAX, 4)), "none was refused for that");
 }
 
 /// The session of a request that names so many partitions: its id, whether it is a new one, and which sessions ended.
@@ -241,8 +266,9 @@ fn a_parked_request_is_over_when_the_next_one_comes_or_the_session_ends() {
     assert!(session.is_over(0) && !session.is_over(1));
     assert_eq!(session.take_in(&next(1), [], []), Err(ErrorCode::InvalidFetchSessionEpoch));
     assert_eq!((session.len(), session.is_over(1)), (2, false));
+    assert!(!session.is_ended());
     session.end();
-    assert!(session.is_over(1) && session.is_empty());
+    assert!(session.is_over(1) && session.is_empty() && session.is_ended());
 }
 
 #[test]
@@ -309,5 +335,43 @@ fn a_consumer_that_is_sent_elsewhere_does_not_wait() {
         high_watermark: Offset(9),
         log_start: Offset(0),
     };
-    assert!(facts.is_urgent() && !ReadFacts { is_redirected: false, ..facts }.is_urgent());
+    let nothing = ReadFacts { is_redirected: false, ..facts };
+    assert!(facts.is_urgent() && !nothing.is_urgent());
+    assert!(ReadFacts { diverges: true, ..nothing }.is_urgent());
+    assert!(ReadFacts { error: ErrorCode::OffsetOutOfRange, ..nothing }.is_urgent());
+}
+
+/// A full answer: the first one names every partition all the same, and what a request names is progress.
+#[test]
+fn only_what_nobody_named_waits_for_the_next_answer_when_one_is_full() {
+    let mut partitions = Partitions { bytes: vec![100, 50, 50], ..Partitions::default() };
+    let mut session = session(BrokenRules::default());
+    let looked_at = |partitions: &mut Partitions| {
+        std::mem::take(&mut partitions.asked).into_iter().map(|(partition, _)| partition).collect::<Vec<_>>()
+    };
+    // Twice: the request was parked in between.
+    let first = session.evaluate([], LIMITS, true, &mut partitions);
+    assert_eq!((looked_at(&mut partitions), first.bytes()), (vec![0, 1, 2], 100));
+    session.put_back(&first.entries);
+    assert_eq!(answer(&mut session, &mut partitions, true), [(0, 100), (1, 0), (2, 0)]);
+    assert_eq!(looked_at(&mut partitions), [0, 1, 2]);
+    assert_eq!(answer(&mut session, &mut partitions, false), [(1, 50), (2, 50)]);
+    assert_eq!(looked_at(&mut partitions), [1, 2]);
+    session.want(1, WANTED);
+    assert_eq!(answer(&mut session, &mut partitions, false), [(0, 100), (1, 0)], "1 was named");
+    assert_eq!(looked_at(&mut partitions), [0, 1]);
+}
+
+#[test]
+fn a_fetch_is_answered_when_there_is_something_or_its_time_is_up() {
+    let mut partitions = Partitions { bytes: vec![0, 0, 0], ..Partitions::default() };
+    let mut session = session(BrokenRules::default());
+    answer(&mut session, &mut partitions, true);
+    let nothing = session.evaluate([], LIMITS, false, &mut partitions);
+    assert!(!session.answers(&nothing, false) && session.answers(&nothing, true));
+    partitions.bytes[1] = 1;
+    let something = session.evaluate([1], LIMITS, false, &mut partitions);
+    assert!(session.answers(&something, false));
+    let of_nothing = SessionPartitions::<u32, ()>::new(FOLLOWER, true, true, BrokenRules::default());
+    assert!(of_nothing.answers(&nothing, false), "nothing will ever come");
 }

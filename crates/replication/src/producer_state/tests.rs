@@ -389,6 +389,40 @@ fn producer_0_is_a_producer() {
     assert_eq!(code(&known, &of_0(5, 1)), ErrorCode::OutOfOrderSequenceNumber);
     known.apply(&ProducerBatch { producer_id: ProducerId::NONE, ..batch(-1, -1, 1, 1) });
     assert_eq!((known.len(), known.end_offset()), (1, Offset(2)), "a batch of nobody moves the end only");
+    assert_eq!(code_of(known.check_marker(&marker(0, 0, 0, Commit, 2).end, 0)), ErrorCode::None);
+}
+
+#[test]
+fn a_marker_makes_room_for_a_producer_that_is_not_known() {
+    let budget = ProducerBudget::new(20);
+    let mut known = ProducerStates::within(Some(budget.clone()));
+    for id in 1..=20 {
+        known.apply(&ProducerBatch { producer_id: ProducerId(id), ..batch(0, 0, 1, id) });
+    }
+    known.apply_marker(&marker(20, 0, 0, Commit, 21));
+    assert_eq!((known.len(), budget.forgotten()), (20, 0), "it was there");
+    known.apply_marker(&marker(21, 0, 0, Commit, 22));
+    assert_eq!((known.len(), budget.forgotten()), (19, 2), "a tenth was forgotten");
+    assert!(known.last_of(ProducerId(2)).is_none() && known.last_of(ProducerId(3)).is_some(), "the oldest");
+}
+
+#[test]
+fn the_question_about_one_producer_does_not_end_those_about_others() {
+    let begin = |known: &mut ProducerStates, id| {
+        known.begin_verification(&request(id, 0, 0, true), TimestampMs(id)).unwrap().unwrap()
+    };
+    let is_open = |known: &ProducerStates, id, guard| {
+        known.check(&transactional(id, 0, 0, 0), &with_guard(Some(guard))) == Ok(ProducerCheck::New)
+    };
+    let mut known = ProducerStates::new();
+    let most = i64::try_from(VERIFICATIONS_MAX).unwrap();
+    let guards: Vec<_> = (1..=most).map(|id| (id, begin(&mut known, id))).collect();
+    assert!(guards.iter().all(|(id, guard)| is_open(&known, *id, guard)), "there is room for all of them");
+    // One that is known takes no more room.
+    begin(&mut known, most);
+    assert!(guards.iter().take(VERIFICATIONS_MAX - 1).all(|(id, guard)| is_open(&known, *id, guard)));
+    begin(&mut known, most + 1);
+    assert!(!is_open(&known, 1, &guards[0].1), "the oldest made room");
 }
 
 /// A log that takes the place of another one (a moved replica) continues with what was asked for it.

@@ -132,6 +132,7 @@ impl Draft {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::harness::{Cluster, ids};
     use super::*;
     use crate::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
 
@@ -168,5 +169,37 @@ mod tests {
         assert!(whole.append(draft(&[last])));
         assert_eq!((whole.changes.len(), whole.bytes, whole.largest_node), (2, MAX_TRANSACTION_BYTES, MAX_NODE_BYTES));
         assert!(!whole.append(draft(&[0])), "it is full");
+    }
+
+    #[test]
+    fn another_transaction_begins_above_half_of_the_largest() {
+        let half = MAX_TRANSACTION_BYTES / 2 - OTHER_BYTES;
+        assert!(!draft(&[half]).is_half_full());
+        assert!(draft(&[half + 1]).is_half_full());
+        let mut reassigning = draft(&[half - ASSIGNMENT_BYTES]);
+        reassigning.reassigned_bytes = ASSIGNMENT_BYTES;
+        assert!(!reassigning.is_half_full());
+        reassigning.reassigned_bytes += 1;
+        assert!(reassigning.is_half_full());
+    }
+
+    /// A topic's node is written last, and may be large.
+    #[test]
+    fn new_replicas_count_before_the_node_of_their_topic_is_written() {
+        let mut cluster = Cluster::of(3);
+        cluster.create("t", &[&[1, 2], &[1, 2]], &[]);
+        let path = nodes::topic::path(&cluster.image.topic("t").expect("is there").name);
+        let node = cluster.tree.get(&path).expect("is there").payload.len();
+        let mut draft = Draft::default();
+        for (number, bytes) in [(0, node + ASSIGNMENT_BYTES), (1, node + 2 * ASSIGNMENT_BYTES)] {
+            let moved = PartitionState { replicas: ids(&[1, 3]), ..(*cluster.state("t", number)).clone() };
+            draft.partition(&cluster.tree, &cluster.image, cluster.id_of("t", number), &moved);
+            assert_eq!(draft.reassigned_bytes, bytes);
+        }
+        draft.seal(&cluster.tree);
+        assert_eq!((draft.reassigned_bytes, draft.changes.len()), (0, 3));
+        let mut same = Draft::default();
+        same.partition(&cluster.tree, &cluster.image, cluster.id_of("t", 0), &cluster.state("t", 0));
+        assert_eq!((same.reassigned_bytes, same.changes.len()), (0, 1), "its replicas are as before");
     }
 }

@@ -136,3 +136,23 @@ fn a_cluster_has_as_many_rules_as_the_limit() {
     );
     assert!(cluster.image.acls().is_empty());
 }
+
+#[test]
+fn the_rules_of_a_resource_have_as_many_bytes_as_the_limit() {
+    const EACH: usize = 700;
+    // Beside the user's name: "User", the host "*" and what a rule has of its own.
+    const BESIDE_NAME: usize = 4 + 1 + 16;
+    let rule = |bytes: usize, at: usize| topic("full", &format!("{at:0>width$}", width = bytes - BESIDE_NAME));
+    let many = limits::MAX_ACL_NODE_BYTES / EACH;
+    let left = limits::MAX_ACL_NODE_BYTES % EACH;
+    assert!(left > BESIDE_NAME + 4, "room for one more");
+    for (more, outcome) in [(0, None), (1, Some(ErrorCode::PolicyViolation))] {
+        let mut cluster = Cluster::of(1);
+        // In one request, and in several.
+        let (first, second) = (many / 2, many - many / 2);
+        assert_eq!(create(&mut cluster, (0..first).map(|at| rule(EACH, at)).collect()), vec![None; first]);
+        assert_eq!(create(&mut cluster, (first..many).map(|at| rule(EACH, at)).collect()), vec![None; second]);
+        assert_eq!(create(&mut cluster, vec![rule(left + more, many)]), [outcome]);
+        assert_eq!(create(&mut cluster, vec![rule(EACH, 0)]), [None], "a rule that is there takes no more room");
+    }
+}

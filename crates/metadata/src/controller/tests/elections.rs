@@ -357,3 +357,47 @@ fn an_eligible_replica_makes_an_unclean_election_needless() {
     let state = cluster.state("t", 0);
     assert_eq!((state.leader, state.is_recovering()), (BrokerId(3), false));
 }
+
+/// What the log was told of unclean elections since the last look.
+fn told(cluster: &mut Cluster) -> Vec<String> {
+    let notes = std::mem::take(&mut cluster.notes).into_iter().filter(|note| note.is_warning);
+    notes.map(|note| note.text).filter(|text| text.starts_with("unclean")).collect()
+}
+
+#[test]
+fn an_unclean_election_is_told_once_in_each_term_and_its_leaders_return_is_none() {
+    let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1, (UNCLEAN, "true")]);
+    let elected = |cluster: &Cluster| {
+        let state = cluster.state("t", 0);
+        assert!(state.leader == BrokerId(2) && state.is_recovering());
+        format!("unclean election: broker 2 leads t-0 in leader epoch {}; ", state.leader_epoch)
+    };
+    let lost = "records that only the former ISR [1] or ELR [] has are lost";
+    assert_eq!(told(&mut cluster), [elected(&cluster) + lost]);
+    // It leads again with the log that it had.
+    cluster.kill(3);
+    cluster.kill(2);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    cluster.start(2);
+    let again = elected(&cluster);
+    assert_eq!((told(&mut cluster), cluster.unclean_elections), (vec![], 1));
+    cluster.change_leader();
+    let lost = "it was elected before this coordinator led, and records that only others have are lost";
+    assert_eq!((told(&mut cluster), cluster.unclean_elections), (vec![again + lost], 2));
+}
+
+#[test]
+fn of_many_unclean_elections_all_are_counted_and_ten_are_named() {
+    for (partitions, more) in [(10, None), (13, Some("unclean leader elections of 3 further partitions"))] {
+        let mut cluster = Cluster::of(2);
+        let replicas: &[i32] = &[1, 2];
+        cluster.create("t", &vec![replicas; partitions], &[MIN_ISR_1, (UNCLEAN, "true")]);
+        cluster.kill(2);
+        cluster.start(2);
+        cluster.kill(1);
+        let told = told(&mut cluster);
+        assert_eq!(told.iter().filter(|text| text.starts_with("unclean election: broker 2 leads t-")).count(), 10);
+        assert_eq!(told.get(10).map(String::as_str), more);
+        assert_eq!(cluster.unclean_elections, partitions as u64);
+    }
+}

@@ -54,6 +54,8 @@ pub(in crate::controller) struct Cluster {
     /// Changes of leaders, and states with an ELR, that were seen.
     pub elections: usize,
     pub states_with_elr: usize,
+    /// As the controllers counted them.
+    pub unclean_elections: u64,
     pub completed_reassignments: usize,
     /// Of the brokers that register from now on.
     pub leader_settings: LeaderSettings,
@@ -92,6 +94,7 @@ impl Cluster {
             largest_transaction: 0,
             elections: 0,
             states_with_elr: 0,
+            unclean_elections: 0,
             completed_reassignments: 0,
             leader_settings: LeaderSettings::default(),
             next_id: 1,
@@ -126,6 +129,7 @@ impl Cluster {
         self.heartbeats.extend(effects.heartbeats);
         self.probes.extend(effects.probes);
         self.notes.extend(effects.notes);
+        self.unclean_elections += effects.unclean_elections;
     }
 
     /// One input, without committing its proposals.

@@ -173,3 +173,26 @@ fn as_many_brokers_register_as_the_limit_live_ones_and_fenced_ones_together() {
     assert_eq!(refused.message, "10000 brokers are registered: more are not possible.");
     assert!(cluster.register(2, 1, BrokerEpoch::NONE).is_ok(), "it is one of them");
 }
+
+/// It led nothing, and the broker may not know of it: what the next incarnation says of its log is compared with the
+/// last session that was ready.
+#[test]
+fn a_session_that_was_never_ready_is_not_the_last_one_of_its_broker() {
+    let mut cluster = Cluster::of(2);
+    let memory = |cluster: &Cluster| {
+        let memory = cluster.image.broker_memory(BrokerId(1)).expect("it was registered");
+        (memory.epoch, memory.incarnation)
+    };
+    let (ready, first) = (cluster.brokers[&1].epoch, cluster.brokers[&1].incarnation);
+    cluster.kill(1);
+    assert_eq!(memory(&cluster), (ready, first));
+    let second = cluster.register(1, 200, ready).expect("registers");
+    assert!(second.epoch > ready);
+    cluster.brokers.get_mut(&1).expect("is there").runs = false;
+    cluster.run(20_000);
+    assert!(cluster.image.broker(BrokerId(1)).is_none(), "its session has ended");
+    assert_eq!(memory(&cluster), (ready, incarnation_id(200)));
+    let third = cluster.start_after(1, ready);
+    cluster.kill(1);
+    assert_eq!(memory(&cluster).0, third);
+}

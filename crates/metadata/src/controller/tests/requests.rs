@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ottla_model::{BrokerId, ErrorCode, Revision, TimestampMs, TopicId};
+use ottla_model::{BrokerId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, Revision, TimestampMs, TopicId};
 
 use super::harness::*;
 use crate::controller::*;
 use crate::image::ConfigEntity;
+use crate::leader_search::Repeat;
 use crate::limits;
 use crate::nodes;
 use crate::nodes::decided_request::{self, DecidedRequest};
@@ -145,12 +146,14 @@ fn a_lower_min_isr_of_a_large_topic_is_decided_in_bounded_batches() {
     cluster.kill(2);
     let with_elr = |cluster: &Cluster| cluster.image.index.with_elr().count();
     assert_eq!(with_elr(&cluster), 1_800);
-    cluster.largest_transaction = 0;
     let changes = vec![("min.insync.replicas".to_owned(), ConfigOp::Set("1".to_owned()))];
     let entities = vec![AlterConfig { entity: ConfigEntity::topic("large"), changes, replace_all: false }];
-    cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    cluster.send(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    let sizes: Vec<_> = cluster.proposals.iter().map(|(_, transaction)| transaction.changes.len()).collect();
+    let most = PARTITIONS_PER_TRANSACTION;
+    assert_eq!(sizes, [most, most, most, 300 + 1], "the last one has the configuration, too");
+    cluster.commit_all();
     assert_eq!(with_elr(&cluster), 0);
-    assert!(cluster.largest_transaction <= PARTITIONS_PER_TRANSACTION + 1, "{}", cluster.largest_transaction);
 }
 
 #[test]
@@ -246,4 +249,76 @@ fn an_outcome_is_remembered_for_ten_minutes() {
         kept(&cluster, 1).expect("it fits").1
     };
     assert_eq!((forgotten_after(600_000), forgotten_after(600_001)), (0, 1));
+}
+
+#[test]
+fn a_request_is_the_same_in_its_wrapping() {
+    let cluster = Cluster::of(1);
+    let (broker, epoch) = (BrokerId(1), cluster.brokers[&1].epoch);
+    let register = Request::Register(cluster.registration(1, 1, epoch));
+    let allocate = Request::AllocateProducerIds(AllocateProducerIds { broker, epoch });
+    let update = Request::UpdateFeatures(UpdateFeatures { updates: Vec::new(), validate_only: true });
+    let facts = |request: &Request| {
+        (request.name(), request.broker().is_some(), request.registers(), request.asks_quorum_levels())
+    };
+    for (request, expected) in [
+        (register, ("Register", true, Some(broker), false)),
+        (allocate, ("AllocateProducerIds", true, None, false)),
+        (update, ("UpdateFeatures", false, None, true)),
+        (create(new_topic("t", &[], &[])), ("CreateTopics", false, None, false)),
+    ] {
+        let once = Request::Once(IdempotencyKey([7; 16]), Box::new(request.clone()));
+        let proved = Request::Proved(IncarnationKey::new([7; 32]), Box::new(request.clone()));
+        for wrapped in [&request, &once, &proved] {
+            assert_eq!(facts(wrapped), expected);
+        }
+        // Whoever wraps a request has shown the key with it already.
+        assert_eq!(request.is_in_own_name(), expected.1);
+        assert!(!once.is_in_own_name() && !proved.is_in_own_name());
+    }
+}
+
+/// A late second attempt must not undo what another client has done since.
+#[test]
+fn a_request_is_repeated_freely_if_the_quorum_recognises_it() {
+    let cluster = Cluster::of(1);
+    let (broker, epoch) = (BrokerId(1), cluster.brokers[&1].epoch);
+    let coordinator = CoordinatorId(2);
+    let remove = |disk| Request::ChangeQuorum(ChangeQuorum::Remove { coordinator, disk, force: false });
+    let created = create(new_topic("t", &[], &[]));
+    for request in [
+        Request::Register(cluster.registration(1, 1, epoch)),
+        Request::AllocateProducerIds(AllocateProducerIds { broker, epoch }),
+        remove(Some(IncarnationId([1; 16]))),
+        Request::ChangeQuorum(ChangeQuorum::TransferLeadership { to: None }),
+        Request::Once(IdempotencyKey([7; 16]), Box::new(created.clone())),
+    ] {
+        assert_eq!(request.repeat(), Repeat::Freely, "{}", request.name());
+    }
+    let unregister = Request::UnregisterBroker(UnregisterBroker { broker });
+    let update = Request::UpdateFeatures(UpdateFeatures { updates: Vec::new(), validate_only: true });
+    for request in [created, remove(None), unregister, update] {
+        assert_eq!(request.repeat(), Repeat::WhenAnswered, "{}", request.name());
+    }
+}
+
+/// What only validates changes nothing, and is decided again.
+#[test]
+fn changes_that_must_not_be_made_twice_are_remembered() {
+    let alter = |validate_only| Request::AlterConfigs(AlterConfigs { entities: Vec::new(), validate_only });
+    for remembered in [
+        create(new_topic("t", &[], &[])),
+        Request::DeleteTopics(DeleteTopics { topics: Vec::new() }),
+        Request::CreatePartitions(CreatePartitions { topics: Vec::new(), validate_only: false }),
+        Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(1) }),
+        Request::CreateAcls(CreateAcls { bindings: Vec::new() }),
+        Request::DeleteAcls(DeleteAcls { filters: Vec::new() }),
+        alter(false),
+    ] {
+        assert!(remembered.is_remembered(), "{}", remembered.name());
+    }
+    let elect = Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics: None });
+    for free in [alter(true), elect] {
+        assert!(!free.is_remembered(), "{}", free.name());
+    }
 }

@@ -94,3 +94,14 @@ fn a_broker_that_stays_for_a_minute_after_it_asked_for_a_shutdown_counts_again()
     assert!(!after(&mut cluster, 59_999));
     assert!(after(&mut cluster, 1));
 }
+
+#[test]
+fn a_shutdown_waits_for_its_own_changes_and_for_no_later_ones() {
+    let mut cluster = Cluster::of(1);
+    let (broker, epoch, incarnation) = (BrokerId(1), cluster.brokers[&1].epoch, cluster.brokers[&1].incarnation);
+    let id = cluster.send(Request::ControlledShutdown(ControlledShutdown { broker, epoch, incarnation }));
+    cluster.send(Request::AllocateProducerIds(AllocateProducerIds { broker, epoch }));
+    assert_eq!((cluster.proposals.len(), progress(&mut cluster, id)), (2, None));
+    cluster.commit_one();
+    assert_eq!(progress(&mut cluster, id), Some((ErrorCode::None, 0, true)), "the ids are in flight");
+}

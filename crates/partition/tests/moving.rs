@@ -173,6 +173,15 @@ fn records_that_were_cut_from_the_log_while_they_were_copied_are_left_out() {
 }
 
 #[test]
+fn a_log_that_cannot_be_read_is_not_taken_for_one_that_was_cut() {
+    let mut moving = Moving::begin(&[(0, 5, 3)]);
+    let Next::Copy(Read::Done(records)) = moving.copy.next(&moving.log).unwrap() else { panic!("it is in memory") };
+    let env = moving.dirs.get(0).unwrap().env().clone();
+    env.set_faults(Faults { io_error_ppm: 1_000_000, ..Faults::NONE });
+    assert!(moving.copy.append(&records, WALL).is_err());
+}
+
+#[test]
 fn the_last_step_copies_as_many_records_as_may_be_missing_then() {
     let begin = |missing: i64| {
         let mut moving = Moving::copied(&[(0, 10, 3)]);

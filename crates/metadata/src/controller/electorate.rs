@@ -252,4 +252,35 @@ mod tests {
         assert!(!lives(&image(true), member(2, 1)));
         assert!(!lives(&image(false), member(1, 1)));
     }
+
+    #[test]
+    fn the_min_isr_is_the_leaders_or_without_one_the_last_leaders() {
+        let path = ConfigEntity::broker(BrokerId(1)).path();
+        let payload = nodes::config::encode(&[(MIN_INSYNC_REPLICAS.to_owned(), "2".to_owned())].into());
+        let mut tree = tree(true);
+        tree.apply(Revision(2), &Transaction { changes: vec![Change::Create { path, payload }] }).expect("applies");
+        let image = Image::from_tree(&tree);
+        let topic = image.topic(TOPIC).expect("is there");
+        let leaderless = state(&[(1, 1), (2, 9)]);
+        assert_eq!(image.min_insync_replicas(topic, &leaderless), 2);
+        let led = PartitionState { leader: BrokerId(2), ..leaderless };
+        assert_eq!(image.min_insync_replicas(topic, &led), 1, "nothing is known of broker 2");
+    }
+
+    /// Without a leader no high watermark moves.
+    #[test]
+    fn nobody_has_every_configuration_and_an_unknown_leader_none() {
+        let knows =
+            |leader| with(&image(true), |electorate| electorate.knows_min_insync_replicas(leader, &state(&[(1, 1)])));
+        assert!(knows(BrokerId::NONE) && !knows(BrokerId(9)));
+    }
+
+    #[test]
+    fn unclean_elections_ask_the_last_known_replicas_first_unless_the_rule_is_taken_out() {
+        let rules = BrokenRules { unclean_takes_anybody: true, ..BrokenRules::default() };
+        let asks = with(&image(true), |electorate| {
+            [*electorate, TopicElectorate { rules, ..*electorate }].map(|one| one.asks_last_known_first())
+        });
+        assert_eq!(asks, [true, false]);
+    }
 }

@@ -145,6 +145,7 @@ mod tests {
         let mut cluster = Cluster::of(3);
         cluster.create("t", &[&[1, 2], &[1, 3], &[1, 2]], &[]);
         cluster.kill(3);
+        cluster.register(4, 77, ottla_model::BrokerEpoch::NONE).expect("it registers, and is not ready");
         let load = load_of(&cluster.image, cluster.image.topic("t").expect("is there"));
         assert_eq!(load, BTreeMap::from([(BrokerId(1), 3), (BrokerId(2), 2)]));
     }

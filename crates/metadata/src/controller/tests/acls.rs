@@ -115,6 +115,8 @@ fn rules_are_checked_and_bounded() {
     assert_eq!(outcomes.last(), Some(&Some(ErrorCode::PolicyViolation)));
     let many = vec![topic("t", "a"); limits::MAX_ITEMS_PER_REQUEST + 1];
     assert!(create(&mut cluster, many).iter().all(|outcome| *outcome == Some(ErrorCode::PolicyViolation)));
+    let filters = vec![named(Some("nothing")); limits::MAX_FILTERS_PER_REQUEST];
+    assert!(delete(&mut cluster, filters).iter().all(|outcome| *outcome == Ok(0)));
     let filters = vec![named(None); limits::MAX_FILTERS_PER_REQUEST + 1];
     let refused = delete(&mut cluster, filters);
     assert!(refused.iter().all(|outcome| *outcome == Err(ErrorCode::PolicyViolation)));

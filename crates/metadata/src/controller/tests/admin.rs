@@ -558,6 +558,18 @@ fn a_request_may_have_as_many_items_as_the_limit_and_no_more() {
         let Answer::AlterConfigs(answer) = cluster.ask(Request::AlterConfigs(alter)) else { panic!("another answer") };
         let error = answer.entities[0].1.as_ref().map(|refusal| refusal.error);
         assert_eq!(error == Some(ErrorCode::PolicyViolation), is_refused, "{items} {error:?}");
+        let (name, first) = ("nope".to_owned(), PartitionId(0));
+        let topics = Some(vec![(name.clone(), vec![first; items])]);
+        let elect = Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics });
+        let topics = vec![(name, vec![(first, None); items])];
+        let alter = AlterReassignments { topics, allow_replication_factor_change: true };
+        for request in [elect, Request::AlterReassignments(alter)] {
+            let (Answer::ElectLeaders(answer) | Answer::AlterReassignments(answer)) = cluster.ask(request) else {
+                panic!("another answer")
+            };
+            let error = answer.topics[0].1[0].refusal.as_ref().map(|refusal| refusal.error);
+            assert_eq!(error == Some(ErrorCode::PolicyViolation), is_refused, "{items} {error:?}");
+        }
     }
 }
 
@@ -608,4 +620,23 @@ fn brokers_have_no_negative_ids_and_quotas_have_a_default() {
         let default = ConfigEntity { kind, name: "<default>".to_owned() };
         assert!(cluster.image.config(&default).is_some(), "{kind:?}");
     }
+}
+
+#[test]
+fn a_user_and_a_client_have_a_quota_together_if_their_names_make_a_path() {
+    let mut cluster = Cluster::of(1);
+    let mut alter = |entity: ConfigEntity| {
+        let changes = vec![("producer_byte_rate".to_owned(), ConfigOp::Set("1000".to_owned()))];
+        let entities = vec![AlterConfig { entity, changes, replace_all: false }];
+        match cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false })) {
+            Answer::AlterConfigs(answer) => answer.entities[0].1.clone().map(|refusal| refusal.message),
+            other => panic!("not the answer: {other:?}"),
+        }
+    };
+    let short = ConfigEntity::user_client("alice", "app");
+    assert_eq!(alter(short.clone()), None);
+    let half = "x".repeat(limits::MAX_PATH_BYTES / 2);
+    let refused = "The names of the user and the client make no path of the tree.";
+    assert_eq!(alter(ConfigEntity::user_client(&half, &half)).as_deref(), Some(refused));
+    assert!(cluster.image.config(&short).is_some());
 }

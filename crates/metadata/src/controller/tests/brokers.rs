@@ -470,3 +470,33 @@ fn a_shutdown_is_asked_for_by_the_broker_itself_and_ends_where_it_stays() {
     cluster.run(2_000);
     assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.is_active()));
 }
+
+/// The node asks again until the change is applied: what the tree says already is not written anew.
+#[test]
+fn a_members_part_in_the_quorum_is_written_once() {
+    use crate::nodes::coordinator::{CoordinatorNode, Standing};
+
+    let mut cluster = Cluster::new();
+    let coordinator = CoordinatorId(4);
+    let node = |standing| {
+        let first = CoordinatorNode::first(incarnation_id(4), "10.0.0.4:9090".to_owned());
+        CoordinatorNode { standing, ..first }
+    };
+    let mut set = |standing| {
+        let before = cluster.transactions;
+        let set = SetMember { coordinator, node: node(standing) };
+        assert_eq!(cluster.ask(Request::SetMember(set)), Answer::SetMember(()));
+        let known = cluster.image.coordinator(coordinator).expect("it is in the tree");
+        assert_eq!(known.node, CoordinatorNode { is_live_change: true, ..node(standing) });
+        cluster.transactions - before
+    };
+    assert_eq!((set(Standing::Learner), set(Standing::Learner), set(Standing::Voter)), (1, 0, 1));
+}
+
+/// The node of the quorum leader decides it, before the controller.
+#[test]
+fn a_change_of_the_quorum_is_not_the_controllers() {
+    let mut cluster = Cluster::new();
+    let answer = cluster.ask(Request::ChangeQuorum(ChangeQuorum::TransferLeadership { to: None }));
+    assert!(matches!(&answer, Answer::ChangeQuorum(Err(refusal)) if refusal.error == ErrorCode::InvalidRequest));
+}

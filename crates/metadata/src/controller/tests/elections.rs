@@ -366,7 +366,9 @@ fn told(cluster: &mut Cluster) -> Vec<String> {
 
 #[test]
 fn an_unclean_election_is_told_once_in_each_term_and_its_leaders_return_is_none() {
-    let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1, (UNCLEAN, "true")]);
+    let mut cluster = Cluster::of(3);
+    cluster.create("clean", &[&[2, 3]], &[]);
+    let mut cluster = seed_004(cluster, &[MIN_ISR_1, (UNCLEAN, "true")]);
     let elected = |cluster: &Cluster| {
         let state = cluster.state("t", 0);
         assert!(state.leader == BrokerId(2) && state.is_recovering());
@@ -400,4 +402,46 @@ fn of_many_unclean_elections_all_are_counted_and_ten_are_named() {
         assert_eq!(told.get(10).map(String::as_str), more);
         assert_eq!(cluster.unclean_elections, partitions as u64);
     }
+}
+
+#[test]
+fn without_its_rule_an_unclean_election_is_not_told() {
+    let mut cluster = Cluster::with(|config| config.rules.unclean_is_not_told = true);
+    (1..=3).for_each(|id| {
+        cluster.start(id);
+    });
+    let mut cluster = seed_004(cluster, &[MIN_ISR_1, (UNCLEAN, "true")]);
+    assert!(cluster.state("t", 0).is_recovering());
+    assert_eq!((told(&mut cluster), cluster.unclean_elections), (vec![], 0));
+}
+
+#[test]
+fn only_a_broker_that_gets_its_leaderships_back_by_itself_has_a_pause() {
+    for (interval_s, has_pause) in [(0, false), (300, true)] {
+        let mut cluster = Cluster::balancing(1, interval_s);
+        cluster.kill(1);
+        cluster.start(1);
+        assert_eq!(cluster.image.broker(BrokerId(1)).expect("it is registered").awaits_clients, has_pause);
+    }
+}
+
+#[test]
+fn many_elections_on_demand_are_made_in_bounded_batches() {
+    const LAST: usize = 100;
+    let mut cluster = Cluster::of(2);
+    let replicas: &[i32] = &[1, 2];
+    cluster.create("t", &vec![replicas; PARTITIONS_PER_TRANSACTION + LAST], &[]);
+    cluster.kill(1);
+    cluster.start(1);
+    let (one, two) = (cluster.member(1), cluster.member(2));
+    let join = |number| {
+        let (state, partition) = (cluster.state("t", number), cluster.id_of("t", number));
+        let (leader_epoch, partition_epoch) = (state.leader_epoch, state.partition_epoch);
+        AlterPartition { partition, leader_epoch, partition_epoch, isr: vec![two, one] }
+    };
+    let partitions = (0..).take(PARTITIONS_PER_TRANSACTION + LAST).map(join).collect();
+    cluster.ask(Request::AlterPartitions(AlterPartitions { broker: two.broker, epoch: two.epoch, partitions }));
+    cluster.send(Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics: None }));
+    let sizes: Vec<_> = cluster.proposals.iter().map(|(_, transaction)| transaction.changes.len()).collect();
+    assert_eq!(sizes, [PARTITIONS_PER_TRANSACTION, LAST]);
 }

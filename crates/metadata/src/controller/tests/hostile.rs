@@ -473,7 +473,7 @@ fn configurations_of_one_broker_do_not_grow_past_what_a_watch_event_holds() {
 #[test]
 fn g12_a_tree_that_is_full_takes_nothing_more_on_request_and_all_else_goes_on() {
     let mut cluster = Cluster::of(2);
-    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.create("t", &[&[1, 2]], &[("retention.ms", "60000")]);
     cluster.fill(limits::MAX_TREE_BYTES / limits::MAX_NODE_BYTES);
     let topic = |name: &str| NewTopic {
         name: name.to_owned(),
@@ -491,11 +491,33 @@ fn g12_a_tree_that_is_full_takes_nothing_more_on_request_and_all_else_goes_on() 
     };
     let Answer::CreateTopics(outcomes) = cluster.ask(Request::CreateTopics(create)) else { panic!("not the answer") };
     assert_eq!(outcomes.topics[0].refusal.as_ref().map(|refusal| refusal.error), Some(ErrorCode::PolicyViolation));
-    let changes = vec![("retention.ms".to_owned(), ConfigOp::Set("1000".to_owned()))];
-    let alter = AlterConfig { entity: ConfigEntity::topic("t"), changes, replace_all: false };
-    let alter = AlterConfigs { entities: vec![alter], validate_only: false };
-    let Answer::AlterConfigs(outcomes) = cluster.ask(Request::AlterConfigs(alter)) else { panic!("not the answer") };
-    assert_eq!(outcomes.entities[0].1.as_ref().map(|refusal| refusal.error), Some(ErrorCode::PolicyViolation));
+    let grown = vec![NewPartitions { topic: "t".to_owned(), total: 2, assignments: None }];
+    let grow = Request::CreatePartitions(CreatePartitions { topics: grown, validate_only: false });
+    let Answer::CreatePartitions(outcomes) = cluster.ask(grow) else { panic!("not the answer") };
+    assert_eq!(outcomes.topics[0].refusal.as_ref().map(|refusal| refusal.error), Some(ErrorCode::PolicyViolation));
+    let user = || KafkaPrincipal::user("alice");
+    let change = TokenChange::Create {
+        owner: user(),
+        requester: user(),
+        renewers: Vec::new(),
+        lifetime_ms: 1_000,
+        renewal_ms: 1_000,
+    };
+    let token = AlterDelegationToken { token_id: "t".to_owned(), change };
+    let Answer::AlterDelegationToken(Err(refusal)) = cluster.ask(Request::AlterDelegationToken(token)) else {
+        panic!("there is a token")
+    };
+    assert_eq!(refusal.error, ErrorCode::PolicyViolation);
+    // A configuration may change if it takes no more room.
+    for (value, error) in [("600000", Some(ErrorCode::PolicyViolation)), ("70000", None), ("1000", None)] {
+        let changes = vec![("retention.ms".to_owned(), ConfigOp::Set(value.to_owned()))];
+        let alter = AlterConfig { entity: ConfigEntity::topic("t"), changes, replace_all: false };
+        let alter = AlterConfigs { entities: vec![alter], validate_only: false };
+        let Answer::AlterConfigs(outcomes) = cluster.ask(Request::AlterConfigs(alter)) else {
+            panic!("not the answer")
+        };
+        assert_eq!(outcomes.entities[0].1.as_ref().map(|refusal| refusal.error), error, "{value}");
+    }
     let delete = DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] };
     let Answer::DeleteTopics(outcomes) = cluster.ask(Request::DeleteTopics(delete)) else { panic!("not the answer") };
     assert_eq!(outcomes.topics[0].refusal, None);

@@ -214,6 +214,18 @@ fn a_key_that_was_used_for_another_request_answers_nothing() {
     let two = configs(vec![set(user("a"), MECHANISM, "a"), set(user("b"), MECHANISM, "b")]);
     let Answer::AlterConfigs(altered) = cluster.ask(once(2, &two)) else { panic!("not the answer") };
     assert_eq!(altered.entities.len(), 2);
+    let two = Request::CreateAcls(CreateAcls { bindings: vec![rule("a"), rule("b")] });
+    for (request, outcomes) in [(two, 2), (add_rule("c"), 1)] {
+        let Answer::CreateAcls(created) = cluster.ask(once(3, &request)) else { panic!("not the answer") };
+        assert_eq!(created.refusals.len(), outcomes);
+    }
+    let Request::DeleteAcls(DeleteAcls { filters }) = remove_rules("a") else { panic!("it removes rules") };
+    let two = Request::DeleteAcls(DeleteAcls { filters: [filters.clone(), filters].concat() });
+    for (request, outcomes) in [(two, 2), (remove_rules("b"), 1)] {
+        let Answer::DeleteAcls(deleted) = cluster.ask(once(4, &request)) else { panic!("not the answer") };
+        assert_eq!(deleted.filters.len(), outcomes);
+    }
+    assert_eq!(cluster.image.acls().len(), 1, "c is left");
 }
 
 #[test]

@@ -78,6 +78,20 @@ fn a_broker_that_is_heard_here_after_it_asked_elsewhere_is_not_lost() {
     assert_eq!(candidates(&cluster), []);
 }
 
+/// It has not asked since: where it went is not known.
+#[test]
+fn a_question_from_before_a_broker_was_heard_here_says_nothing_once_it_is_lost() {
+    let mut cluster = settled(1);
+    asks(&mut cluster, OTHER, &[1]);
+    cluster.beat(1);
+    lose(&mut cluster, &[1], true);
+    cluster.run(2_500);
+    assert_eq!(candidates(&cluster), []);
+    asks(&mut cluster, OTHER, &[1]);
+    cluster.run(500);
+    assert_eq!(candidates(&cluster), [(OTHER, 1, 0)]);
+}
+
 #[test]
 fn nothing_is_handed_over_soon_after_a_change_or_an_attempt() {
     let mut cluster = settled(3);

@@ -692,3 +692,16 @@ fn scenario_25_a_refused_proposal_answers_nobody_with_success() {
     let Answer::AllocateProducerIds(Ok(block)) = cluster.ask(allocate) else { panic!("refused") };
     assert_eq!((block.first, block.count), (0, 1000));
 }
+
+/// A log that stalls will be whole again: it is not given up for one that may lack records.
+#[test]
+fn only_a_log_that_cannot_be_read_is_replaced_by_an_unclean_election() {
+    for (reason, leader) in [(ResignReason::Stalled, 1), (ResignReason::Offline, 2)] {
+        let mut cluster = Cluster::of(2);
+        let configs = [("min.insync.replicas", "1"), ("unclean.leader.election.enable", "true")];
+        cluster.create("t", &[&[1, 2]], &configs);
+        let alone = vec![cluster.member(1)];
+        cluster.alter_isr("t", alone);
+        assert_eq!(resign(&mut cluster, 1, reason).leader, BrokerId(leader), "{reason:?}");
+    }
+}

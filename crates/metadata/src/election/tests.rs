@@ -304,9 +304,12 @@ fn a_reassignment_completes_when_the_isr_holds_its_target() {
 
 #[test]
 fn a_reassignment_waits_for_a_target_that_can_lead() {
-    let change = |state| PartitionChange::new(state).with_isr(members(&[1, 2, 4, 5]));
-    let waiting = build(change(&moving(&[1, 2, 4])), &live(&[1, 2]));
+    let before = moving(&[1, 2, 4]);
+    let change = || PartitionChange::new(&before).with_isr(members(&[1, 2, 4, 5]));
+    let waiting = build(change(), &live(&[1, 2]));
     assert_eq!((waiting.leader, waiting.is_reassigning()), (BrokerId(1), true), "4 and 5 shut down");
+    let going = Live { leader_lives: true, ..live(&[1, 2]) };
+    assert!(build(change(), &going).is_reassigning(), "only the leader leads while it shuts down");
     let done = build(PartitionChange::new(&waiting), &live(&[1, 2, 5]));
     assert_eq!((done.leader, done.is_reassigning()), (BrokerId(5), false));
 }
@@ -332,4 +335,17 @@ fn a_replica_that_goes_leaves_no_trace() {
     let next = build(PartitionChange::new(&old).assigned(ids(&[1, 2]).into()), &live(&[]));
     assert_eq!((next.last_known_elr, next.last_known_leader, next.offline), (vec![], BrokerId(1), vec![]));
     assert_eq!((next.isr, next.elr, next.leader_epoch), (members(&[1]), ids(&[2]), LeaderEpoch(6)));
+}
+
+/// The leader is the target, and shuts down: it leads on while no other replica can, and the others are not needed.
+#[test]
+fn a_reassignment_completes_with_a_leader_that_shuts_down_and_is_its_target() {
+    let reassignment = Reassignment { adding: vec![], removing: ids(&[2, 3]) };
+    let before = PartitionState { reassignment: Some(Box::new(reassignment)), ..state(1, &[1, 2], &[]) };
+    let done = build(PartitionChange::new(&before), &Live { leader_lives: true, ..live(&[]) });
+    assert_eq!((done.leader, done.replicas, done.isr), (BrokerId(1), ids(&[1]), members(&[1])));
+    assert_eq!(
+        PartitionChange::new(&before).build(&live(&[3]), ControllerEpoch(2)).map(|next| next.is_reassigning()),
+        Some(true)
+    );
 }

@@ -196,3 +196,18 @@ fn a_session_that_was_never_ready_is_not_the_last_one_of_its_broker() {
     cluster.kill(1);
     assert_eq!(memory(&cluster).0, third);
 }
+
+/// The epoch is the revision of its entry, and later entries are in flight when it is known.
+#[test]
+fn a_broker_is_known_by_its_epoch_as_soon_as_its_registration_is_committed() {
+    let mut cluster = Cluster::of(1);
+    let id = cluster.send(Request::Register(cluster.registration(2, 200, BrokerEpoch::NONE)));
+    let (one, two) = (cluster.member(1), BrokerId(2));
+    cluster.send(Request::AllocateProducerIds(AllocateProducerIds { broker: one.broker, epoch: one.epoch }));
+    assert_eq!(cluster.proposals.len(), 2);
+    cluster.commit_one();
+    let Some(Answer::Register(Ok(registered))) = cluster.answers.remove(&id) else { panic!("it registers") };
+    let allocate = AllocateProducerIds { broker: two, epoch: registered.epoch };
+    let answer = cluster.ask(Request::AllocateProducerIds(allocate));
+    assert!(matches!(answer, Answer::AllocateProducerIds(Ok(_))), "{answer:?}");
+}

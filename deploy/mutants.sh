@@ -20,7 +20,7 @@ for core in "${cores[@]}"; do
   [ -d "crates/$core" ] || continue
   arguments+=(--file "crates/$core/src/**/*.rs" --test-package "ottla-$core")
 done
-arguments+=(--file 'crates/metadata/src/election.rs' --file 'crates/metadata/src/controller/**/*.rs')
+arguments+=(--file 'crates/metadata/src/election/**/*.rs' --file 'crates/metadata/src/controller/**/*.rs')
 # The tests that run for each mutant: those of the crates themselves, and the simulation.
 arguments+=(--test-package ottla-metadata --test-package ottla-simulation)
 # A mutant's name begins with its file.

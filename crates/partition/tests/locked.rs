@@ -4,19 +4,23 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
-use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPartition};
+use ottla_model::{
+    LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicName, TopicPartition,
+    TransactionResult,
+};
 use ottla_partition::{
     Append, ConsumerTerms, Fetch, MayWait, OffsetLookup, OffsetQuery, OwnRead, Reader, Replica, Visible, finish_cold,
     finish_fetch, read_own,
 };
-use ottla_protocol::record_batch::BatchBuilder;
-use ottla_replication::AppendTerms;
+use ottla_protocol::record_batch::{BatchBuilder, TimestampType};
+use ottla_replication::{AppendTerms, EndMarker};
 use ottla_storage::env::{DirectoryEntry, OpenMode};
 use ottla_storage::{ColdRead, Env, File, Log, LogConfig, MemoryEnv, OpenOptions, Read};
 
@@ -221,6 +225,58 @@ fn a_fetch_is_finished_with_what_the_disk_has() {
     assert!(records.len > 100 && aborted.is_empty());
     let (records, aborted) = finish_fetch::<ColdEnv>(None, None, &Here, again).unwrap();
     assert!(records.is_empty() && aborted.is_empty());
+}
+
+/// Counts how often it waits.
+#[derive(Default)]
+struct Counting(Cell<usize>);
+
+impl MayWait for Counting {
+    fn wait_for<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.0.set(self.0.get() + 1);
+        read()
+    }
+}
+
+#[test]
+fn aborted_transactions_are_waited_for_once_they_are_in_a_file() {
+    let env = ColdEnv::default();
+    let mut replica = cold_leader(&env);
+    let (producer, epoch) = (ProducerId(9), ProducerEpoch(0));
+    let builder = BatchBuilder::new().record(WALL, None, Some(&[7; 100])).producer(producer, epoch, 0).transactional();
+    let mut records = builder.build().unwrap().to_vec();
+    let terms = AppendTerms { verifies: false, ..AppendTerms::CLIENT };
+    let aborted = Append { records: &mut records, header: None, acks_all: false, terms };
+    let _ = replica.append(aborted, NOW, WALL, &brokers).unwrap();
+    let marker = EndMarker {
+        producer_id: producer,
+        producer_epoch: epoch,
+        result: TransactionResult::Abort,
+        coordinator_epoch: 0,
+    };
+    let _ = replica.append_marker(&marker, 0, TimestampType::CreateTime, NOW, WALL, &brokers).unwrap();
+    let fetch = Fetch {
+        reader: Reader::Consumer(ConsumerTerms { read_committed: true, reads_followers: false }),
+        offset: Offset(RECORDS),
+        current_leader_epoch: LEADER_EPOCH,
+        last_fetched_epoch: LeaderEpoch::NONE,
+        log_start: Offset::UNKNOWN,
+        max_bytes: 1_000,
+        min_one: true,
+    };
+    let waits = |replica: &mut TestReplica| {
+        let (waits, fetched) = (Counting::default(), replica.fetch(&fetch, NOW, &brokers, None).1.unwrap());
+        assert!(fetched.aborted.is_some());
+        let again = |_| panic!("there is no record to read");
+        let _ = finish_fetch::<ColdEnv>(None, fetched.aborted, &waits, again).unwrap();
+        waits.0.get()
+    };
+    assert_eq!(waits(&mut replica), 0, "they are in memory");
+    let segment = replica.log().unwrap().active_segment_base();
+    while replica.log().unwrap().active_segment_base() == segment {
+        append(&mut replica, WALL);
+    }
+    assert_eq!(waits(&mut replica), 1, "they are in a file since the segment was closed");
 }
 
 /// Retention takes the files between the look at the log and the read.

@@ -9,6 +9,7 @@ use ottla_network::FrameBudget;
 use ottla_protocol::{bounds, record_batch};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replication::producer_state::ProducerBudget;
+use ottla_resources::unauthenticated::Unauthenticated;
 use ottla_resources::{BrokerDescriptors, ConnectionLimits, Ledger, Limits, Usage, descriptors, memory};
 use ottla_storage::RealEnv;
 use ottla_transaction_coordinator::IdBudget;
@@ -26,6 +27,11 @@ const FRAME_BYTES_MAX: u64 = 256 << 20;
 const STRANGER_BYTES_MAX: u64 = 16 << 20;
 /// Where the memory is small: two of the largest.
 const STRANGER_BYTES_MIN: u64 = 1 << 20;
+/// Connections whose clients have not logged in. Idle ones take 3 KB each, with TLS some 8 KB; of two thousand clients
+/// of one address that come back at once none is refused.
+const UNAUTHENTICATED_MAX: usize = 4_096;
+/// Memory for each of them where the memory is small: an eighth of it, if all are with TLS.
+const BYTES_PER_UNAUTHENTICATED: u64 = 64 << 10;
 /// What parked fetches without a session may hold where the memory is large: some 300,000 partitions.
 const PARKED_BYTES_MAX: u64 = 128 << 20;
 /// What requests may hold whose answers wait for a dead leader's successor, where the memory is large: 5,000 clients
@@ -147,8 +153,25 @@ impl Resources {
         )
     }
 
+    /// Connections before their login: half of all connections at most, so that those that have logged in keep the
+    /// other half.
+    pub fn unauthenticated(&self, live: &Arc<LiveConfig>) -> Arc<Unauthenticated> {
+        let (live, descriptors) = (Arc::clone(live), self.descriptors);
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let most = UNAUTHENTICATED_MAX.min(count(self.memory_bytes / BYTES_PER_UNAUTHENTICATED));
+        Unauthenticated::new(move || {
+            let connections = live.current().max_connections.min(count(descriptors.connections));
+            most.min((connections / 2).max(1))
+        })
+    }
+
     /// Shows the resources in the metrics.
-    pub fn show(&self, telemetry: &Telemetry, connections: &Arc<ConnectionLimits>) {
+    pub fn show(
+        &self,
+        telemetry: &Telemetry,
+        connections: &Arc<ConnectionLimits>,
+        unauthenticated: &Arc<Unauthenticated>,
+    ) {
         let table = &telemetry.resources;
         table.add_ledger("response_bytes", &self.responses);
         table.add_ledger("parked_fetch_bytes", &self.parked);
@@ -157,6 +180,12 @@ impl Resources {
             used: strangers.used_bytes() as u64,
             ceiling: strangers.capacity_bytes() as u64,
             refused: strangers.evicted(),
+        });
+        let unauthenticated = Arc::clone(unauthenticated);
+        table.add("connections_before_login", move || Usage {
+            used: unauthenticated.open() as u64,
+            ceiling: unauthenticated.ceiling() as u64,
+            refused: unauthenticated.refused(),
         });
         let producers = Arc::clone(&self.producers);
         table.add("producers", move || Usage {

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
 use ottla_protocol::{Api, FrameError};
+use ottla_resources::unauthenticated::UnauthenticatedPermit;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
@@ -73,7 +74,7 @@ const LOGIN_FRAME_MAX: Duration = Duration::from_secs(10);
 const LOGIN_RESPONSE_BYTES_MAX: usize = 4 * 1024;
 /// A connection whose requests have come in numbers handles them for so long at a time. Some hundred small requests,
 /// and far less than what a client notices.
-const TURN_MAX: Duration = Duration::from_millis(2);
+pub(crate) const TURN_MAX: Duration = Duration::from_millis(2);
 
 /// Waiting responses of one connection up to here are not counted against the broker's memory, so that a
 /// client that reads its responses is served even while others use up the memory for responses.
@@ -99,6 +100,8 @@ pub enum End {
     HalfFrame,
     #[error("a frame that arrives slowly, while others wait for its room")]
     SlowFrame,
+    #[error("others connected, and the client did not go on with its login")]
+    ClosedForOthers,
     #[error("a failed login: {0}")]
     Login(String),
     #[error("the broker stops")]
@@ -108,7 +111,11 @@ pub enum End {
 impl End {
     /// Whether what came in was to blame.
     pub fn is_broken(&self) -> bool {
-        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame | Self::Login(_))
+        match self {
+            Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame => true,
+            Self::ClosedForOthers | Self::Login(_) => true,
+            Self::Closed | Self::Io(_) | Self::Idle | Self::Draining => false,
+        }
     }
 }
 
@@ -133,6 +140,8 @@ pub struct Connection<S: Service> {
     context: RequestContext,
     /// Of a listener with SASL.
     authentication: Option<Authentication>,
+    /// Until the client has logged in.
+    unauthenticated: Option<UnauthenticatedPermit>,
     /// Checks since the client should have logged in.
     checks_without_login: u32,
     shared: Arc<ConnectionShared<S>>,
@@ -174,11 +183,13 @@ pub struct Connection<S: Service> {
 }
 
 impl<S: Service> Connection<S> {
+    /// `unauthenticated`: its place among those that have not logged in; none: it counts nowhere.
     pub fn new(
         stream: Transport,
         context: RequestContext,
         sasl: Option<Arc<SaslListener>>,
         shared: Arc<ConnectionShared<S>>,
+        unauthenticated: Option<UnauthenticatedPermit>,
     ) -> Self {
         let authentication = sasl.map(Authentication::new);
         let served = shared.frame_bytes_max;
@@ -192,6 +203,7 @@ impl<S: Service> Connection<S> {
             stream,
             context,
             authentication,
+            unauthenticated,
             checks_without_login: 0,
             service: shared.gate.service(),
             reader,
@@ -221,8 +233,9 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Serves until the connection ends.
-    pub async fn run(mut self) -> End {
+    /// Serves until the connection ends. In a box: a task would have room for it twice, as what it is given and as what
+    /// it works with.
+    pub async fn run(mut self: Box<Self>) -> End {
         let end = poll_fn(|context| {
             self.turn_began = Instant::now();
             self.handled_in_turn = None;
@@ -272,6 +285,9 @@ impl<S: Service> Connection<S> {
             }
             if !self.account(sent > 0, context) {
                 return Poll::Ready(End::Refused(NO_ROOM.to_owned()));
+            }
+            if self.unauthenticated.as_mut().is_some_and(|permit| permit.poll_has_to_close(context).is_ready()) {
+                return Poll::Ready(End::ClosedForOthers);
             }
             if std::mem::take(&mut self.turn_is_over) {
                 // A client that never lets the task wait is checked like others: it may not have logged in.
@@ -534,6 +550,10 @@ impl<S: Service> Connection<S> {
                 .unwrap_or_else(|| Reply::close("a request before the login")),
             authentication::Outcome::Reply(answer) => answer,
         };
+        match &mut self.unauthenticated {
+            Some(permit) if !login.is_done() => permit.stepped(now),
+            permit => *permit = None,
+        }
         self.context.is_by_token = login.is_by_token();
         login.tell(&self.context);
         self.reader.set_stage(login.frame_bytes_max(self.shared.frame_bytes_max), !login.is_done());

@@ -5,6 +5,9 @@
 //! connection that finds no room waits. If it has waited for [`PATIENCE`], the holders that give the least for what
 //! they hold are closed: those of a network with more than its share first, then the slowest. So neither a client that
 //! trickles nor two half-read frames that wait for each other can hold up the others.
+//!
+//! A frame of a stranger never waits for its first [`LOGIN_CHUNK_BYTES`]: most logins are not longer. While it waited,
+//! its rate would be 0, so that a login would be the first to go where strangers come in crowds, whoever was slow.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use ottla_resources::network_of;
 use parking_lot::Mutex;
+
+use crate::frame_reader::LOGIN_CHUNK_BYTES;
 
 /// How long a connection waits for room before another one is closed for it, and for how long a new holder is safe.
 /// Longer than a frame of a megabyte takes on a network that serves its clients.
@@ -39,6 +44,8 @@ enum Order {
 pub struct FrameBudget {
     capacity_bytes: usize,
     holders_max: usize,
+    /// What each holder may have beside the capacity: bounded by the number of holders.
+    free_bytes: usize,
     order: Order,
     patience: Duration,
     state: Mutex<State>,
@@ -107,12 +114,13 @@ impl FrameBudget {
     /// For large frames.
     pub fn new(capacity_bytes: usize) -> Self {
         let (holders_max, order) = (usize::MAX, Order::Arrival);
-        Self { capacity_bytes, holders_max, order, patience: PATIENCE, state: Mutex::default() }
+        Self { capacity_bytes, holders_max, free_bytes: 0, order, patience: PATIENCE, state: Mutex::default() }
     }
 
     /// For all frames of connections whose client has not shown yet that it belongs.
     pub fn of_strangers(capacity_bytes: usize) -> Self {
-        Self { holders_max: STRANGERS_MAX, order: Order::Smallest, ..Self::new(capacity_bytes) }
+        let (holders_max, free_bytes) = (STRANGERS_MAX, LOGIN_CHUNK_BYTES);
+        Self { holders_max, free_bytes, order: Order::Smallest, ..Self::new(capacity_bytes) }
     }
 
     /// A frame of a client at `ip` has begun; it holds nothing yet.
@@ -310,7 +318,8 @@ impl FramePermit {
             return Poll::Ready(());
         }
         let goes_first = state.waiting == usize::from(holder.wait.is_some());
-        if goes_first && state.fits(holder, wanted_bytes, capacity_bytes) {
+        let is_free = wanted_bytes <= self.budget.free_bytes;
+        if is_free || (goes_first && state.fits(holder, wanted_bytes, capacity_bytes)) {
             state.grant(self.number, wanted_bytes, now);
             self.held_bytes = wanted_bytes;
             return Poll::Ready(());
@@ -387,6 +396,7 @@ impl FrameBudget {
 mod tests {
     use super::*;
 
+    const KIB: usize = 1024;
     const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
@@ -456,27 +466,27 @@ mod tests {
 
     #[test]
     fn of_one_network_who_asks_for_the_least_goes_first_among_strangers() {
-        let (budget, began) = (Arc::new(FrameBudget::of_strangers(100)), Instant::now());
+        let (budget, began) = (Arc::new(FrameBudget::of_strangers(100 * KIB)), Instant::now());
         let mut hostile: Vec<_> = (0..5).map(|_| open(&budget, OWN)).collect();
-        assert!(hostile.iter_mut().all(|permit| grow(permit, 20, began)));
-        assert!(!grow(&mut hostile[0], 80, began) && !grow(&mut hostile[1], 80, began));
+        assert!(hostile.iter_mut().all(|permit| grow(permit, 20 * KIB, began)));
+        assert!(!grow(&mut hostile[0], 80 * KIB, began) && !grow(&mut hostile[1], 80 * KIB, began));
         let mut good = open(&budget, OWN);
-        assert!(!grow(&mut good, 1, began));
+        assert!(!grow(&mut good, 2 * KIB, began));
         good.relieve(began + PATIENCE);
         hostile.retain(|permit| !permit.is_evicted());
-        assert!(hostile.len() < 5 && grow(&mut good, 1, began + PATIENCE));
-        assert!(budget.used_bytes() <= 100);
+        assert!(hostile.len() < 5 && grow(&mut good, 2 * KIB, began + PATIENCE));
+        assert!(budget.used_bytes() <= 100 * KIB);
         assert_eq!(budget.evicted(), 5 - hostile.len() as u64);
     }
 
     #[test]
     fn room_that_a_stranger_needs_no_more_goes_to_who_waits() {
-        let (budget, now) = (Arc::new(FrameBudget::of_strangers(100)), Instant::now());
+        let (budget, now) = (Arc::new(FrameBudget::of_strangers(100 * KIB)), Instant::now());
         let (mut first, mut second) = (open(&budget, OWN), open(&budget, OWN));
-        assert!(grow(&mut first, 100, now) && !grow(&mut second, 50, now));
-        first.set_held(10);
-        assert!(grow(&mut second, 50, now));
-        assert_eq!(budget.used_bytes(), 60);
+        assert!(grow(&mut first, 100 * KIB, now) && !grow(&mut second, 50 * KIB, now));
+        first.set_held(10 * KIB);
+        assert!(grow(&mut second, 50 * KIB, now));
+        assert_eq!(budget.used_bytes(), 60 * KIB);
     }
 
     #[test]
@@ -494,17 +504,37 @@ mod tests {
         assert!(state.networks.is_empty() && state.used_bytes == 0);
     }
 
+    /// A login that waited for its room had a rate of 0, and was closed for the next strangers of a crowd.
+    #[test]
+    fn a_login_has_its_room_at_once_and_is_not_closed_for_a_crowd() {
+        let (budget, now) = (Arc::new(FrameBudget::of_strangers(20 * KIB)), Instant::now());
+        let mut hostile: Vec<_> = (0..STRANGERS_MAX - 1).map(|_| open(&budget, OWN)).collect();
+        assert!(grow(&mut hostile[0], 20 * KIB, now) && !grow(&mut hostile[1], 4 * KIB, now));
+        assert!(hostile.iter_mut().skip(2).all(|permit| grow(permit, LOGIN_CHUNK_BYTES, now)));
+        hostile.iter().for_each(|permit| permit.arrived(12));
+        let mut good = open(&budget, OWN);
+        assert!(grow(&mut good, LOGIN_CHUNK_BYTES, now));
+        good.arrived(300);
+        let mut more = Vec::new();
+        for _ in 0..10 {
+            more.push(open(&budget, OWN));
+            more.iter().for_each(|permit| permit.arrived(12));
+        }
+        assert_eq!(hostile.iter().filter(|permit| permit.is_evicted()).count(), 10);
+        assert!(!good.is_evicted());
+    }
+
     /// Whoever has a network of IPv6 has 2^64 addresses in it.
     #[test]
     fn addresses_of_one_ipv6_network_share_what_a_network_has() {
-        let (budget, began) = (Arc::new(FrameBudget::of_strangers(100)), Instant::now());
+        let (budget, began) = (Arc::new(FrameBudget::of_strangers(100 * KIB)), Instant::now());
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
         let machines = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"];
         let mut hostile: Vec<_> = machines.iter().map(|text| open(&budget, address(text))).collect();
-        assert!(hostile.iter_mut().all(|permit| grow(permit, 20, began)));
-        hostile.iter().for_each(|permit| permit.arrived(15));
+        assert!(hostile.iter_mut().all(|permit| grow(permit, 20 * KIB, began)));
+        hostile.iter().for_each(|permit| permit.arrived(15 * KIB));
         let (mut slow, mut waits) = (open(&budget, address("2001:db8:0:1::1")), open(&budget, OTHER));
-        assert!(grow(&mut slow, 20, began) && !grow(&mut waits, 20, began));
+        assert!(grow(&mut slow, 20 * KIB, began) && !grow(&mut waits, 20 * KIB, began));
         waits.relieve(began + PATIENCE);
         assert!(!slow.is_evicted(), "it is within its share");
         assert_eq!(hostile.iter().filter(|permit| permit.is_evicted()).count(), 1);

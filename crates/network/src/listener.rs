@@ -12,14 +12,15 @@ use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_resources::giving_way::give_way;
 use ottla_resources::handshakes::Handshakes;
-use ottla_resources::{Caller, ConnectionLimits};
+use ottla_resources::unauthenticated::UnauthenticatedPermit;
+use ottla_resources::{Caller, ConnectionLimits, ConnectionPermit};
 use ottla_tls::ServerTls;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::connection::{Connection, ConnectionShared, End};
+use crate::connection::{Connection, ConnectionShared, End, TURN_MAX};
 use crate::context::RequestContext;
 use crate::metrics::NetworkMetrics;
 use crate::security::ListenerSecurity;
@@ -138,10 +139,12 @@ pub async fn accept<S: Service>(
     options: AcceptOptions,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    static CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
     let socket = tokio::net::TcpListener::from_std(listener.socket)?;
+    let (name, is_inter_broker) = (listener.name, listener.is_inter_broker);
+    let complaints = RateLimit::per_second();
+    let listener = Arc::new(Listener { name, is_inter_broker, security, shared, limits, options, complaints });
     let mut connections = JoinSet::new();
-    let complaints = Arc::new(RateLimit::per_second());
+    let mut turn = AcceptTurn::new(tokio::time::Instant::now());
     loop {
         let (stream, peer) = tokio::select! {
             accepted = socket.accept() => match accepted {
@@ -150,7 +153,9 @@ pub async fn accept<S: Service>(
                     if is_of_the_peer(&error) {
                         continue;
                     }
-                    complaints.run(|more| tracing::warn!(listener = %listener.name, %error, more, "accepting failed"));
+                    let name = &listener.name;
+                    let tell = |more: u64| tracing::warn!(listener = %name, %error, more, "accepting failed");
+                    listener.complaints.run(tell);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -159,91 +164,194 @@ pub async fn accept<S: Service>(
             Some(_) = connections.join_next() => continue,
             () = stopped(&mut stop) => break,
         };
-        let wait = limits.pace(listener.name.as_str());
+        let wait = listener.limits.pace(listener.name.as_str());
         if !wait.is_zero() {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stopped(&mut stop) => break,
             }
         }
-        shared.metrics.connections_accepted.add(1);
-        let (name, ip) = (listener.name.as_str(), peer.ip().to_canonical());
-        let permit = match limits.enter(Caller { listener: name, is_broker: listener.is_inter_broker, ip }) {
-            Ok(permit) => permit,
-            Err(reason) => {
-                shared.metrics.connections_refused.add(1);
-                complaints
-                    .run(|more| tracing::warn!(listener = %listener.name, %peer, more, "connection refused: {reason}"));
-                continue;
-            }
-        };
-        if let Err(error) = prepare(&stream, &options) {
-            tracing::debug!(%peer, %error, "a connection went away while it was accepted");
-            continue;
+        if let Some(admitted) = listener.admit(&stream, peer) {
+            connections.spawn(Arc::clone(&listener).serve(stream, admitted));
         }
-        let mut context = RequestContext {
-            listener: listener.name.clone(),
-            security_protocol: security.protocol,
-            is_inter_broker_listener: listener.is_inter_broker,
-            principal: KafkaPrincipal::anonymous(),
-            is_by_token: false,
-            peer,
-            connection_id: CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
-            opened: std::time::Instant::now(),
-            software: Arc::default(),
-        };
-        let shared = Arc::clone(&shared);
-        let complaints = Arc::clone(&complaints);
-        let security = security.clone();
-        connections.spawn(async move {
-            let _permit = permit;
-            let metrics = Arc::clone(&shared.metrics);
-            metrics.connections_open.add(1);
-            let _open = Open(&metrics);
-            let listener = context.listener.clone();
-            let transport = match &security.tls {
-                None => Transport::Plain(stream),
-                Some(tls) => match shake_hands(stream, tls, &shared.handshakes, &mut context).await {
-                    Ok(transport) => transport,
-                    // A coordinator that dials, or a check of the port.
-                    Err(HandshakeError::Failed(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                        tracing::debug!(%listener, %peer, "connection closed before the TLS handshake was done");
-                        return;
-                    }
-                    Err(error) => {
-                        metrics.tls_handshakes_failed.add(1);
-                        complain(&complaints, &listener, peer, &error);
-                        return;
-                    }
-                },
-            };
-            let end = Connection::new(transport, context, security.sasl, shared).run().await;
-            if matches!(end, End::Login(_)) {
-                metrics.logins_failed.add(1);
-            }
-            if end.is_broken() {
-                metrics.connections_broken.add(1);
-                complain(&complaints, &listener, peer, &end);
-            } else {
-                tracing::debug!(%listener, %peer, "connection closed: {end}");
-            }
-        });
-        // One at a time: a crowd that comes at once waits in the socket's queue, and clients that are there have their
-        // turn between two handshakes. The worker goes on with this when it has nothing else to do, or after some
-        // dozens of other turns.
-        give_way().await;
+        let now = tokio::time::Instant::now();
+        if turn.is_over(now) {
+            // The worker goes on with this when it has nothing else to do, or after some dozens of other turns.
+            give_way().await;
+            turn.begin(now, tokio::time::Instant::now());
+        }
     }
     drop(socket);
     while connections.join_next().await.is_some() {}
     Ok(())
 }
 
-/// One line for a connection that its client is to blame for.
-fn complain(complaints: &RateLimit, listener: &ListenerName, peer: SocketAddr, reason: &dyn fmt::Display) {
-    complaints.run(|more| {
-        let reason = one_line(&reason.to_string());
-        tracing::info!(%listener, %peer, more, "connection closed: {reason}");
-    });
+/// How long a listener accepts before clients that are there have their turn.
+///
+/// Mostly it takes one connection at a time: a crowd that comes at once waits in the socket's queue. Where the others'
+/// turns are long it takes more, because a queue that is full drops what comes: clients try again after 1, 3 and 7 s.
+struct AcceptTurn {
+    ends: tokio::time::Instant,
+}
+
+impl AcceptTurn {
+    /// Of the worker's time a listener takes one part in so many, and one connection at least.
+    const PART: u32 = 8;
+
+    fn new(now: tokio::time::Instant) -> Self {
+        Self { ends: now }
+    }
+
+    fn is_over(&self, now: tokio::time::Instant) -> bool {
+        now >= self.ends
+    }
+
+    /// Others had their turn since `gave_way`.
+    fn begin(&mut self, gave_way: tokio::time::Instant, now: tokio::time::Instant) {
+        self.ends = now + (now.duration_since(gave_way) / Self::PART).min(TURN_MAX);
+    }
+}
+
+/// What all connections of one listener share.
+struct Listener<S: Service> {
+    name: ListenerName,
+    is_inter_broker: bool,
+    security: ListenerSecurity,
+    shared: Arc<ConnectionShared<S>>,
+    limits: Arc<ConnectionLimits>,
+    options: AcceptOptions,
+    complaints: RateLimit,
+}
+
+/// A connection within the limits, and what it counts in.
+struct Admitted {
+    context: RequestContext,
+    /// Until the client has shown who it is; none: it need not.
+    unauthenticated: Option<UnauthenticatedPermit>,
+    _permit: ConnectionPermit,
+    _open: Open,
+}
+
+impl<S: Service> Listener<S> {
+    /// None: the connection is closed.
+    fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Admitted> {
+        static CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
+        self.shared.metrics.connections_accepted.add(1);
+        let ip = peer.ip().to_canonical();
+        let caller = Caller { listener: self.name.as_str(), is_broker: self.is_inter_broker, ip };
+        let permit = match self.limits.enter(caller) {
+            Ok(permit) => permit,
+            Err(refused) => {
+                self.shared.unauthenticated.make_room(ip, refused, Instant::now());
+                self.refuse(peer, &refused);
+                return None;
+            }
+        };
+        let mut unauthenticated = None;
+        // Without TLS and a login there is nothing that a client has to show.
+        if self.security.tls.is_some() || self.security.sasl.is_some() {
+            unauthenticated = self.shared.unauthenticated.enter(ip, Instant::now());
+            if unauthenticated.is_none() {
+                self.refuse(peer, &"there are too many connections whose clients have not logged in");
+                return None;
+            }
+        }
+        if let Err(error) = prepare(stream, &self.options) {
+            tracing::debug!(%peer, %error, "a connection went away while it was accepted");
+            return None;
+        }
+        let context = RequestContext {
+            listener: self.name.clone(),
+            security_protocol: self.security.protocol,
+            is_inter_broker_listener: self.is_inter_broker,
+            principal: KafkaPrincipal::anonymous(),
+            is_by_token: false,
+            peer,
+            connection_id: CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
+            opened: Instant::now(),
+            software: Arc::default(),
+        };
+        Some(Admitted { context, unauthenticated, _permit: permit, _open: Open::new(&self.shared.metrics) })
+    }
+
+    fn refuse(&self, peer: SocketAddr, reason: &dyn fmt::Display) {
+        self.shared.metrics.connections_refused.add(1);
+        let listener = &self.name;
+        self.complaints.run(|more| tracing::warn!(%listener, %peer, more, "connection refused: {reason}"));
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, admitted: Admitted) {
+        let Admitted { mut context, mut unauthenticated, _permit, _open } = admitted;
+        let peer = context.peer;
+        let transport = match &self.security.tls {
+            None => Transport::Plain(stream),
+            Some(tls) => {
+                // In a box: its state is larger than that of an idle connection, which every connection would pay.
+                let shaking = Box::pin(shake_hands(stream, tls, &self.shared.handshakes, &mut context));
+                let shaken = tokio::select! {
+                    shaken = shaking => shaken,
+                    () = has_to_close(&mut unauthenticated) => Err(HandshakeError::ClosedForOthers),
+                };
+                match shaken {
+                    Ok(transport) => transport,
+                    Err(error) => {
+                        self.tell_of_handshake(peer, &error);
+                        return;
+                    }
+                }
+            }
+        };
+        if self.security.sasl.is_none() {
+            unauthenticated = None;
+        } else if let Some(permit) = &mut unauthenticated {
+            permit.stepped(Instant::now());
+        }
+        let (sasl, shared) = (self.security.sasl.clone(), Arc::clone(&self.shared));
+        let connection = Box::new(Connection::new(transport, context, sasl, shared, unauthenticated));
+        let end = connection.run().await;
+        self.tell_of_end(peer, &end);
+    }
+
+    fn tell_of_handshake(&self, peer: SocketAddr, error: &HandshakeError) {
+        let listener = &self.name;
+        // A coordinator that dials, or a check of the port.
+        if matches!(error, HandshakeError::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof) {
+            tracing::debug!(%listener, %peer, "connection closed before the TLS handshake was done");
+            return;
+        }
+        self.shared.metrics.tls_handshakes_failed.add(1);
+        self.complain(peer, error);
+    }
+
+    fn tell_of_end(&self, peer: SocketAddr, end: &End) {
+        let (listener, metrics) = (&self.name, &self.shared.metrics);
+        if matches!(end, End::Login(_)) {
+            metrics.logins_failed.add(1);
+        }
+        if end.is_broken() {
+            metrics.connections_broken.add(1);
+            self.complain(peer, end);
+        } else {
+            tracing::debug!(%listener, %peer, "connection closed: {end}");
+        }
+    }
+
+    /// One line for a connection that its client is to blame for.
+    fn complain(&self, peer: SocketAddr, reason: &dyn fmt::Display) {
+        let listener = &self.name;
+        self.complaints.run(|more| {
+            let reason = one_line(&reason.to_string());
+            tracing::info!(%listener, %peer, more, "connection closed: {reason}");
+        });
+    }
+}
+
+/// Completes when the connection has to be closed for others; never where it counts nowhere.
+async fn has_to_close(unauthenticated: &mut Option<UnauthenticatedPermit>) {
+    match unauthenticated {
+        Some(permit) => permit.has_to_close().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A token or a certificate may hold what ends a line of the log, so that strangers could write lines of their own.
@@ -260,6 +368,8 @@ enum HandshakeError {
     Slow,
     #[error("too many TLS handshakes are under way")]
     Crowded,
+    #[error("others connected, and the client did not begin its TLS handshake, or end it")]
+    ClosedForOthers,
     #[error("TLS handshake: {0}")]
     Failed(#[from] ottla_tls::HandshakeError),
     #[error("{0}")]
@@ -278,7 +388,7 @@ async fn shake_hands(
     tokio::time::timeout(FIRST_BYTES_MAX, stream.readable()).await.map_err(|_| HandshakeError::Silent)??;
     let address = context.peer.ip().to_canonical();
     let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
-    // In a box: the state of a handshake is larger than that of an idle connection, which every connection would pay.
+    // In a box: clients that have not begun their handshake need not pay for its state.
     let shaking = tokio::time::timeout(HANDSHAKE_MAX, Box::pin(tls.accept(stream)));
     let done = tokio::select! {
         done = shaking => done.map_err(|_| HandshakeError::Slow)?,
@@ -305,9 +415,16 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Counts a connection as open until it is dropped, by its end or from outside.
-struct Open<'a>(&'a NetworkMetrics);
+struct Open(Arc<NetworkMetrics>);
 
-impl Drop for Open<'_> {
+impl Open {
+    fn new(metrics: &Arc<NetworkMetrics>) -> Self {
+        metrics.connections_open.add(1);
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.connections_open.add(-1);
     }
@@ -337,12 +454,20 @@ fn prepare(stream: &TcpStream, options: &AcceptOptions) -> io::Result<()> {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use bytes::Bytes;
+    use ottla_protocol::encode_request;
+    use ottla_protocol::kafka_protocol::messages::{ApiVersionsRequest, SaslAuthenticateRequest, SaslHandshakeRequest};
+    use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
     use ottla_resources::Limits;
+    use ottla_resources::unauthenticated::Unauthenticated;
+    use ottla_sasl::oauth::{Bearer, TokenError};
+    use ottla_sasl::{Credentials, Mechanism, ScramCredential, ScramHash, TokenCredential};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::connection::tests::shared_with;
+    use crate::connection::tests::{Greeter, shared_with};
     use crate::frame_budget::FrameBudget;
+    use crate::security::SaslListener;
 
     #[test]
     fn a_port_in_use_is_named() {
@@ -355,8 +480,21 @@ mod tests {
         assert!(matches!(bind(&name, "no.such.host.invalid", 0, true, 16), Err(BindError::Other { .. })));
     }
 
-    /// Others have a turn after each connection, however many are waiting.
-    #[tokio::test]
+    /// A queue that was full while others were busy made clients wait for seconds.
+    #[test]
+    fn a_listener_accepts_more_where_the_turns_of_others_are_long() {
+        let start = tokio::time::Instant::now();
+        let mut turn = AcceptTurn::new(start);
+        assert!(turn.is_over(start), "one at a time");
+        let after = |micros| start + Duration::from_micros(micros);
+        turn.begin(start, after(800));
+        assert!(!turn.is_over(after(899)) && turn.is_over(after(900)));
+        turn.begin(start, after(1_000_000));
+        assert!(turn.is_over(after(1_000_000) + TURN_MAX), "and not for long");
+    }
+
+    /// Others have a turn after each connection, however many are waiting. No time passes here.
+    #[tokio::test(start_paused = true)]
     async fn a_crowd_is_accepted_one_by_one() {
         const CROWD: u64 = 40;
         let (shared, metrics) = shared_with(1024, FrameBudget::new(1024));
@@ -377,6 +515,33 @@ mod tests {
         }
         accepting.abort();
         assert!(crowd.iter().all(Result::is_ok));
+    }
+
+    /// There may be thousands of them that do nothing.
+    #[tokio::test]
+    async fn a_connection_takes_little_memory() {
+        let listener = Arc::new(Listener {
+            name: ListenerName::new("PLAINTEXT"),
+            is_inter_broker: false,
+            security: ListenerSecurity::plaintext(),
+            shared: shared_with(1024, FrameBudget::new(1024)).0,
+            limits: Arc::new(ConnectionLimits::new(|_, _| Limits {
+                total: 1,
+                kept_for_brokers: 0,
+                of_listener: 1,
+                per_ip: 1,
+            })),
+            options: AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None },
+            complaints: RateLimit::per_second(),
+        });
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (_client, accepted) =
+            tokio::join!(TcpStream::connect(socket.local_addr().expect("bound")), socket.accept());
+        let (stream, peer) = accepted.expect("accepted");
+        let admitted = listener.admit(&stream, peer).expect("within the limits");
+        let task_bytes = size_of_val(&listener.serve(stream, admitted));
+        let connection_bytes = size_of::<Connection<Greeter>>();
+        assert!(task_bytes + connection_bytes <= 2_048, "{task_bytes} and {connection_bytes}");
     }
 
     #[tokio::test]
@@ -411,5 +576,98 @@ mod tests {
         let said = one_line("no key `a\r\n2026-01-01 INFO granted\u{85}` is known");
         assert_eq!(said, "no key `a\u{fffd}\u{fffd}2026-01-01 INFO granted\u{fffd}` is known");
         assert_eq!(one_line(&"k".repeat(70_000)).len(), REASON_CHARS_MAX);
+    }
+
+    struct Alice;
+
+    impl Credentials for Alice {
+        fn password(&self, user: &str) -> Option<String> {
+            (user == "alice").then(|| "alice-secret".to_owned())
+        }
+
+        fn scram(&self, _: ScramHash, _: &str) -> Option<ScramCredential> {
+            None
+        }
+
+        fn token(&self, _: ScramHash, _: &str) -> Option<TokenCredential> {
+            None
+        }
+
+        fn bearer(&self, _: &str) -> Result<Bearer, TokenError> {
+            Err(TokenError::Signature)
+        }
+
+        fn nobody_secret(&self) -> [u8; 32] {
+            [9; 32]
+        }
+    }
+
+    /// Sends a request; none: the connection is closed.
+    async fn ask<R: Request>(client: &mut TcpStream, version: i16, request: &R) -> Option<Vec<u8>> {
+        let frame = encode_request(version, 1, None, request).expect("encodes");
+        client.write_all(&frame).await.ok()?;
+        let mut answer = vec![0; usize::try_from(client.read_i32().await.ok()?).expect("positive")];
+        client.read_exact(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
+    async fn log_in(client: &mut TcpStream) -> Option<()> {
+        let mechanism = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
+        ask(client, 1, &mechanism).await?;
+        let token = Bytes::from_static(b"\0alice\0alice-secret");
+        let token = SaslAuthenticateRequest::default().with_auth_bytes(token);
+        let answer = ask(client, 1, &token).await?;
+        assert_eq!(answer.get(4..6), Some(&[0, 0][..]), "{answer:?}");
+        Some(())
+    }
+
+    /// Connections that were silent before their login were bounded by the descriptors of the broker only, and kept
+    /// others out for 30 s.
+    #[tokio::test]
+    async fn clients_that_do_not_log_in_give_way_to_those_that_do() {
+        let shared = Arc::into_inner(shared_with(1024, FrameBudget::new(1 << 20)).0).expect("nobody else has it");
+        let shared = Arc::new(shared.with_unauthenticated(Unauthenticated::new(|| 4)));
+        shared.gate.open(Arc::new(Greeter));
+        let bound = bind(&ListenerName::new("LOGIN"), "127.0.0.1", 0, false, 64).expect("a free port");
+        let address = bound.address;
+        let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
+        let limits =
+            ConnectionLimits::new(|_, _| Limits { total: 64, kept_for_brokers: 0, of_listener: 64, per_ip: 64 });
+        let (_stop, stopped) = watch::channel(false);
+        let sasl = SaslListener {
+            mechanisms: [Mechanism::Plain].into(),
+            credentials: Arc::new(Alice),
+            watcher: None,
+            reauth_max: None,
+            receive_bytes_max: 1_000,
+            failure_delay: Duration::ZERO,
+        };
+        let security =
+            ListenerSecurity { protocol: SecurityProtocol::SaslPlaintext, tls: None, sasl: Some(Arc::new(sasl)) };
+        let metrics = Arc::clone(&shared.metrics);
+        let unauthenticated = Arc::clone(&shared.unauthenticated);
+        let limits = Arc::new(limits);
+        tokio::spawn(accept(bound, security, shared, limits, options, stopped));
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            silent.push(TcpStream::connect(address).await.expect("the system accepts"));
+        }
+        let mut logged_in = Vec::new();
+        while logged_in.len() < 5 {
+            // It is refused while the silent ones have just come.
+            let mut client = TcpStream::connect(address).await.expect("the system accepts");
+            if log_in(&mut client).await.is_some() {
+                logged_in.push(client);
+            } else {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap_or(0), 0, "it was closed for others");
+        assert!(unauthenticated.open() <= 1, "those that have logged in do not count");
+        for client in &mut logged_in {
+            assert!(ask(client, 0, &ApiVersionsRequest::default()).await.is_some(), "they stay");
+        }
+        assert_eq!(metrics.connections_broken.get(), 1);
+        drop(silent);
     }
 }

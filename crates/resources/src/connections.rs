@@ -1,6 +1,7 @@
 //! How many connections there may be, in all, on one listener and from one address.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,6 +53,26 @@ pub struct Caller<'a> {
     pub ip: IpAddr,
 }
 
+/// Which bound refuses a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectionRefused {
+    Total,
+    OfListener,
+    OfAddress,
+    Rate,
+}
+
+impl fmt::Display for ConnectionRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Total => "the limit of connections is reached",
+            Self::OfListener => "the limit of connections of this listener is reached",
+            Self::OfAddress => "the limit of connections from one address is reached",
+            Self::Rate => "the rate of connections from one address is above its limit",
+        })
+    }
+}
+
 /// One connection's place; given back when dropped.
 pub struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
@@ -89,7 +110,7 @@ impl ConnectionLimits {
         (self.pace)(listener)
     }
 
-    pub fn enter(self: &Arc<Self>, caller: Caller<'_>) -> Result<ConnectionPermit, &'static str> {
+    pub fn enter(self: &Arc<Self>, caller: Caller<'_>) -> Result<ConnectionPermit, ConnectionRefused> {
         let entered = self.try_enter(caller);
         if entered.is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -97,22 +118,22 @@ impl ConnectionLimits {
         entered
     }
 
-    fn try_enter(self: &Arc<Self>, caller: Caller<'_>) -> Result<ConnectionPermit, &'static str> {
+    fn try_enter(self: &Arc<Self>, caller: Caller<'_>) -> Result<ConnectionPermit, ConnectionRefused> {
         let Caller { listener, is_broker, ip } = caller;
         let limits = (self.limits)(listener, ip);
         let total = if is_broker { limits.total } else { limits.total.saturating_sub(limits.kept_for_brokers) };
         let mut connected = self.connected.lock();
         if connected.total >= total {
-            return Err("the limit of connections is reached");
+            return Err(ConnectionRefused::Total);
         }
         if connected.by_listener.get(listener).copied().unwrap_or(0) >= limits.of_listener {
-            return Err("the limit of connections of this listener is reached");
+            return Err(ConnectionRefused::OfListener);
         }
         if connected.by_ip.get(&ip).copied().unwrap_or(0) >= limits.per_ip {
-            return Err("the limit of connections from one address is reached");
+            return Err(ConnectionRefused::OfAddress);
         }
         if !(self.admits)(ip) {
-            return Err("the rate of connections from one address is above its limit");
+            return Err(ConnectionRefused::Rate);
         }
         // Only now: an address that is refused leaves nothing behind.
         *connected.by_ip.entry(ip).or_insert(0) += 1;
@@ -170,13 +191,13 @@ mod tests {
         let more: Vec<_> = (0..2).map(|_| enter(own).ok()).collect();
         assert!(more.iter().all(Option::is_some));
         let third = [10, 0, 0, 4].into();
-        assert_eq!(enter(third).err(), Some("the limit of connections is reached"));
+        assert_eq!(enter(third).err(), Some(ConnectionRefused::Total));
         let broker = enter_narrow(third).ok();
         assert!(broker.is_some());
-        assert_eq!(enter_narrow(third).err(), Some("the limit of connections is reached"));
+        assert_eq!(enter_narrow(third).err(), Some(ConnectionRefused::Total));
         assert_eq!((limits.open(), limits.refused()), (4, 3));
         drop(first);
-        assert_eq!(enter_narrow(other).err(), Some("the limit of connections of this listener is reached"));
+        assert_eq!(enter_narrow(other).err(), Some(ConnectionRefused::OfListener));
         drop(broker);
         assert!(enter_narrow(other).is_ok());
     }

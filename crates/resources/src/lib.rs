@@ -10,7 +10,8 @@
 //! - [`table`]: how the metrics show them;
 //! - [`network`]: what counts as one peer where shares are by address;
 //! - [`private_directory`]: directories that no other user may look into;
-//! - [`http_port`]: the port for metrics and health, with bounded connections.
+//! - [`http_port`]: the port for metrics and health, with bounded connections;
+//! - [`unauthenticated`]: connections whose client has not shown who it is.
 //!
 //! `docs/resources.md` lists every bounded resource of the services, its ceiling, and what gives way.
 
@@ -25,8 +26,9 @@ pub mod memory;
 pub mod network;
 pub mod private_directory;
 pub mod table;
+pub mod unauthenticated;
 
-pub use connections::{Caller, ConnectionLimits, Limits};
+pub use connections::{Caller, ConnectionLimits, ConnectionPermit, ConnectionRefused, Limits};
 pub use descriptors::{BrokerDescriptors, CoordinatorDescriptors};
 pub use ledger::{Ledger, Share};
 pub use network::network_of;

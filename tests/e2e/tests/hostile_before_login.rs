@@ -1,8 +1,10 @@
 //! Tens of thousands of hostile frames and handshakes from clients that have not logged in: the broker stays, its
 //! memory stays, and a client that has logged in is served as before. `make soak` sends 100,000.
 
+use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,8 @@ use ottla_model::{PartitionId, TimestampMs};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{self, ProduceCall};
 use ottla_protocol::record_batch::BatchBuilder;
+use ottla_test_support::free_ports;
+use ottla_tls::{ClientTls, TlsSettings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
@@ -145,18 +149,24 @@ struct Target {
     cluster: Cluster,
     sasl: SocketAddr,
     tls: SocketAddr,
+    http: SocketAddr,
+    /// That of the authority of its certificate.
+    authority: PathBuf,
     _files: TempDir,
 }
 
 impl Target {
     fn start() -> Result<Self> {
         let files = TempDir::with_prefix("ottla-e2e-hostile-")?;
-        let broker = Authority::new(files.path(), "ours")?.sign("broker")?;
+        let authority = Authority::new(files.path(), "ours")?;
+        let broker = authority.sign("broker")?;
+        let http = SocketAddr::from(([127, 0, 0, 1], free_ports(1)?[0]));
         let mut options = ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() }
             .listening("LOGIN", "SASL_PLAINTEXT")
             .listening("SECURE", "SASL_SSL");
         for (name, value) in [
             ("ssl.keystore.type", "PEM"),
+            ("http.port", &http.port().to_string()),
             ("ssl.keystore.location", &broker.store.display().to_string()),
             ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"),
             ("plain.sasl.jaas.config", &format!("{PLAIN_MODULE} user_alice=\"alice-secret\";")),
@@ -166,7 +176,18 @@ impl Target {
         let cluster = Cluster::start_with(options)?;
         clients::run_script("create_topic.py", &[&cluster.bootstrap(), TOPIC, "1", "1"])?;
         let (sasl, tls) = (cluster.bootstrap_of("LOGIN").parse()?, cluster.bootstrap_of("SECURE").parse()?);
-        Ok(Self { cluster, sasl, tls, _files: files })
+        Ok(Self { cluster, sasl, tls, http, authority: authority.certificate, _files: files })
+    }
+
+    /// Connections before their login: how many there are, and how many there may be.
+    fn before_login(&self) -> Result<[u64; 2]> {
+        let page = clients::http_get(self.http, "/metrics")?;
+        let value = |column: &str| -> Result<u64> {
+            let row = format!("ottla_broker_resource_{column}{{resource=\"connections_before_login\"}} ");
+            let value = page.lines().find_map(|line| line.strip_prefix(&row)).with_context(|| format!("no {row}"))?;
+            Ok(value.trim().parse::<f64>()? as u64)
+        };
+        Ok([value("used")?, value("ceiling")?])
     }
 }
 
@@ -241,12 +262,21 @@ fn send(address: SocketAddr, bytes: &[u8], waits: bool) -> Result<bool> {
     Ok(stream.read(&mut [0; 256]).is_ok_and(|count| count > 0))
 }
 
-#[test]
-fn hostile_clients_before_their_login_harm_nobody() -> Result<()> {
-    let count = match std::env::var("OTTLA_HOSTILE_CONNECTIONS") {
+fn connections() -> Result<u64> {
+    Ok(match std::env::var("OTTLA_HOSTILE_CONNECTIONS") {
         Ok(text) => text.parse()?,
         Err(_) => CONNECTIONS,
-    };
+    })
+}
+
+fn raise_own_limit() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
+
+#[test]
+fn hostile_clients_before_their_login_harm_nobody() -> Result<()> {
+    let count = connections()?;
     let target = Target::start()?;
     ottla_test_support::each_seed(0..1, |seed| run(&target, seed, count));
     Ok(())
@@ -346,8 +376,7 @@ impl Trickle {
 fn frames_that_trickle_before_a_login_share_little_memory_and_a_login_goes_before_them() -> Result<()> {
     const LASTS: Duration = Duration::from_secs(4);
     const LOGIN_MAX: Duration = Duration::from_secs(5);
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    raise_own_limit()?;
     let target = Target::start()?;
     wait::until_ok("a good client", || Good::log_in(target.sasl)?.write())?;
     let plaintext = target.cluster.broker_address(1);
@@ -376,5 +405,110 @@ fn frames_that_trickle_before_a_login_share_little_memory_and_a_login_goes_befor
         ensure!(grown < MEMORY_GROWTH_KIB, "resident memory grew by {grown} KiB");
         ensure!(slowest < LOGIN_MAX, "a login took {slowest:?}");
     }
+    Ok(())
+}
+
+/// Clients that connect and do nothing, or shake hands in TLS and do nothing then. The newest ones stay open.
+struct Idlers {
+    open: VecDeque<Idler>,
+    runtime: tokio::runtime::Runtime,
+    tls: ClientTls,
+}
+
+enum Idler {
+    Plain { _socket: TcpStream },
+    Tls { _stream: Box<dyn std::any::Any> },
+}
+
+impl Idlers {
+    /// Of those that stay open: more than a broker lets wait for their login, of one address.
+    const OPEN_MAX: usize = 3_000;
+    /// One of so many shakes hands.
+    const TLS_EVERY: u64 = 8;
+
+    fn new(authority: &Path) -> Result<Self> {
+        let authority = authority.display().to_string();
+        let settings = TlsSettings::read(|name| match name {
+            "ssl.truststore.type" => Some("PEM"),
+            "ssl.truststore.location" => Some(authority.as_str()),
+            _ => None,
+        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { open: VecDeque::new(), runtime, tls: ClientTls::new(settings)? })
+    }
+
+    /// Also where the broker ends it at once.
+    fn add(&mut self, at: u64, sasl: SocketAddr, tls: SocketAddr) -> Result<()> {
+        let idler = match at % Self::TLS_EVERY {
+            0 => {
+                let name = ClientTls::server_name("localhost")?;
+                let shaken = self.runtime.block_on(async {
+                    let socket = tokio::net::TcpStream::connect(tls).await?;
+                    self.tls.connect(name, socket).await
+                });
+                match shaken {
+                    Ok(stream) => Idler::Tls { _stream: Box::new(stream) },
+                    Err(_) => return Ok(()),
+                }
+            }
+            1 => Idler::Plain { _socket: clients::connect(tls)? },
+            _ => Idler::Plain { _socket: clients::connect(sasl)? },
+        };
+        self.open.push_back(idler);
+        if self.open.len() > Self::OPEN_MAX {
+            self.open.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// Before, each of them had 30 s, and only `max.connections` and the limit of open files bounded them: they took the
+/// places of all others.
+#[test]
+fn clients_that_never_log_in_are_bounded_in_number_and_keep_nobody_out() -> Result<()> {
+    const LOGIN_MAX: Duration = Duration::from_secs(5);
+    let count = connections()?;
+    raise_own_limit()?;
+    let target = Target::start()?;
+    wait::until_ok("a good client", || Good::log_in(target.sasl)?.write())?;
+    let before = target.cluster.resident_kib(Node::Broker(1))?;
+    let (mut most, mut slowest, mut logins, mut tries, mut waiting) = (0, Duration::ZERO, 0, 0, 0);
+    let (sasl, tls, authority) = (target.sasl, target.tls, target.authority.clone());
+    std::thread::scope(|scope| -> Result<()> {
+        let attacking = scope.spawn(move || -> Result<u64> {
+            let mut idlers = Idlers::new(&authority)?;
+            (0..count).try_for_each(|at| idlers.add(at, sasl, tls))?;
+            Ok(u64::try_from(idlers.open.len())?)
+        });
+        while !attacking.is_finished() || logins == 0 {
+            let began = Instant::now();
+            loop {
+                tries += 1;
+                match Good::log_in(sasl).and_then(|mut good| good.write()) {
+                    Ok(_) => break,
+                    // The broker has taken no more: clients try again.
+                    Err(error) if began.elapsed() > LOGIN_MAX => return Err(error.context("no login")),
+                    Err(_) => std::thread::sleep(PAUSE),
+                }
+            }
+            slowest = slowest.max(began.elapsed());
+            logins += 1;
+            most = most.max(target.cluster.resident_kib(Node::Broker(1))?);
+            waiting = waiting.max(target.before_login()?[0]);
+            std::thread::sleep(PAUSE);
+        }
+        let open = attacking.join().ok().context("the attack ended")??;
+        ensure!(open > 1_000, "{open} connections were open at the end");
+        Ok(())
+    })?;
+    let grown = most.saturating_sub(before);
+    println!(
+        "{count} connections that do not log in: {waiting} open at most, {grown} KiB more; {logins} logins in {tries} \
+         tries beside them took {slowest:?} at most"
+    );
+    let [_, ceiling] = target.before_login()?;
+    ensure!(waiting > ceiling / 4, "{waiting} of {ceiling}: this was no attack");
+    ensure!(waiting <= ceiling / 2, "{waiting} of {ceiling}: one address has half of them at most");
+    ensure!(grown < MEMORY_GROWTH_KIB, "resident memory grew by {grown} KiB");
     Ok(())
 }

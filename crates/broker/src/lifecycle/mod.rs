@@ -224,10 +224,11 @@ async fn live(
         Arc::clone(&resources.responses),
         Some(config.connections_max_idle),
     );
-    let connections = Arc::new(connections.with_strangers(Arc::clone(&resources.strangers)));
+    let connections = connections.with_strangers(Arc::clone(&resources.strangers));
+    let connections = Arc::new(connections.with_unauthenticated(resources.unauthenticated(&live_config)));
     let quotas = ClientQuotas::new(&config, &metadata);
     let limits = resources.connection_limits(&live_config, &quotas);
-    resources.show(&telemetry, &limits);
+    resources.show(&telemetry, &limits, &connections.unauthenticated);
     let endpoints = endpoints(&config, &bound);
     let (stop_accepting, mut accepting) = start_accepting(&config, bound, &security, &connections, &limits, &data);
     for (listener, checks) in bearers {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ottla_metrics::Watchdog;
 use ottla_resources::Ledger;
 use ottla_resources::handshakes::Handshakes;
+use ottla_resources::unauthenticated::Unauthenticated;
 use tokio::sync::watch;
 
 use crate::frame_budget::FrameBudget;
@@ -18,6 +19,9 @@ use crate::service::Service;
 /// What strangers may hold together unless it is said otherwise: 32 frames of the largest size before a login.
 const STRANGER_BYTES: usize = 16 << 20;
 
+/// Connections before their login, unless it is said otherwise.
+const UNAUTHENTICATED_MAX: usize = 4_096;
+
 /// What all connections of a broker share.
 pub struct ConnectionShared<S: Service> {
     pub gate: Gate<S>,
@@ -27,6 +31,8 @@ pub struct ConnectionShared<S: Service> {
     pub idle_timeout: Option<Duration>,
     /// TLS handshakes of all listeners.
     pub handshakes: Arc<Handshakes>,
+    /// Connections, of all listeners, whose clients have to show who they are and have not yet.
+    pub unauthenticated: Arc<Unauthenticated>,
     /// Large frames.
     pub(super) budget: Arc<FrameBudget>,
     /// Frames of clients that have not logged in, or that have had no request handled yet.
@@ -54,6 +60,7 @@ impl<S: Service> ConnectionShared<S> {
             frame_bytes_max,
             idle_timeout,
             handshakes: Arc::default(),
+            unauthenticated: Unauthenticated::new(|| UNAUTHENTICATED_MAX),
             budget: Arc::new(budget),
             strangers: Arc::new(FrameBudget::of_strangers(STRANGER_BYTES)),
             slow_turns: Watchdog::default(),
@@ -67,6 +74,13 @@ impl<S: Service> ConnectionShared<S> {
     #[must_use]
     pub fn with_strangers(mut self, strangers: Arc<FrameBudget>) -> Self {
         self.strangers = strangers;
+        self
+    }
+
+    /// Counts connections before their login in this.
+    #[must_use]
+    pub fn with_unauthenticated(mut self, unauthenticated: Arc<Unauthenticated>) -> Self {
+        self.unauthenticated = unauthenticated;
         self
     }
 

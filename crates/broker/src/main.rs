@@ -15,8 +15,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Two arenas serve two or three busy threads; the default of four a core only keeps more freed pages. What is free for
 /// a second goes back to the system, by a thread that sleeps while there is nothing to give back. A thread tidies up
-/// its cache after each MiB that it was given or gave back: each small request is read into 16 KiB, and with the default
-/// of 64 KiB every fourth one paid for it. A cache holds some MiB at most in either case.
+/// its cache after each MiB that it was given or gave back: each small request is read into 16 KiB, and every fourth
+/// one paid for it with the default of 64 KiB. A cache holds some MiB at most in either case.
 #[allow(unsafe_code, reason = "the allocator reads its settings from a symbol of this name")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static MALLOC_CONF: &[u8; 82] =

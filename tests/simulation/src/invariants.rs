@@ -69,8 +69,8 @@ struct Partition {
     /// Committed records that were lost in unclean elections, and the leader epoch that began with the election: they
     /// may have been read in earlier epochs, and acknowledged.
     given_up: BTreeMap<(Offset, RecordId), LeaderEpoch>,
-    /// The end of what was given up and is not lost: consumers were told of it.
-    brought_back_to: Offset,
+    /// What was given up and is not lost, as a later unclean election chose who had it: consumers were told of it.
+    brought_back: BTreeSet<(Offset, RecordId)>,
     /// What consumers have read, and the last leader epoch in which a replica gave it.
     consumed: BTreeMap<(Offset, RecordId), LeaderEpoch>,
     /// Records before are not kept for ever: DeleteRecords.
@@ -101,7 +101,15 @@ impl Partition {
         content: &Content,
     ) -> Result<(), Violation> {
         let since = leader_epoch.min(last);
-        let Self { committed, acknowledged, given_up, .. } = self;
+        let Self { committed, acknowledged, given_up, brought_back, .. } = self;
+        // Its leader may not have told anybody of it before it is lost again (seed 60199).
+        brought_back.retain(|(offset, record)| {
+            let is_kept = *offset < content.start() || content.get(*offset) == Some(record);
+            if !is_kept {
+                given_up.insert((*offset, *record), since);
+            }
+            is_kept
+        });
         for records in [committed, acknowledged] {
             records.retain(|offset, known| {
                 let is_kept = *offset < content.start() || content.get(*offset) == Some(&known.record);
@@ -220,11 +228,11 @@ impl Invariants {
         }
         // A later unclean election may choose a replica that still has what an earlier one gave up (seed 3734).
         if let Some(since) = partition.unclean_since.filter(|since| leader_epoch >= *since) {
-            let Partition { given_up, brought_back_to, .. } = partition;
+            let Partition { given_up, brought_back, .. } = partition;
             given_up.retain(|(at, record), given_up_since| {
                 let is_back = *given_up_since < since && replica.content.get(*at) == Some(record);
                 if is_back {
-                    *brought_back_to = (*brought_back_to).max(at.next());
+                    brought_back.insert((*at, *record));
                 }
                 !is_back
             });
@@ -383,7 +391,8 @@ impl Invariants {
                 let partition = self.partition(*id);
                 let committed = partition.committed.last_key_value().map_or(Offset::ZERO, |(last, _)| last.next());
                 let given_up = partition.given_up.keys().map(|(offset, _)| offset.next()).max();
-                let known = committed.max(partition.deleted_up_to).max(partition.brought_back_to);
+                let brought_back = partition.brought_back.last().map_or(Offset::ZERO, |(offset, _)| offset.next());
+                let known = committed.max(partition.deleted_up_to).max(brought_back);
                 let most = known.max(given_up.unwrap_or(Offset::ZERO));
                 if partition.is_exempt || *high_watermark <= most {
                     return Ok(());

@@ -66,6 +66,8 @@ struct Partition {
     /// What the leaders lack that were elected since then is not known yet, up to the leader of this epoch: of several
     /// elections that were seen at once any may have been unclean.
     giving_up_to: Option<LeaderEpoch>,
+    /// The leader epochs of elections that were unclean, or may have been.
+    perhaps_unclean: BTreeSet<LeaderEpoch>,
     /// Committed records that were lost in unclean elections, and the leader epoch that began with the election: they
     /// may have been read in earlier epochs, and acknowledged.
     given_up: BTreeMap<(Offset, RecordId), LeaderEpoch>,
@@ -225,6 +227,7 @@ impl Invariants {
         }
         if let Some(last) = partition.giving_up_to.filter(|_| !partition.is_superseded(leader_epoch)) {
             partition.give_up(id, leader_epoch, last, replica.content)?;
+            partition.unclean_since = partition.unclean_since.max(Some(leader_epoch));
         }
         // A later unclean election may choose a replica that still has what an earlier one gave up (seed 3734).
         if let Some(since) = partition.unclean_since.filter(|since| leader_epoch >= *since) {
@@ -247,7 +250,9 @@ impl Invariants {
                 id.partition
             );
         }
-        if partition.is_exempt {
+        // A broker may hear that it led when the next one leads that was elected uncleanly (seed 3883).
+        let is_late = partition.is_superseded(leader_epoch) && partition.perhaps_unclean.contains(&leader_epoch);
+        if partition.is_exempt || is_late {
             return Ok(());
         }
         for (what, records) in
@@ -446,6 +451,11 @@ impl Invariants {
         let partition = self.partition(id);
         partition.unclean_since = partition.unclean_since.max(Some(first));
         partition.giving_up_to = partition.giving_up_to.max(Some(last));
+        let mut epoch = first;
+        while epoch <= last {
+            partition.perhaps_unclean.insert(epoch);
+            epoch = epoch.next();
+        }
     }
 
     /// How many of the committed records a log has, those that were deleted among them.

@@ -5,6 +5,7 @@
 //! - [`connection`]: one connection's requests and responses, in order;
 //! - `transport`: plaintext or TLS; [`security`], `authentication`: what a listener demands before it serves;
 //! - [`frame_budget`]: the memory of large frames that are being read;
+//! - `handshake_turns`: whose TLS handshake is calculated now;
 //! - `response_memory`: the memory of responses that wait to be read;
 //! - [`response`]: what a service gives back;
 //! - [`metrics`]: what is counted.
@@ -14,6 +15,7 @@ pub mod connection;
 pub mod context;
 pub mod frame_budget;
 mod frame_reader;
+mod handshake_turns;
 pub mod listener;
 pub mod metrics;
 pub mod response;

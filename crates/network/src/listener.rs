@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_resources::giving_way::give_way;
-use ottla_resources::handshakes::Handshakes;
 use ottla_resources::unauthenticated::UnauthenticatedPermit;
 use ottla_resources::{Caller, ConnectionLimits, ConnectionPermit};
 use ottla_tls::ServerTls;
@@ -287,7 +286,7 @@ impl<S: Service> Listener<S> {
             None => Transport::Plain(stream),
             Some(tls) => {
                 // In a box: its state is larger than that of an idle connection, which every connection would pay.
-                let shaking = Box::pin(shake_hands(stream, tls, &self.shared.handshakes, &mut context));
+                let shaking = Box::pin(shake_hands(stream, tls, &self.shared, &mut context));
                 let shaken = tokio::select! {
                     shaken = shaking => shaken,
                     () = has_to_close(&mut unauthenticated) => Err(HandshakeError::ClosedForOthers),
@@ -379,17 +378,18 @@ enum HandshakeError {
 }
 
 /// Waits for the client's first bytes, which costs no more than any idle connection; then shakes hands.
-async fn shake_hands(
+async fn shake_hands<S: Service>(
     stream: TcpStream,
     tls: &ServerTls,
-    handshakes: &Arc<Handshakes>,
+    shared: &ConnectionShared<S>,
     context: &mut RequestContext,
 ) -> Result<Transport, HandshakeError> {
     tokio::time::timeout(FIRST_BYTES_MAX, stream.readable()).await.map_err(|_| HandshakeError::Silent)??;
     let address = context.peer.ip().to_canonical();
-    let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
+    let mut permit = shared.handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
     // In a box: clients that have not begun their handshake need not pay for its state.
-    let shaking = tokio::time::timeout(HANDSHAKE_MAX, Box::pin(tls.accept(stream)));
+    let shaking = Box::pin(shared.handshake_turns.take(tls.accept(stream)));
+    let shaking = tokio::time::timeout(HANDSHAKE_MAX, shaking);
     let done = tokio::select! {
         done = shaking => done.map_err(|_| HandshakeError::Slow)?,
         _ = &mut permit.cancelled => return Err(HandshakeError::Slow),

@@ -12,6 +12,7 @@ use ottla_resources::unauthenticated::Unauthenticated;
 use tokio::sync::watch;
 
 use crate::frame_budget::FrameBudget;
+use crate::handshake_turns::HandshakeTurns;
 use crate::metrics::NetworkMetrics;
 use crate::response_memory::ResponseMemory;
 use crate::service::Service;
@@ -31,6 +32,7 @@ pub struct ConnectionShared<S: Service> {
     pub idle_timeout: Option<Duration>,
     /// TLS handshakes of all listeners.
     pub handshakes: Arc<Handshakes>,
+    pub(crate) handshake_turns: HandshakeTurns,
     /// Connections, of all listeners, whose clients have to show who they are and have not yet.
     pub unauthenticated: Arc<Unauthenticated>,
     /// Large frames.
@@ -60,6 +62,7 @@ impl<S: Service> ConnectionShared<S> {
             frame_bytes_max,
             idle_timeout,
             handshakes: Arc::default(),
+            handshake_turns: HandshakeTurns::default(),
             unauthenticated: Unauthenticated::new(|| UNAUTHENTICATED_MAX),
             budget: Arc::new(budget),
             strangers: Arc::new(FrameBudget::of_strangers(STRANGER_BYTES)),

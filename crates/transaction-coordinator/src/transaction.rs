@@ -154,11 +154,18 @@ impl Transaction {
         self.timeout_ms == i32::MAX
     }
 
-    /// Whether a producer that recovers may go on under this id (KIP-360): it holds the current id, or it repeats a
-    /// request whose answer, a new id, it did not get.
+    /// Whether the producer goes on as this one once the markers are written. It was told so with the decision, and may
+    /// be faster than the markers.
+    pub fn becomes(&self, producer: Producer) -> bool {
+        producer.id != ProducerId::NONE && producer == Producer { id: self.next_producer_id, epoch: ProducerEpoch(0) }
+    }
+
+    /// Whether a producer that recovers may go on under this id (KIP-360): it holds the current id or the next one, or
+    /// it repeats a request whose answer, a new id, it did not get.
     pub fn knows(&self, expected: Producer) -> bool {
         self.is_new()
             || expected.id == self.producer.id
+            || self.becomes(expected)
             || (expected.id == self.previous_producer_id && expected.is_exhausted())
     }
 

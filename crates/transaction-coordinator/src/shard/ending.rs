@@ -31,7 +31,9 @@ impl Shard {
         let refused = |error| Effects::answer(id, TransactionAnswer::Failed(error));
         let Some(entry) = self.entries.get(&request.id) else { return refused(ErrorCode::InvalidProducerIdMapping) };
         let current = &entry.current;
-        let verdict = if request.version.bumps_epoch() {
+        let verdict = if current.becomes(request.producer) {
+            Verdict::Refused(ErrorCode::ConcurrentTransactions)
+        } else if request.version.bumps_epoch() {
             verdict_with_bumps(current, entry.is_changing, request)
         } else {
             verdict_without_bumps(current, entry.is_changing, request)

@@ -140,6 +140,7 @@ impl Shard {
         match self.entries.get(id) {
             Some(entry) if entry.current.producer == request.producer => Ok(entry),
             Some(entry) if entry.current.producer.id == request.producer.id => Err(ErrorCode::ProducerFenced),
+            Some(entry) if entry.current.becomes(request.producer) => Err(CONCURRENT),
             _ => Err(ErrorCode::InvalidProducerIdMapping),
         }
     }

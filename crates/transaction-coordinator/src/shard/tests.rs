@@ -307,6 +307,29 @@ fn used_up_epochs_lead_to_another_id() {
     assert_eq!(stage.ask(init(Some(next))), bumped);
 }
 
+/// It was told INVALID_PRODUCER_ID_MAPPING, or that it was fenced, upon which producers give up: once in 32,767
+/// transactions.
+#[test]
+fn a_producer_with_another_id_waits_for_the_markers_of_the_former() {
+    let mut last = Transaction::new(ProducerId(7), 60_000, TimestampMs(WALL_MS));
+    last.producer.epoch = ProducerEpoch(i16::MAX - 1);
+    let mut stage = Stage::with(TransactionConfig::default(), vec![record::encode(&id(), Some(&last))]);
+    stage.ask(Request::AddPartitions(add(last.producer, V2, &[0])));
+    let next = producer(101, 0);
+    assert_eq!(stage.ask(end(last.producer, true, V2)), Some(TransactionAnswer::Ended(next)));
+    let requests = [Request::AddPartitions(add(next, V2, &[0])), end(next, false, V2), init(Some(next))];
+    for request in requests.clone() {
+        assert_eq!(stage.ask(request), failed(ErrorCode::ConcurrentTransactions));
+    }
+    // The same at the next coordinator.
+    let mut stage = Stage::with(TransactionConfig::default(), std::mem::take(&mut stage.log));
+    for request in requests {
+        assert_eq!(stage.ask(request), failed(ErrorCode::ConcurrentTransactions));
+    }
+    stage.write_markers();
+    assert_eq!(stage.ask(Request::AddPartitions(add(next, V2, &[0]))), Some(TransactionAnswer::Added));
+}
+
 /// The fence of a producer with its last epoch but one is the last epoch, which it took for its own next one: its late
 /// EndTxn was a repeated one, and it went on under that epoch beside its successor.
 #[test]

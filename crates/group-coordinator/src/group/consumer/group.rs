@@ -76,6 +76,7 @@ pub(super) struct Resolution {
 /// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
+    /// Of what it was given.
     pub(super) owned: BTreeSet<(TopicId, PartitionId)>,
     /// It was given nothing since it said so. One that was, and says nothing, may be taking what it was given.
     pub(super) is_fresh: bool,

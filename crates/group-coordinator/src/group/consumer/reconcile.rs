@@ -152,11 +152,13 @@ impl ConsumerGroup {
             partitions_of(&member.assigned).chain(partitions_of(&member.pending_revocation)).collect();
         let report = self.soft.reports.entry(id.clone()).or_default();
         if let Some(claimed) = claimed {
-            report.owned = claimed.iter().flat_map(|(topic, of)| of.iter().map(|of| (*topic, *of))).collect();
+            let said: BTreeSet<_> = claimed.iter().flat_map(|(topic, of)| of.iter().map(|of| (*topic, *of))).collect();
             report.is_fresh = true;
-            report.is_behind &= !given.is_subset(&report.owned);
+            report.is_behind &= !given.is_subset(&said);
             let shall_own: BTreeSet<_> = partitions_of(&member.assigned).collect();
-            report.unconfirmed_since = report.unconfirmed_since.filter(|_| report.owned != shall_own);
+            report.unconfirmed_since = report.unconfirmed_since.filter(|_| said != shall_own);
+            // A client may name anything, and it would be kept for each member.
+            report.owned = &said & &given;
         }
         if answered.is_given || answered.must_give_up_more {
             report.unconfirmed_since = Some(cx.now.monotonic);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use ottla_model::{ErrorCode, PartitionId, TopicId};
 
-use super::{SESSION_MS, World, assigned_names, beat, join, join_regex, owns};
+use super::{SESSION_MS, World, assigned_names, beat, group, join, join_regex, owns};
 use crate::group::Group;
 use crate::topics::Topics as _;
 
@@ -152,4 +152,18 @@ fn members_that_fall_silent_together_leave_together() {
     // At most so many timers run out in one tick.
     assert_eq!(described.group_epoch, epoch + 2);
     world.check_replay();
+}
+
+/// Members of a hostile client named a quarter of a million partitions each, and all of them were kept.
+#[test]
+fn of_what_a_member_claims_only_what_it_was_given_is_kept() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    let claims: Vec<i32> = (0..1_000).collect();
+    let answer = world.beat(owns("a", 1, &[(t, &claims), (TopicId([9; 16]), &claims)]));
+    assert_eq!(answer.error, ErrorCode::None);
+    let Some(Group::Consumer(found)) = world.host.shard.group(&group()) else { panic!() };
+    let kept: usize = found.soft.reports.values().map(|report| report.owned.len()).sum();
+    assert_eq!(kept, 2);
 }

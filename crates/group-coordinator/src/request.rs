@@ -1,5 +1,7 @@
 //! What a group is asked. Plain types: the broker's handlers know the wire and its versions.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use ottla_model::{
     GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId,
@@ -180,11 +182,34 @@ pub struct DeleteOffsets {
     pub topics: Vec<(String, Vec<PartitionId>)>,
 }
 
-/// ListGroups (16): empty filters take everything. Compared without case.
+/// The states and types of groups of both protocols, by which they are filtered.
+const STATES: [&str; 6] = ["Empty", "PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling", "Stable"];
+const TYPES: [&str; 2] = ["classic", "consumer"];
+
+/// ListGroups (16). A filter of none takes everything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListGroups {
-    pub states: Vec<String>,
-    pub types: Vec<String>,
+    states: Option<BTreeSet<&'static str>>,
+    types: Option<BTreeSet<&'static str>>,
+}
+
+impl ListGroups {
+    /// Filters of a client: one without names takes everything; they are compared without case. Names that no group has
+    /// are left out: a client may send very many, and each of them would be compared with every group.
+    pub fn new<'a>(states: impl Iterator<Item = &'a str>, types: impl Iterator<Item = &'a str>) -> Self {
+        Self { states: known(states, &STATES), types: known(types, &TYPES) }
+    }
+
+    pub(crate) fn takes(&self, state: &str, group_type: &str) -> bool {
+        self.states.as_ref().is_none_or(|states| states.contains(state))
+            && self.types.as_ref().is_none_or(|types| types.contains(group_type))
+    }
+}
+
+fn known<'a>(named: impl Iterator<Item = &'a str>, known: &[&'static str]) -> Option<BTreeSet<&'static str>> {
+    let mut named = named.map(str::trim).peekable();
+    named.peek()?;
+    Some(named.filter_map(|name| known.iter().find(|known| known.eq_ignore_ascii_case(name))).copied().collect())
 }
 
 /// ConsumerGroupHeartbeat (68).

@@ -1,5 +1,7 @@
 //! What is asked of a transaction coordinator, without wire types.
 
+use std::collections::BTreeSet;
+
 use ottla_model::{ProducerId, TopicPartition, TransactionalId};
 use regex::Regex;
 
@@ -62,8 +64,8 @@ pub struct EndTransaction {
 /// Filters; an empty one lets everything pass.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ListTransactions {
-    pub states: Option<Vec<TransactionState>>,
-    pub producer_ids: Vec<ProducerId>,
+    pub states: Option<BTreeSet<TransactionState>>,
+    pub producer_ids: BTreeSet<ProducerId>,
     /// Only what has been running for longer; negative: everything.
     pub longer_than_ms: i64,
     pub pattern: Option<Pattern>,

@@ -29,10 +29,10 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Reply::close(error),
     };
     let access = broker.access(context);
-    let list = ListGroups {
-        states: request.states_filter.iter().map(group::owned).collect(),
-        types: request.types_filter.iter().map(group::owned).collect(),
-    };
+    let list = ListGroups::new(
+        request.states_filter.iter().map(|name| name.as_str()),
+        request.types_filter.iter().map(|name| name.as_str()),
+    );
     let groups = &broker.groups;
     let asked = groups.submit_all(&GroupRequest::ListGroups(list)).into_iter().map(|asked| ((), asked));
     let budget = broker.response_budget();

@@ -1,6 +1,7 @@
 //! ListTransactions (66), versions 0 to 2: the transactional ids that this broker coordinates, by state, producer id,
 //! duration and pattern.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -42,12 +43,13 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
 
 /// The filters, and the names of states that no transaction has.
 fn filters(request: &ListTransactionsRequest) -> Result<(ListTransactions, Vec<StrBytes>), ErrorCode> {
-    let (mut states, mut unknown) = (Vec::new(), Vec::new());
+    // Sets: a client may name a quarter of a million.
+    let (mut states, mut unknown, mut seen) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
     for name in &request.state_filters {
         match TransactionState::from_name(name) {
-            Some(state) => states.push(state),
-            None if unknown.contains(name) => {}
-            None => unknown.push(name.clone()),
+            Some(state) => drop(states.insert(state)),
+            None if seen.insert(name) => unknown.push(name.clone()),
+            None => {}
         }
     }
     let pattern = request.transactional_id_pattern.as_ref().filter(|pattern| !pattern.is_empty());
@@ -97,7 +99,7 @@ mod tests {
         let names = vec![wire::text("Ongoing"), wire::text("Going")];
         let request = ListTransactionsRequest::default().with_state_filters(names);
         let (list, unknown) = filters(&request).expect("valid");
-        assert_eq!(list.states, Some(vec![TransactionState::Ongoing]));
+        assert_eq!(list.states, Some([TransactionState::Ongoing].into()));
         assert_eq!(unknown, [wire::text("Going")]);
         let nothing = filters(&ListTransactionsRequest::default()).expect("valid").0;
         assert_eq!((nothing.states, nothing.pattern, nothing.longer_than_ms), (None, None, -1));

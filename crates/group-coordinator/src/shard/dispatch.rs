@@ -274,15 +274,8 @@ impl Shard {
     }
 
     fn list(&self, request: &ListGroups) -> GroupAnswer {
-        let wanted = |filter: &[String], value: &str| {
-            filter.is_empty() || filter.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(value))
-        };
         let listed = self.groups.iter().map(|(id, group)| group.listed(id));
-        GroupAnswer::ListGroups(
-            listed
-                .filter(|group| wanted(&request.states, group.state) && wanted(&request.types, group.group_type))
-                .collect(),
-        )
+        GroupAnswer::ListGroups(listed.filter(|group| request.takes(group.state, group.group_type)).collect())
     }
 
     fn delete_group(&mut self, now: Now, id: RequestId, group: &GroupId) -> Effects {

@@ -514,8 +514,8 @@ fn lists_are_filtered() {
     assert_eq!(found(all.clone()), 1);
     assert_eq!(found(ListTransactions { longer_than_ms: 499, ..all.clone() }), 1);
     assert_eq!(found(ListTransactions { longer_than_ms: 500, ..all.clone() }), 0);
-    assert_eq!(found(ListTransactions { producer_ids: vec![ProducerId(1)], ..all.clone() }), 0);
-    assert_eq!(found(ListTransactions { states: Some(vec![TransactionState::Empty]), ..all.clone() }), 0);
+    assert_eq!(found(ListTransactions { producer_ids: [ProducerId(1)].into(), ..all.clone() }), 0);
+    assert_eq!(found(ListTransactions { states: Some([TransactionState::Empty].into()), ..all.clone() }), 0);
     assert_eq!(found(ListTransactions { pattern: Some(Pattern::new("t.").unwrap()), ..all.clone() }), 1);
     assert_eq!(found(ListTransactions { pattern: Some(Pattern::new("t").unwrap()), ..all }), 0);
     assert!(Pattern::new("(").is_err());

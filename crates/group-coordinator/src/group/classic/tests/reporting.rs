@@ -52,8 +52,8 @@ fn groups_are_described_and_listed() {
         topics: vec![crate::shard::testing::one_offset()],
     }));
     let list = |host: &mut Host, states: &[&str], types: &[&str]| {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        match host.call(Request::ListGroups(ListGroups { states: owned(states), types: owned(types) })) {
+        let filters = ListGroups::new(states.iter().copied(), types.iter().copied());
+        match host.call(Request::ListGroups(filters)) {
             GroupAnswer::ListGroups(groups) => groups
                 .into_iter()
                 .map(|group| format!("{} {} {}", group.group, group.state, group.protocol_type))
@@ -63,6 +63,8 @@ fn groups_are_described_and_listed() {
     };
     assert_eq!(list(&mut host, &[], &[]), ["g Stable consumer", "simple Empty "]);
     assert_eq!(list(&mut host, &["stable", "Dead"], &["Classic"]), ["g Stable consumer"]);
+    assert_eq!(list(&mut host, &[" empty "], &[]), ["simple Empty "]);
+    assert!(list(&mut host, &["Dead"], &[]).is_empty(), "a filter of unknown names takes nothing");
     assert!(list(&mut host, &["preparingrebalance"], &[]).is_empty() && list(&mut host, &[], &["consumer"]).is_empty());
     host.join(join_as("c-1"));
     let GroupAnswer::DescribeGroup(described) = host.call(Request::DescribeGroup(group())) else { panic!() };
@@ -128,4 +130,14 @@ fn an_empty_group_goes_when_its_offsets_have_expired() {
     host.pass(1_300_000);
     assert_eq!(host.state(), "Dead");
     assert_eq!(host.stored().last(), Some(&None));
+}
+
+/// A MiB of names was copied for each partition, and compared with each of its groups.
+#[test]
+fn of_filters_only_the_names_that_groups_have_are_kept() {
+    let unknown: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+    let of_all = ["EMPTY", "preparingrebalance", "CompletingRebalance", "assigning", "Reconciling", "Stable"];
+    let many = ListGroups::new(of_all.into_iter().chain(unknown.iter().map(String::as_str)), std::iter::empty());
+    assert_eq!(many, ListGroups::new(of_all.into_iter(), std::iter::empty()));
+    assert_ne!(many, ListGroups::default());
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use ottla_model::{ErrorCode, PartitionId, TopicId};
 
-use super::{SESSION_MS, World, assigned_names, beat, group, join, join_regex, owns};
+use super::{SESSION_MS, World, assigned_names, beat, join, join_regex, owns};
 use crate::group::Group;
 use crate::topics::Topics as _;
 
@@ -163,7 +163,7 @@ fn of_what_a_member_claims_only_what_it_was_given_is_kept() {
     let claims: Vec<i32> = (0..1_000).collect();
     let answer = world.beat(owns("a", 1, &[(t, &claims), (TopicId([9; 16]), &claims)]));
     assert_eq!(answer.error, ErrorCode::None);
-    let Some(Group::Consumer(found)) = world.host.shard.group(&group()) else { panic!() };
+    let Some(Group::Consumer(found)) = world.host.shard.group(&super::group()) else { panic!("no group") };
     let kept: usize = found.soft.reports.values().map(|report| report.owned.len()).sum();
     assert_eq!(kept, 2);
 }

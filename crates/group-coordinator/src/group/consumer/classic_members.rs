@@ -110,13 +110,15 @@ impl ConsumerGroup {
         Ok(decision)
     }
 
-    /// Whether one of a member's protocols is known to all members that speak the classic protocol.
+    /// Whether one of a member's protocols is known to all members that speak the classic protocol. Members may name a
+    /// hundred thousand each: no name is compared with all of another member's.
     fn supports_classic(&self, protocol_type: &str, protocols: &[(String, Bytes)]) -> bool {
-        let classics = || self.members.values().filter_map(|member| member.classic.as_ref());
-        protocol_type == embedded::PROTOCOL_TYPE
-            && protocols
-                .iter()
-                .any(|(name, _)| classics().all(|classic| classic.protocols.iter().any(|(known, _)| known == name)))
+        let mut common: BTreeSet<&str> = protocols.iter().map(|(name, _)| name.as_str()).collect();
+        for classic in self.members.values().filter_map(|member| member.classic.as_ref()) {
+            let known = classic.protocols.iter().map(|(name, _)| name.as_str());
+            common = known.filter(|name| common.contains(name)).collect();
+        }
+        protocol_type == embedded::PROTOCOL_TYPE && !common.is_empty()
     }
 
     pub(crate) fn classic_sync(&mut self, cx: &mut Context<'_>, id: RequestId, request: SyncGroup) -> Decision {

@@ -66,6 +66,11 @@ pub struct ClientInfo {
     pub client_host: String,
 }
 
+/// What a member says of itself beside its subscription, in bytes.
+pub(crate) fn bytes_of_client(client: &ClientInfo, instance: Option<&InstanceId>) -> usize {
+    client.client_id.len() + instance.map_or(0, |instance| instance.as_str().len())
+}
+
 /// JoinGroup (11).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinGroup {

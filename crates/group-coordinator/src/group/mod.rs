@@ -18,10 +18,16 @@ use crate::topics::Topics;
 use classic::ClassicGroup;
 use consumer::ConsumerGroup;
 
-/// What a member takes besides its texts and byte strings: ids, timers, an assignment of some partitions.
+/// What a member takes besides its texts and byte strings: timers, an assignment of some partitions.
 const MEMBER_BYTES: usize = 1_024;
+/// A member's id is held by the group and by its timers.
+const ID_COPIES: usize = 3;
 /// What a topic that a consumer group's member names takes besides its text: entries of maps and sets.
 pub(crate) const NAMED_TOPIC_BYTES: usize = 128;
+
+fn member_bytes(id: &MemberId) -> usize {
+    MEMBER_BYTES + ID_COPIES * id.as_str().len()
+}
 
 /// One group.
 #[derive(Clone, Debug)]
@@ -52,7 +58,7 @@ impl Group {
 
     pub(crate) fn member_count(&self) -> usize {
         match self {
-            Self::Classic(group) => group.members().len(),
+            Self::Classic(group) => group.member_count(),
             Self::Consumer(group) => group.member_count(),
         }
     }
@@ -60,9 +66,7 @@ impl Group {
     /// How many members there are, and about how many bytes they hold.
     pub(crate) fn size(&self) -> (usize, usize) {
         match self {
-            Self::Classic(group) => {
-                (group.members().len(), group.members().values().map(|member| MEMBER_BYTES + member.bytes()).sum())
-            }
+            Self::Classic(group) => (group.member_count(), group.bytes()),
             Self::Consumer(group) => (group.member_count(), group.bytes()),
         }
     }

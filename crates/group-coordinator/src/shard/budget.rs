@@ -6,11 +6,20 @@ use ottla_model::{ErrorCode, GroupId};
 use super::Shard;
 use crate::budget::{Rank, Usage};
 use crate::group::{Group, NAMED_TOPIC_BYTES};
-use crate::request::{CommitInTransaction, CommitOffsets, ConsumerGroupHeartbeat, JoinGroup, Request, SyncGroup};
+use crate::request::{
+    CommitInTransaction, CommitOffsets, ConsumerGroupHeartbeat, JoinGroup, Request, SyncGroup, bytes_of_client,
+};
+
+/// The longest name of a new group: the budget counts groups, of any name. Kafka has no limit but that of a string.
+const GROUP_NAME_BYTES_MAX: usize = 2_048;
 
 impl Shard {
     /// The error with which a request is refused because the broker's groups hold as much as they may.
     pub(super) fn over_budget(&self, request: &Request) -> Option<ErrorCode> {
+        let is_too_long = |group: &GroupId| group.as_str().len() > GROUP_NAME_BYTES_MAX;
+        if request.group().is_some_and(|group| is_too_long(group) && !self.groups.contains_key(group)) {
+            return Some(ErrorCode::InvalidGroupId);
+        }
         let (more, error) = match request {
             Request::JoinGroup(join) => (self.added_by_join(join), ErrorCode::GroupMaxSizeReached),
             Request::SyncGroup(sync) => (self.added_by_sync(sync), ErrorCode::GroupMaxSizeReached),
@@ -39,7 +48,8 @@ impl Shard {
     fn added_by_join(&self, join: &JoinGroup) -> Usage {
         let group = self.groups.get(&join.group);
         let former = group.and_then(|group| group.said_by(&join.member, join.instance.as_ref()));
-        let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        let protocols: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        let bytes = protocols + bytes_of_client(&join.client, join.instance.as_ref());
         Usage {
             groups: usize::from(group.is_none()),
             members: usize::from(former.is_none()),
@@ -61,7 +71,8 @@ impl Shard {
             return Usage::default();
         }
         let topics: usize = beat.subscribed_topics.iter().flatten().map(|topic| NAMED_TOPIC_BYTES + topic.len()).sum();
-        let bytes = topics + beat.subscribed_regex.as_ref().map_or(0, String::len);
+        let named = beat.subscribed_regex.as_ref().map_or(0, String::len) + beat.rack.as_ref().map_or(0, String::len);
+        let bytes = topics + named + bytes_of_client(&beat.client, beat.instance.as_ref());
         Usage {
             groups: usize::from(group.is_none()),
             members: usize::from(former.is_none()),

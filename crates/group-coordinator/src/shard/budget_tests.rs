@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ottla_model::{ErrorCode, GroupId, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
+use ottla_model::{
+    ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId,
+};
 
 use super::testing::Host;
 use super::{Budget, BudgetLimits, Usage};
@@ -185,4 +187,35 @@ fn g10_offsets_of_open_transactions_have_a_ceiling() {
     let taken = (0..100).filter(|producer| refusal(&mut host, in_transaction(*producer)).is_none()).count();
     assert!((1..=3).contains(&taken), "{taken}");
     assert!(budget.used().bytes <= 75_000 && budget.used().bytes > 24_000, "{:?}", budget.used());
+}
+
+/// G10: ids that are given out before a member joins with them are kept for a session, up to half an hour, and were not
+/// counted.
+#[test]
+fn g10_ids_that_were_given_out_count_as_members() {
+    let (mut host, budget) = host(BudgetLimits { members: 3, ..PLENTY });
+    let joins = |member: &str, fresh: usize| {
+        let Request::JoinGroup(join) = join("a", 10) else { unreachable!("a join") };
+        let (member, fresh_id) = (MemberId::new(member), fresh.to_string());
+        Request::JoinGroup(JoinGroup { member, fresh_id, requires_known_member_id: true, ..join })
+    };
+    let taken = (0..10).filter(|fresh| refusal(&mut host, joins("", *fresh)).is_none()).count();
+    assert_eq!((taken, budget.used().members), (3, 3));
+    assert_eq!(refusal(&mut host, joins("c-0", 0)), None, "it was counted before");
+    host.pass(11_000);
+    assert_eq!(budget.used().members, 1);
+}
+
+/// G10: instance ids, racks, and the ids of members and groups were not counted: each may have 32 KiB.
+#[test]
+fn g10_what_members_and_groups_are_called_has_a_ceiling() {
+    let (mut host, budget) = host(BudgetLimits { bytes: 200_000, ..PLENTY });
+    let joins = |number: usize| {
+        let Request::JoinGroup(join) = join(&format!("g-{number}"), 10) else { unreachable!("a join") };
+        Request::JoinGroup(JoinGroup { instance: Some(InstanceId::new("i".repeat(30_000))), ..join })
+    };
+    let taken = (0..50).filter(|number| refusal(&mut host, joins(*number)).is_none()).count();
+    assert!((1..=3).contains(&taken), "{taken}: {:?}", budget.used());
+    let named = |bytes: usize| join(&"g".repeat(bytes), 0);
+    assert_eq!(refusal(&mut host, named(2_049)), Some(ErrorCode::InvalidGroupId));
 }

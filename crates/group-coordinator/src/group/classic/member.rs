@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ottla_model::InstanceId;
 
 use crate::effects::RequestId;
-use crate::request::ClientInfo;
+use crate::request::{ClientInfo, bytes_of_client};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
@@ -47,10 +47,10 @@ impl Member {
         }
     }
 
-    /// What the member and its leader have said, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    /// What the member has said, in bytes.
+    pub(super) fn said_bytes(&self) -> usize {
         let protocols: usize = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
-        protocols + self.assignment.len() + self.client.client_id.len()
+        protocols + bytes_of_client(&self.client, self.instance.as_ref())
     }
 
     /// The member's metadata of a protocol; empty where it does not know the protocol.

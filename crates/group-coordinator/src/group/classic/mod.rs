@@ -39,7 +39,7 @@ pub(crate) use state::State;
 
 use crate::answer::{GroupAnswer, Joined, Synced};
 use crate::effects::RequestId;
-use crate::group::embedded;
+use crate::group::{embedded, member_bytes};
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
 
@@ -93,9 +93,23 @@ impl ClassicGroup {
 
     /// See [`Group::said_by`](crate::group::Group::said_by).
     pub(crate) fn said_by(&self, member: &MemberId, instance: Option<&InstanceId>) -> Option<usize> {
+        if self.pending_join.contains(member) {
+            return Some(0);
+        }
         let by_instance = || self.members.get(self.statics.get(instance?)?);
-        let found = self.members.get(member).or_else(by_instance)?;
-        Some(found.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum())
+        self.members.get(member).or_else(by_instance).map(Member::said_bytes)
+    }
+
+    /// Members, and ids that were given out: these are kept as members are, for a session.
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.len() + self.pending_join.len()
+    }
+
+    /// About how many bytes these hold.
+    pub(crate) fn bytes(&self) -> usize {
+        let said = |member: &Member| member.said_bytes() + member.assignment.len();
+        let members = self.members.iter().map(|(id, member)| member_bytes(id) + said(member));
+        members.chain(self.pending_join.iter().map(member_bytes)).sum()
     }
 
     /// Whether the members are consumers, whose metadata can be read here; other types (Connect's `connect`) are

@@ -38,7 +38,7 @@ use ottla_model::{GroupId, InstanceId, MemberId, PartitionId, TimestampMs, Topic
 
 use crate::answer::ListedGroup;
 use crate::effects::RequestId;
-use crate::group::{MEMBER_BYTES, NAMED_TOPIC_BYTES, OffsetExpiry, embedded};
+use crate::group::{NAMED_TOPIC_BYTES, OffsetExpiry, embedded, member_bytes};
 use crate::record::Record;
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
@@ -96,7 +96,7 @@ impl ConsumerGroup {
     pub(crate) fn bytes(&self) -> usize {
         let topic = |topic: &String| NAMED_TOPIC_BYTES + topic.len();
         let sets: usize = self.subscriptions.keys().map(|topics| topics.iter().map(topic).sum::<usize>()).sum();
-        let members = self.members.values().map(|member| MEMBER_BYTES + member.bytes());
+        let members = self.members.iter().map(|(id, member)| member_bytes(id) + member.bytes());
         sets + members.sum::<usize>()
     }
 

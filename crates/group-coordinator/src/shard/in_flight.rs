@@ -110,10 +110,16 @@ impl InFlight {
         Some(pending)
     }
 
-    /// Takes a batch that the log refused.
+    /// Takes a batch that the log refused, or would have. Its group's change before it may still be in flight.
     pub(crate) fn take(&mut self, batch: BatchNumber) -> Option<Pending> {
         let pending = self.batches.remove(&batch)?;
         self.forget_change(&pending, batch);
+        if let Some(group) = &pending.group
+            && !self.changes.contains_key(group)
+            && let Some((number, _)) = self.batches.iter().rev().find(|(_, of)| of.group.as_ref() == Some(group))
+        {
+            self.changes.insert(group.clone(), *number);
+        }
         Some(pending)
     }
 
@@ -170,5 +176,20 @@ mod tests {
         assert!(!flight.changes(&group));
         assert_eq!(flight.wait_for_change(&group, answer()).len(), 1);
         assert_eq!(flight.take_all().len(), 1);
+    }
+
+    /// Answers left at once that should have waited for the first of two changes, when the second had been undone.
+    #[test]
+    fn the_change_before_one_that_is_undone_is_waited_for() {
+        let (mut flight, group) = (InFlight::default(), GroupId::new("g"));
+        let first = flight.push(pending(Some("g"), 1));
+        let second = flight.push(pending(Some("g"), 2));
+        assert!(flight.take(second).is_some());
+        assert!(flight.changes(&group));
+        let answer = vec![(RequestId(9), GroupAnswer::Heartbeat(ErrorCode::None))];
+        assert!(flight.wait_for_change(&group, answer).is_empty());
+        flight.placed(first, Offset(3));
+        assert_eq!(flight.pop_replicated(Offset(3)).unwrap().answers.len(), 2);
+        assert!(!flight.changes(&group));
     }
 }

@@ -96,3 +96,21 @@ fn the_logs_own_limit_of_a_batch_counts_too() {
     assert_eq!(world.beat(join("b", &names)).error, ErrorCode::None, "the limit was raised");
     world.check_replay();
 }
+
+/// A member was told what it owns before the log had that for certain: the next coordinator might have given it to
+/// somebody else.
+#[test]
+fn after_an_undone_step_answers_wait_for_the_change_before_it() {
+    let mut world = foreseeing(GroupConfig { max_batch_bytes: 2_000, ..GroupConfig::default() });
+    world.host.stalled = true;
+    let first = world.host.ask(Request::ConsumerGroupHeartbeat(join("a", &["t"])));
+    let names: Vec<String> = (0..200).map(|number| format!("topic-{number:010}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let too_large = world.host.call(Request::ConsumerGroupHeartbeat(join("b", &names)));
+    assert_eq!(too_large, GroupAnswer::Failed(ErrorCode::UnknownServerError));
+    let again = world.host.ask(Request::ConsumerGroupHeartbeat(join("a", &["t"])));
+    assert_eq!((world.host.answer(first), world.host.answer(again)), (None, None));
+    world.host.replicate();
+    assert!(world.host.answer(first).is_some() && world.host.answer(again).is_some());
+    world.check_replay();
+}

@@ -121,10 +121,20 @@ fn end_in_groups(
     tokio::spawn(async move {
         let outcome = match ended.answer().await {
             GroupAnswer::EndTransaction => ErrorCode::None,
-            other => group::failure(&other),
+            other => as_leader(group::failure(&other)),
         };
         pending.complete(place, outcome, &mut Wakes::default());
     });
+}
+
+/// Senders of markers know leaders and no group coordinators: an administrator's client gives up at an error of theirs.
+fn as_leader(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::CoordinatorNotAvailable | ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator => {
+            ErrorCode::NotLeaderOrFollower
+        }
+        error => error,
+    }
 }
 
 fn append(
@@ -183,5 +193,17 @@ impl Future for WaitingMarkers {
 impl Drop for WaitingMarkers {
     fn drop(&mut self) {
         self.markers.pending.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_groups_are_loaded_their_partition_has_no_leader() {
+        let as_leaders = [ErrorCode::CoordinatorLoadInProgress, ErrorCode::NotCoordinator].map(as_leader);
+        assert_eq!(as_leaders, [ErrorCode::NotLeaderOrFollower; 2]);
+        assert_eq!(as_leader(ErrorCode::InvalidProducerEpoch), ErrorCode::InvalidProducerEpoch);
     }
 }

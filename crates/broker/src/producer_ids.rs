@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ottla_metadata::controller::AllocatedProducerIds;
 use ottla_model::ProducerId;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use ottla_replica_manager::quorum_handle::{QuorumError, QuorumHandle};
@@ -22,6 +23,7 @@ const WAITING_MAX: usize = 10_000;
 
 pub struct ProducerIds {
     quorum: Arc<dyn QuorumHandle>,
+    data: Handle,
     state: Mutex<State>,
 }
 
@@ -65,8 +67,9 @@ impl State {
 }
 
 impl ProducerIds {
-    pub fn new(quorum: Arc<dyn QuorumHandle>) -> Arc<Self> {
-        Arc::new(Self { quorum, state: Mutex::default() })
+    /// The quorum is asked on `data`: a step of a transactional id, which takes an id, may be done by an I/O thread.
+    pub fn new(quorum: Arc<dyn QuorumHandle>, data: &Handle) -> Arc<Self> {
+        Arc::new(Self { quorum, data: data.clone(), state: Mutex::default() })
     }
 
     /// A new id, or a receiver that gets one when the quorum has given a block (and ends without one when it could
@@ -84,7 +87,7 @@ impl ProducerIds {
         if state.runs_low() && !state.asking {
             state.asking = true;
             let ids = self.clone();
-            tokio::spawn(async move { ids.ask().await });
+            self.data.spawn(async move { ids.ask().await });
         }
         drop(state);
         match (taken, receiver) {
@@ -157,7 +160,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn ids_come_once_and_without_gaps_between_blocks() {
-        let ids = ProducerIds::new(Arc::new(Blocks::default()));
+        let ids = ProducerIds::new(Arc::new(Blocks::default()), &Handle::current());
         for expected in 0..250 {
             let id = match ids.take() {
                 Ok(id) => id,
@@ -166,5 +169,14 @@ pub(crate) mod tests {
             assert_eq!(id, ProducerId(expected));
             tokio::task::yield_now().await;
         }
+    }
+
+    /// An I/O thread that took a step of a transactional id ended the process.
+    #[tokio::test]
+    async fn ids_are_asked_for_from_any_thread() {
+        let ids = ProducerIds::new(Arc::new(Blocks::default()), &Handle::current());
+        let taken = std::thread::spawn(move || ids.take()).join().expect("no panic");
+        let Err(receiver) = taken else { panic!("there is no block yet") };
+        assert_eq!(receiver.await, Ok(ProducerId(0)));
     }
 }

@@ -189,7 +189,7 @@ async fn live(
         security::listeners(&live_config, &metadata, tokens.as_ref(), audit.as_ref())?;
     let limits = resources.group_limits();
     let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);
-    let producer_ids = ProducerIds::new(Arc::clone(&quorum));
+    let producer_ids = ProducerIds::new(Arc::clone(&quorum), &data);
     let ids = Arc::clone(&resources.transactional_ids);
     let transactions = TransactionCoordinators::new(
         &live_config,

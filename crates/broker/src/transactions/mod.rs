@@ -190,7 +190,7 @@ mod tests {
         let coordinators = TransactionCoordinators::new(
             &LiveConfig::new(Arc::new(config)),
             &metadata,
-            ProducerIds::new(Arc::new(Blocks::default())),
+            ProducerIds::new(Arc::new(Blocks::default()), &Handle::current()),
             Arc::default(),
             Arc::default(),
             &Handle::current(),

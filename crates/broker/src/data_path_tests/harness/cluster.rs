@@ -120,7 +120,7 @@ impl Cluster {
         let resources = Resources::new(&config, 16 << 30, BrokerDescriptors::of(20_000));
         let limits = resources.group_limits();
         let groups = GroupCoordinators::new(&config, limits, &identity, telemetry.clone(), runtime.handle());
-        let producer_ids = ProducerIds::new(quorum.clone());
+        let producer_ids = ProducerIds::new(quorum.clone(), runtime.handle());
         let transactions = TransactionCoordinators::new(
             &live_config,
             &metadata,

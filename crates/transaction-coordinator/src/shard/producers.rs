@@ -7,12 +7,16 @@ use crate::Now;
 use crate::answer::TransactionAnswer;
 use crate::budget;
 use crate::cluster::Cluster;
-use crate::effects::RequestId;
+use crate::effects::{BATCH_OVERHEAD_BYTES, RequestId};
+use crate::record;
 use crate::request::{AddPartitions, InitProducer};
 use crate::transaction::{Transaction, TransactionState, TransactionVersion};
 
 /// The error while the former transaction of an id ends, or another request changes the id: clients try again.
 const CONCURRENT: ErrorCode = ErrorCode::ConcurrentTransactions;
+/// What the record of a transaction's end may have more than the one before: two fields. If the log took only the
+/// latter, nothing could end the transaction.
+const END_BYTES_MAX: usize = 64;
 
 impl Shard {
     /// InitProducerId: fences the former producer of the id, ends its transaction, and gives the new one an epoch.
@@ -118,6 +122,10 @@ impl Shard {
             return Effects::answer(id, TransactionAnswer::Failed(ErrorCode::PolicyViolation));
         }
         let next = current.with_partitions(&request.partitions, request.version, now.wall);
+        let bytes = BATCH_OVERHEAD_BYTES + record::encode(&request.id, Some(&next)).size_bytes();
+        if bytes + END_BYTES_MAX > usize::try_from(self.config.max_batch_bytes).unwrap_or(0) {
+            return Effects::answer(id, TransactionAnswer::Failed(ErrorCode::PolicyViolation));
+        }
         self.propose(now, &request.id, next, Some((id, TransactionAnswer::Added)))
     }
 

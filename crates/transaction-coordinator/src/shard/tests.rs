@@ -307,6 +307,23 @@ fn used_up_epochs_lead_to_another_id() {
     assert_eq!(stage.ask(init(Some(next))), bumped);
 }
 
+/// The coordinator's abort says a little more than a transaction's last record. A log that took this one and not the
+/// abort kept the transaction for ever, and readers of committed records waited for it.
+#[test]
+fn a_transaction_grows_as_long_as_its_end_fits() {
+    let limit = 400;
+    let config = TransactionConfig { max_batch_bytes: limit, ..TransactionConfig::default() };
+    let mut stage = Stage::with(config, Vec::new());
+    let first = stage.init();
+    let mut joins = |partition: i32| stage.ask(Request::AddPartitions(add(first, V0, &[partition])));
+    let joined = (0..100).take_while(|partition| joins(*partition) == Some(TransactionAnswer::Added)).count();
+    assert!((1..100).contains(&joined), "{joined}");
+    assert_eq!(joins(100), failed(ErrorCode::PolicyViolation));
+    assert_eq!(stage.ask(init(None)), failed(ErrorCode::ConcurrentTransactions));
+    let abort = crate::effects::BATCH_OVERHEAD_BYTES + stage.log.last().unwrap().size_bytes();
+    assert!(abort <= usize::try_from(limit).unwrap(), "{abort}");
+}
+
 /// It was told INVALID_PRODUCER_ID_MAPPING, or that it was fenced, upon which producers give up: once in 32,767
 /// transactions.
 #[test]

@@ -76,17 +76,24 @@ impl Shard {
         {
             return Effects { answers: vec![(id, GroupAnswer::Failed(refusal(error, false)))], ..Effects::default() };
         }
-        let is_guarded =
-            self.writes_whole_group(&request) || (self.log_refuses.is_some() && self.may_write(topics, &request));
+        let may_assign = self.may_assign(now, topics, &request);
+        let is_guarded = self.writes_whole_group(&request)
+            || may_assign
+            || (self.log_refuses.is_some() && self.may_write(topics, &request));
         let before = request.group().filter(|_| is_guarded).map(|group| self.before(group));
         let may_stay_consumers = self.may_end_consumers(&request) && self.log_refuses.is_none() && self.may_downgrade();
-        let again = may_stay_consumers.then(|| request.clone());
+        let may_wait = may_assign && self.log_refuses.is_none();
+        let again = (may_stay_consumers || may_wait).then(|| request.clone());
         let effects = self.dispatch(now, topics, id, request);
         match (before, self.refusal_of(&effects.batches)) {
             (Some(before), Some(error)) => {
                 self.undo(before, &effects);
                 if let Some(request) = again {
-                    return self.without_downgrade(|shard| shard.step_or_undo(now, topics, id, request));
+                    if may_stay_consumers {
+                        return self.without_downgrade(|shard| shard.step_or_undo(now, topics, id, request));
+                    }
+                    self.put_off_assignment(now, &request);
+                    return self.step_or_undo(now, topics, id, request);
                 }
                 Effects { answers: vec![(id, GroupAnswer::Failed(refusal(error, false)))], ..Effects::default() }
             }
@@ -102,6 +109,22 @@ impl Shard {
             Request::JoinGroup(join) => matches!(self.groups.get(&join.group), Some(Group::Consumer(_))),
             Request::LeaveGroup(leave) => matches!(self.groups.get(&leave.group), Some(Group::Consumer(_))),
             _ => false,
+        }
+    }
+
+    /// Whether a heartbeat without news may write as much: everybody's target is computed in the first one after topics
+    /// have changed or members have gone.
+    fn may_assign(&self, now: Now, topics: &dyn Topics, request: &Request) -> bool {
+        let Request::ConsumerGroupHeartbeat(beat) = request else { return false };
+        !writes_whole_group(beat)
+            && matches!(self.groups.get(&beat.group), Some(Group::Consumer(group))
+                if group.may_assign(topics.version(), now.monotonic))
+    }
+
+    /// The targets would be too large for the log: the member, which has no news, goes on with what it has.
+    fn put_off_assignment(&mut self, now: Now, request: &Request) {
+        if let Some(Group::Consumer(group)) = request.group().and_then(|group| self.groups.get_mut(group)) {
+            group.put_off(now.monotonic + PAUSE_AFTER_TOO_LARGE);
         }
     }
 

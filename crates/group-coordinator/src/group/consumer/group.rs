@@ -48,6 +48,8 @@ pub(super) struct Soft {
     pub(super) seen_topics: Option<u64>,
     /// Topics are not looked at again before: a look costs as much as the group and its expressions read.
     pub(super) look_again: MonotonicMs,
+    /// No target is computed before: the log would not have taken the last one.
+    pub(super) put_off: MonotonicMs,
     /// When the group's epoch was last raised here; members are told to hurry for a while after.
     pub(super) moved: MonotonicMs,
     pub(super) hashes: TopicHashes,

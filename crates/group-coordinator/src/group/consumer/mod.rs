@@ -34,7 +34,7 @@ mod validate;
 
 use std::collections::BTreeSet;
 
-use ottla_model::{GroupId, InstanceId, MemberId, PartitionId, TimestampMs, TopicId, TopicName};
+use ottla_model::{GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId, TopicName};
 
 use crate::answer::ListedGroup;
 use crate::effects::RequestId;
@@ -82,6 +82,17 @@ impl ConsumerGroup {
         self.assignment_epoch == self.epoch
             && self.soft.seen_topics == Some(topics_version)
             && self.members.get(member).is_some_and(|member| member.is_reconciled_to(self.assignment_epoch))
+    }
+
+    /// Whether a heartbeat without news may write everybody's target: members have gone, or the topics may differ.
+    pub(crate) fn may_assign(&self, topics_version: u64, now: MonotonicMs) -> bool {
+        let may_differ = self.soft.seen_topics != Some(topics_version) && now >= self.soft.look_again;
+        (may_differ || self.epoch > self.assignment_epoch) && now >= self.soft.put_off
+    }
+
+    /// Members go on with the targets that they have.
+    pub(crate) fn put_off(&mut self, until: MonotonicMs) {
+        (self.soft.look_again, self.soft.put_off) = (until, until);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

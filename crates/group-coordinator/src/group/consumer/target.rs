@@ -26,7 +26,7 @@ impl ConsumerGroup {
 
     /// Computes the target of the group's epoch, if that is not done yet.
     pub(super) fn assign(&mut self, cx: &Context<'_>, records: &mut Vec<Record>) {
-        if self.assignment_epoch >= self.epoch {
+        if self.assignment_epoch >= self.epoch || cx.now.monotonic < self.soft.put_off {
             return;
         }
         // A name that no release here knows can only come from a log; the default is as good.

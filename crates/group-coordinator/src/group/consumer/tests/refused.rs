@@ -114,3 +114,23 @@ fn after_an_undone_step_answers_wait_for_the_change_before_it() {
     assert!(world.host.answer(first).is_some() && world.host.answer(again).is_some());
     world.check_replay();
 }
+
+/// A heartbeat without news writes everybody's target when topics have changed or members have gone. Where the log would
+/// not take that, each heartbeat cost the whole shard.
+#[test]
+fn targets_that_are_too_large_are_put_off_and_members_read_on() {
+    let mut world = foreseeing(GroupConfig::default());
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    world.beat(owns("a", 1, &[(t, &[0, 1, 2, 3])]));
+    world.host.log_max_batch_bytes = 300;
+    world.change(|cluster| cluster.set("t", 400));
+    let answer = world.beat(beat("a", 1));
+    assert_eq!((answer.error, answer.member_epoch, world.host.reloads), (ErrorCode::None, 1, 0));
+    assert_eq!(world.describe().group_epoch, 1);
+    world.host.log_max_batch_bytes = usize::MAX;
+    assert_eq!(world.beat(beat("a", 1)).member_epoch, 1, "not yet");
+    world.host.pass(10_000);
+    assert_eq!(world.beat(beat("a", 1)).member_epoch, 2);
+    world.check_replay();
+}

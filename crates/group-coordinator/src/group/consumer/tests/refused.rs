@@ -115,8 +115,8 @@ fn after_an_undone_step_answers_wait_for_the_change_before_it() {
     world.check_replay();
 }
 
-/// A heartbeat without news writes everybody's target when topics have changed or members have gone. Where the log would
-/// not take that, each heartbeat cost the whole shard.
+/// A heartbeat without news writes everybody's target when topics have changed or members have gone. Where the log
+/// would not take that, each heartbeat cost the whole shard.
 #[test]
 fn targets_that_are_too_large_are_put_off_and_members_read_on() {
     let mut world = foreseeing(GroupConfig::default());

@@ -239,6 +239,8 @@ impl Controller {
 
     fn request(&mut self, id: RequestId, request: Request, entropy: [u8; 16]) {
         match request {
+            // The key of a request says nothing of who sends it.
+            Request::Once(_, request) if request.is_in_own_name() => self.decide_own(id, *request, entropy, None),
             Request::Once(key, request) => match self.remembered(key, &request) {
                 Some(response) => self.answer(id, response),
                 None => self.decide(id, *request, entropy, Some(key)),

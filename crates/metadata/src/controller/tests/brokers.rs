@@ -416,9 +416,10 @@ fn only_the_key_of_its_incarnation_speaks_for_a_broker() {
     let (key, wrong) = (IncarnationKey::new([7; 32]), IncarnationKey::new([8; 32]));
     let incarnation = key.incarnation();
     let proved = |key: &IncarnationKey, request| Request::Proved(key.clone(), Box::new(request));
+    let once = |request| Request::Once(IdempotencyKey([7; 16]), Box::new(request));
     let register = Register { incarnation, ..cluster.registration(3, 0, BrokerEpoch::NONE) };
     let register = Request::Register(register);
-    for forged in [register.clone(), proved(&wrong, register.clone())] {
+    for forged in [register.clone(), once(register.clone()), proved(&wrong, register.clone())] {
         assert_eq!(error_of(&cluster.ask(forged)), ErrorCode::ClusterAuthorizationFailed);
     }
     let Answer::Register(Ok(registered)) = cluster.ask(proved(&key, register)) else { panic!("not registered") };
@@ -430,7 +431,7 @@ fn only_the_key_of_its_incarnation_speaks_for_a_broker() {
         Request::ControlledShutdown(ControlledShutdown { broker, epoch, incarnation }),
     ];
     for request in requests {
-        for forged in [request.clone(), proved(&wrong, request.clone())] {
+        for forged in [request.clone(), once(request.clone()), proved(&wrong, request.clone())] {
             assert_eq!(error_of(&cluster.ask(forged)), ErrorCode::ClusterAuthorizationFailed, "{request:?}");
         }
         assert!(cluster.image.broker(broker).is_some_and(|broker| !broker.shutting_down));

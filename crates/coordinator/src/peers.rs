@@ -17,6 +17,7 @@ use ottla_rpc::channel::is_refused_handshake;
 use ottla_rpc::coordinators::describe;
 use ottla_rpc::quorum::RaftFrame;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -82,15 +83,24 @@ pub async fn run(
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        forget_queued(&mut peer, &driver).await;
+        // One that was removed is seldom there to be connected to, which would show it.
+        if !forget_queued(&mut peer, &driver).await {
+            return Ok(());
+        }
     }
 }
 
-/// The waiting messages were for a stream that has ended; Raft knows of the loss, and sends current messages.
-async fn forget_queued(peer: &mut Peer, driver: &DriverHandle) {
-    while let Ok(message) = peer.queue.try_recv() {
-        if is_snapshot(&message) {
-            let _ = driver.send(Event::SnapshotSent { to: peer.id, sent: false }).await;
+/// The waiting messages were for a stream that has ended; Raft knows of the loss, and sends current messages. False:
+/// the driver has dropped the queue.
+async fn forget_queued(peer: &mut Peer, driver: &DriverHandle) -> bool {
+    loop {
+        match peer.queue.try_recv() {
+            Ok(message) if is_snapshot(&message) => {
+                let _ = driver.send(Event::SnapshotSent { to: peer.id, sent: false }).await;
+            }
+            Ok(_) => {}
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return false,
         }
     }
 }
@@ -208,4 +218,27 @@ fn is_refused_connection(status: &Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{BrokerId, CoordinatorId};
+
+    use super::*;
+    use crate::driver::queue::queue;
+    use crate::shared::testing;
+
+    /// A member that was removed because its machine is gone was dialled until the process ended.
+    #[tokio::test]
+    async fn a_peer_that_is_none_any_more_and_does_not_answer_is_not_dialled_for_ever() {
+        let (inputs, _taken) = queue(64);
+        let (messages, queue) = mpsc::channel(1);
+        // Nobody listens at port 0.
+        let peer = Peer { id: CoordinatorId(2), address: "127.0.0.1:0".to_owned(), queue };
+        assert!(messages.try_send(PeerMessage::BrokersAsked(vec![BrokerId(1)])).is_ok());
+        drop(messages);
+        let ended = run(peer, testing::formed(1), DriverHandle::new(inputs), mpsc::channel(1).0);
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        ended.expect("it ends").expect("without an error");
+    }
 }

@@ -211,7 +211,15 @@ impl Quorums {
         self.chrooted.lock().get(chroot).cloned()
     }
 
+    /// In a task of its own: a caller that goes away meanwhile must not leave a cluster that is known and that nobody
+    /// runs.
     async fn begin(self: &Arc<Self>, chroot: &Chroot) -> Result<Quorum, Status> {
+        let (quorums, chroot) = (self.clone(), chroot.clone());
+        let begun = tokio::spawn(async move { quorums.begin_one(&chroot).await });
+        begun.await.map_err(|_| Status::internal("the task that begins the chroot ended"))?
+    }
+
+    async fn begin_one(self: &Arc<Self>, chroot: &Chroot) -> Result<Quorum, Status> {
         let _one = self.beginning.lock().await;
         if let Some(known) = self.chrooted(chroot) {
             return Ok(known);
@@ -235,5 +243,34 @@ impl Quorums {
         tracing::info!("a cluster of its own begins below {chroot}");
         self.begun.send(member).await.map_err(|_| Status::unavailable("this coordinator stops"))?;
         self.chrooted(chroot).ok_or_else(|| Status::internal("the chroot is gone"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use ottla_config::Sources;
+
+    use super::*;
+
+    /// A broker gave up, or ended, while the database was opened: the coordinator knew the chroot from then on, and ran
+    /// nothing for it until it was started again.
+    #[tokio::test]
+    async fn a_caller_that_goes_away_does_not_leave_a_cluster_that_nobody_runs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data_dir = directory.path().display().to_string();
+        let flags = [("id", "1"), ("data.dir", &*data_dir)];
+        let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let config = CoordinatorConfig::load(&Sources { flags, ..Sources::default() }).expect("a configuration").config;
+        let disk = member::open_disk(&config).expect("a disk");
+        let (security, address) = (OutgoingSecurity::default(), "127.0.0.1:2181".to_owned());
+        let opened = Quorums::open(config, security, disk, Clock::default(), address);
+        let Ok((quorums, _members, mut begun)) = opened else { panic!("not opened") };
+        let chroot = Chroot::parse("/kafka").ok().flatten().expect("a chroot");
+        assert!(quorums.begin(&chroot).now_or_never().is_none(), "its caller is gone");
+        let member = tokio::time::timeout(Duration::from_secs(60), begun.recv()).await;
+        assert!(member.expect("it is run").is_some() && quorums.chrooted(&chroot).is_some());
     }
 }

@@ -82,7 +82,12 @@ impl Registrations {
 }
 
 impl Controller {
-    pub(super) fn register(&mut self, id: RequestId, register: Register) {
+    pub(super) fn register(&mut self, id: RequestId, mut register: Register) {
+        if register.broker == BrokerId::NONE {
+            // It may have been fenced before it heard of its id: another one would leave the first registered for ever.
+            let known = self.ledger.ahead().fenced_brokers().find(|known| known.incarnation == register.incarnation);
+            register.broker = known.map_or(BrokerId::NONE, |known| known.id);
+        }
         self.heard_broker(register.broker);
         if let Err(refusal) = self.check_registration(&register) {
             return self.refuse_registration(&[id], refusal);

@@ -65,6 +65,27 @@ fn a_registration_that_waits_takes_its_retries_along_and_keeps_third_processes_o
     assert_eq!(epochs[0], epochs[1]);
 }
 
+/// Its answer was lost, and then the quorum: a second id would leave the first one registered, and topics would get
+/// replicas there.
+#[test]
+fn a_broker_that_was_fenced_before_it_heard_of_its_id_gets_the_same_one() {
+    let mut cluster = Cluster::of(1);
+    let register = |cluster: &mut Cluster, incarnation: u8| {
+        let register = cluster.registration(-1, incarnation, BrokerEpoch::NONE);
+        match cluster.ask(Request::Register(register)) {
+            Answer::Register(Ok(registered)) => registered,
+            other => panic!("not registered: {other:?}"),
+        }
+    };
+    let first = register(&mut cluster, 201);
+    cluster.run(10_000);
+    assert!(cluster.image.broker(first.broker).is_none() && cluster.image.is_registered(first.broker), "fenced");
+    let again = register(&mut cluster, 201);
+    assert_eq!(again.broker, first.broker);
+    assert!(again.epoch.0 > first.epoch.0);
+    assert!(register(&mut cluster, 202).broker != first.broker, "another process");
+}
+
 /// The decision about the holder may rest on what was lost.
 #[test]
 fn a_lost_proposal_ends_a_registration_that_waits() {

@@ -16,8 +16,9 @@ use crate::image::{BrokerMemory, BrokerRegistration};
 use crate::nodes;
 
 /// How long a request waits for the last changes to commit and for the other brokers' images to catch up. Then it is
-/// answered as not done, and the broker retries.
-const HOLD: Duration = Duration::from_secs(1);
+/// answered as not done, and the broker retries. It gives an attempt without an answer up after
+/// [`ATTEMPT_TIMEOUT`](crate::leader_search::ATTEMPT_TIMEOUT), and soon takes the quorum for lost.
+const HOLD: Duration = Duration::from_millis(500);
 
 /// How long a broker may keep sending heartbeats after its last shutdown request. It moves leaderships for 3 s and then
 /// closes its logs; a shutdown with very many logs may take a minute.

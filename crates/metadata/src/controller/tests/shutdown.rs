@@ -4,6 +4,7 @@ use ottla_model::{BrokerId, ErrorCode};
 
 use super::harness::*;
 use crate::controller::*;
+use crate::leader_search::ATTEMPT_TIMEOUT;
 
 fn shut_down(cluster: &mut Cluster, id: i32) -> RequestId {
     let (epoch, incarnation) = (cluster.brokers[&id].epoch, cluster.brokers[&id].incarnation);
@@ -32,6 +33,19 @@ fn a_shutdown_waits_for_the_images_of_brokers_that_have_a_stream_and_stay() {
     assert_eq!(progress(&mut cluster, id), None, "broker 2 does not know");
     cluster.beat(2);
     assert_eq!(progress(&mut cluster, id), Some((ErrorCode::None, 0, true)));
+}
+
+/// A broker that lags held the answer back until the caller had given it up, and the shutdown ended as if there were no
+/// quorum.
+#[test]
+fn a_shutdown_that_is_not_done_is_answered_while_its_caller_waits() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.brokers.get_mut(&3).expect("is there").follows = false;
+    let id = shut_down(&mut cluster, 1);
+    let patience_ms = u64::try_from(ATTEMPT_TIMEOUT.as_millis()).expect("small");
+    cluster.run(patience_ms - 100);
+    assert_eq!(progress(&mut cluster, id), Some((ErrorCode::None, 0, false)));
 }
 
 #[test]

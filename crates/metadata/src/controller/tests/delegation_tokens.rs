@@ -75,6 +75,18 @@ fn an_expired_token_can_only_be_removed() {
     assert!(cluster.image.delegation_token("t").is_none());
 }
 
+/// Thousands may expire at once: what others may ask again must not give way to their removal.
+#[test]
+fn the_removal_of_an_expired_token_is_not_remembered() {
+    let mut cluster = Cluster::of(1);
+    assert_eq!(create(&mut cluster, "t", 50_000, 20_000), Ok(()));
+    cluster.now.wall.0 += 60_000;
+    let remove = AlterDelegationToken { token_id: "t".to_owned(), change: TokenChange::RemoveExpired };
+    cluster.ask(Request::Once(IdempotencyKey([7; 16]), Box::new(Request::AlterDelegationToken(remove))));
+    assert!(cluster.image.delegation_token("t").is_none());
+    assert_eq!(cluster.tree.below(&nodes::decided_request::parent_path()).count(), 0);
+}
+
 #[test]
 fn what_is_too_large_is_refused() {
     let mut cluster = Cluster::of(1);

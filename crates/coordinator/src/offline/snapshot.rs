@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
@@ -35,6 +36,12 @@ const PRODUCER_IDS_SKIPPED: i64 = 1 << 32;
 /// As many brokers may have come without an id after the snapshot. Of two brokers with one id, the second one is taken
 /// for the first one come back, with logs that it does not have.
 const BROKER_IDS_SKIPPED: i32 = 1 << 10;
+/// A file may be restored more than once, because the first quorum of it was lost too: brokers have seen what that one
+/// gave out. So the counters begin no lower than they would be if they had grown by so much in each second since the
+/// beginning of 2026, and epochs by one.
+const REVISIONS_PER_SECOND: u64 = 1 << 20;
+const PRODUCER_IDS_PER_SECOND: i64 = 1 << 20;
+const BEGINNING_OF_2026: Duration = Duration::from_secs(1_767_225_600);
 /// What `mkfs` puts into each file system: one that was made for the data directory has nothing else.
 const EMPTY_FILE_SYSTEM_HAS: &str = "lost+found";
 
@@ -116,15 +123,17 @@ fn read(file: &Path) -> Result<(u64, u64, Bytes), OfflineError> {
     Ok((index, term, Bytes::copy_from_slice(data)))
 }
 
-/// Passes over what may have been given out after the snapshot.
-fn given_out_later(tree: &Tree, image: &Image) -> Vec<Change> {
+/// Passes over what may have been given out after the snapshot. `seconds`: since the beginning of 2026.
+fn given_out_later(tree: &Tree, image: &Image, seconds: u32) -> Vec<Change> {
     let put = |path: TreePath, payload| match tree.get(&path) {
         Some(known) => Change::Set { expected: known.version, path, payload },
         None => Change::Create { path, payload },
     };
-    let later = |epoch: i32| epoch.saturating_add(EPOCHS_SKIPPED);
+    let of_time = i32::try_from(seconds).unwrap_or(i32::MAX);
+    let later = |epoch: i32| epoch.saturating_add(EPOCHS_SKIPPED).max(of_time);
     let block = image.producer_ids().unwrap_or(ProducerIdBlock { broker: BrokerId::NONE, first: 0, last: -1 });
-    let block = ProducerIdBlock { last: block.last.saturating_add(PRODUCER_IDS_SKIPPED), ..block };
+    let last = block.last.saturating_add(PRODUCER_IDS_SKIPPED).max(i64::from(seconds) * PRODUCER_IDS_PER_SECOND);
+    let block = ProducerIdBlock { last, ..block };
     let controller_epoch = ControllerEpoch(later(image.controller_epoch().0));
     let mut changes = vec![
         put(nodes::producer_ids::path(), nodes::producer_ids::encode(block)),
@@ -173,6 +182,19 @@ fn check_empty(directory: &Path) -> Result<(), OfflineError> {
 
 /// Makes an empty data directory the disk of the only member of a new quorum, with the tree of the file.
 pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) -> Result<Restored, OfflineError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = u32::try_from(now.saturating_sub(BEGINNING_OF_2026).as_secs()).unwrap_or(u32::MAX);
+    restore_at(file, directory, id, address, seconds)
+}
+
+/// As [`restore`], so many seconds after the beginning of 2026.
+pub(super) fn restore_at(
+    file: &Path,
+    directory: &Path,
+    id: CoordinatorId,
+    address: &str,
+    seconds: u32,
+) -> Result<Restored, OfflineError> {
     // What `ottla quorum add` demands of a member.
     check_coordinator(id, address).map_err(|error| OfflineError::Refused(error.to_string()))?;
     check_address(address).map_err(|error| OfflineError::Refused(error.to_string()))?;
@@ -181,7 +203,8 @@ pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) 
     let mut tree =
         snapshot::decode(Revision(saved), data).map_err(|error| OfflineError::not_a_snapshot(file, error))?;
     let own = IncarnationId(rand::random());
-    let revision = Revision(saved.saturating_add(REVISIONS_SKIPPED_BY_RESTORE));
+    let of_time = u64::from(seconds) * REVISIONS_PER_SECOND;
+    let revision = Revision(saved.saturating_add(REVISIONS_SKIPPED_BY_RESTORE).max(of_time));
     let image = Image::from_tree(&tree);
     let former: Vec<CoordinatorId> = image.coordinators().map(|(id, _)| id).filter(|other| *other != id).collect();
     let mut changes = Vec::new();
@@ -198,7 +221,7 @@ pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) 
         Some(known) => Change::Set { expected: known.version, path, payload },
         None => Change::Create { path, payload },
     });
-    changes.extend(given_out_later(&tree, &image));
+    changes.extend(given_out_later(&tree, &image, seconds));
     tree.apply(revision, &Transaction { changes }).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let membership = Membership::new([id]).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let term = term + 1;

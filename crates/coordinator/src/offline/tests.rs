@@ -15,6 +15,7 @@ use ottla_model::{
 use ottla_quorum_node::{AppliedPlace, QuorumStore as _, Voter};
 use std::path::Path;
 
+use super::snapshot::restore_at;
 use super::{OfflineError, check, restore, save};
 use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
 
@@ -244,6 +245,22 @@ fn a_restored_quorum_gives_out_no_epoch_and_no_producer_id_twice() {
     assert!(image.producer_ids().expect("passed over").last > 1_000_000_000);
     let broker_ids = |tree: &ottla_metadata::tree::Tree| tree.get(&nodes::sequence_id::path()).map(|node| node.version);
     assert_eq!(broker_ids(&tree), Some(1 << 10), "none was given out before");
+    // The first quorum of the file is lost too, a minute later.
+    let at = |seconds| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let restored = restore_at(&file, directory.path(), CoordinatorId(2), "c2:2181", seconds).expect("restored");
+        let tree = Disk::open_read_only(directory.path()).expect("opens").tree().expect("readable");
+        let image = ottla_metadata::image::Image::from_tree(&tree);
+        let state = image.partition(id).expect("is there");
+        let producer_ids = image.producer_ids().expect("passed over").last;
+        (restored.revision.0, state.leader_epoch.0, state.partition_epoch.0, producer_ids)
+    };
+    let (first, second) = (at(30_000_000), at(30_000_060));
+    assert!(second.0 - first.0 > 1_000_000 && second.3 - first.3 > 1_000_000, "{first:?} {second:?}");
+    assert_eq!((second.1 - first.1, second.2 - first.2), (60, 60));
+    // By a clock that is wrong, as far as the snapshot tells.
+    let without_time = at(0);
+    assert!(without_time.0 > 1_000_000 && without_time.1 > 1_000_000, "{without_time:?}");
 }
 
 /// It became a coordinator's beside what it had: a former member's clusters of chroots went on with it.

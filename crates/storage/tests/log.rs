@@ -165,6 +165,18 @@ fn segments_roll_by_size_time_and_index() {
     assert_eq!(log.segment_count(), 5, "ten entries fill the index");
 }
 
+/// With `log.roll.jitter.hours` above the `segment.ms` of a topic nearly every batch began a segment.
+#[test]
+fn a_segment_has_some_time_left_whatever_the_jitter_is() {
+    let env = MemoryEnv::new();
+    let config = LogConfig { segment_ms: 1_000, segment_jitter_ms: 3_600_000, ..LogConfig::default() };
+    let mut log = create(&env, Arc::new(config));
+    append_many(&mut log, 20, NOW.0);
+    assert_eq!(log.segment_count(), 1);
+    append(&mut log, batch(&[NOW.0 + 1_001], 10));
+    assert_eq!(log.segment_count(), 2);
+}
+
 #[test]
 fn the_directory_holds_kafkas_files() {
     let env = MemoryEnv::new();

@@ -78,9 +78,11 @@ impl<E: Env> Log<E> {
     }
 
     /// How much earlier than `segment.ms` the active segment is rolled: differs between partitions and segments, and is
-    /// the same in every run.
+    /// the same in every run. Less than all of it, whatever `segment.jitter.ms` says: else every batch would begin a
+    /// segment.
     pub(crate) fn roll_jitter_ms(&self) -> i64 {
-        if self.config.segment_jitter_ms <= 0 {
+        let bound_ms = self.config.segment_jitter_ms.min(self.config.segment_ms);
+        if bound_ms <= 0 {
             return 0;
         }
         // FNV-1a over the partition's name and the segment's base offset.
@@ -88,6 +90,6 @@ impl<E: Env> Log<E> {
         let hash = name
             .chain(self.active().base_offset.0.to_be_bytes())
             .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
-        i64::try_from(hash >> 1).unwrap_or(0) % self.config.segment_jitter_ms
+        i64::try_from(hash >> 1).unwrap_or(0) % bound_ms
     }
 }

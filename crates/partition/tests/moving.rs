@@ -11,6 +11,7 @@ use common::*;
 use ottla_model::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 use ottla_partition::BrokenRules;
 use ottla_partition::moving::{FutureReplica, MoveError, Next, may_move};
+use ottla_replication::{Divergence, EpochEnd};
 use ottla_storage::env::{Faults, FaultyEnv};
 use ottla_storage::{
     AppendError, DirectoryError, DirectoryHealth, DiskFault, Log, LogDirs, LogSlice, OpenError, Read, ReadError,
@@ -222,6 +223,20 @@ fn a_copy_takes_the_place_of_its_log() {
     assert_eq!((moved.recovery_point(), moved.topic_id()), (Offset(10), Some(TOPIC)));
     assert_eq!(moved.epoch_history().latest_epoch(), LeaderEpoch(4));
     assert!(log.is_offline() && !moved.is_offline(), "only one of them takes records");
+}
+
+/// A leader that had moved did not know the epoch that it led, as long as that had no record: a follower that came from
+/// an epoch before it was told to ask for the log's bounds, which say nothing, and asked for ever.
+#[test]
+fn a_copy_knows_the_epochs_without_records_of_the_log_that_it_replaces() {
+    let Moving { dirs, mut log, mut copy } = Moving::copied(&[(0, 5, 3), (5, 5, 4)]);
+    log.begin_leader_epoch(LeaderEpoch(7));
+    let to = dirs.get(1).unwrap();
+    let moved = copy.take_place(&mut log, (to, &name()), Offset(10), (NOW, WALL), || [9; 16]).unwrap();
+    assert_eq!(moved.epoch_history(), log.epoch_history());
+    assert!(moved.flush_work().is_some(), "they are to be written");
+    let asked = moved.epoch_history().divergence(LeaderEpoch(6), Offset(10), Offset(0), Offset(10));
+    assert_eq!(asked, Divergence::At(EpochEnd { epoch: LeaderEpoch(4), end_offset: Offset(10) }));
 }
 
 #[test]

@@ -284,10 +284,15 @@ impl<E: Env> Log<E> {
         self.producers.begin_verification(request, now)
     }
 
-    /// Takes over from a log that this one replaces what is not in its files: see
-    /// [`ProducerStates::take_verifications`].
+    /// Takes over from a log that this one, its copy, replaces what is not in its files: see
+    /// [`ProducerStates::take_verifications`]. No record of the copy shows an epoch that began without one; followers
+    /// and consumers may ask the leader about it (scenario 3).
     pub fn take_over(&mut self, replaced: &mut Self) {
         self.producers.take_verifications(&mut replaced.producers);
+        if self.epochs != replaced.epochs {
+            self.epochs.clone_from(&replaced.epochs);
+            self.epochs_version += 1;
+        }
     }
 
     /// Forgets producers that have been idle for too long (`producer.id.expiration.ms`); returns how many.

@@ -34,6 +34,8 @@ pub struct Appended {
     pub next_offset: Offset,
     pub log_end: Offset,
     pub log_start: Offset,
+    /// The largest of the records, as they are in the log.
+    pub max_timestamp: TimestampMs,
     /// A retry: the records were there already.
     pub is_duplicate: bool,
     /// The log began a segment.
@@ -361,6 +363,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
             next_offset: written.last_offset.next(),
             log_end: written.log_end_offset,
             log_start: log.log_start_offset(),
+            max_timestamp: written.max_timestamp,
             is_duplicate: written.is_duplicate,
             rolled: written.rolled,
         };

@@ -11,7 +11,7 @@ use ottla_protocol::record_batch::{BatchBuilder, Batches, Compression, Records, 
 use ottla_protocol::{decode_response, encode_request};
 use ottla_replica_manager::clock;
 
-use super::harness::{CLIENT, Cluster, TestBroker, fetch_of, only, topic_id, wanted};
+use super::harness::{CLIENT, Cluster, TestBroker, fetch_of, idempotent, only, topic_id, wanted};
 use crate::handlers;
 
 const NEVER_MS: i32 = 60_000;
@@ -114,6 +114,23 @@ fn the_leaders_clock_may_stamp_the_records() {
     let header = Batches::new(&bytes).next().unwrap().unwrap().header;
     assert_eq!(header.timestamp_type(), TimestampType::LogAppendTime);
     assert_eq!(list(&broker, 7, -3), (ErrorCode::None, produced.log_append_time.0, 0));
+}
+
+/// The retry was told the time of the retry, which no record has.
+#[test]
+fn a_retry_is_told_when_the_leader_stamped_the_original() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[("message.timestamp.type", "LogAppendTime")]);
+    let produce = || broker.produce(TopicRef::Id(topic_id(1)), 0, &idempotent(5, 0, 0, &["a"]), -1, NEVER_MS);
+    let original = produce();
+    assert_eq!(original.error, ErrorCode::None);
+    while clock::wall() <= original.log_append_time {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let retry = produce();
+    assert_eq!((retry.error, retry.base_offset), (ErrorCode::None, original.base_offset));
+    assert_eq!(retry.log_append_time, original.log_append_time);
 }
 
 #[test]

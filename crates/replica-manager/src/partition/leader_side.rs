@@ -138,7 +138,8 @@ impl Partition {
         }
         Ok(Appended {
             base_offset: written.first_offset,
-            log_append_time: if stamped { wall } else { TimestampMs::NONE },
+            // A retry is told when the original was appended.
+            log_append_time: if stamped { written.max_timestamp } else { TimestampMs::NONE },
             log_start: written.log_start,
         })
     }

@@ -405,6 +405,21 @@ fn a_flush_that_a_truncation_overtook_proves_nothing() {
     assert_eq!(log.recovery_point(), Offset(30));
 }
 
+/// The log moved to another directory while a flush was under way, which then counted for its copy: names of new
+/// segments were taken for durable.
+#[test]
+fn a_flush_of_a_log_that_was_replaced_proves_nothing_about_its_copy() {
+    let env = MemoryEnv::new();
+    let elsewhere = "/elsewhere/orders-3".into();
+    let mut replaced = Log::create(env.clone(), elsewhere, partition(), TOPIC_ID, small_segments(), NOW).unwrap();
+    append_many(&mut replaced, 20, NOW.0);
+    let done = replaced.flush_work().unwrap().run().unwrap();
+    let mut copy = create(&env, small_segments());
+    copy.take_over(&mut replaced);
+    assert!(done.up_to() > Offset(0) && !copy.flushed(done, TICK));
+    assert_eq!(copy.recovery_point(), Offset(0));
+}
+
 /// Its error was taken for that of a file that had gone, and the next sync, which knew nothing of the loss, counted.
 #[test]
 fn a_failed_sync_takes_the_log_offline_while_old_segments_go_too() {

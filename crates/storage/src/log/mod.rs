@@ -293,6 +293,9 @@ impl<E: Env> Log<E> {
             self.epochs.clone_from(&replaced.epochs);
             self.epochs_version += 1;
         }
+        // What began with the files of the other one proves nothing about these, and may miss its own.
+        let cuts = replaced.shared.cuts.fetch_add(1, Ordering::AcqRel) + 1;
+        self.shared.cuts.store(cuts, Ordering::Release);
     }
 
     /// Forgets producers that have been idle for too long (`producer.id.expiration.ms`); returns how many.

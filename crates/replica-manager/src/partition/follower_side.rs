@@ -134,7 +134,8 @@ impl Partition {
 
     /// Syncs what the log has now. On an I/O thread: it waits for the disk.
     pub fn flush(&self, now: MonotonicMs) {
-        let Some(Some(work)) = self.with_log(|log| log.flush_work()) else { return };
+        let work = self.with_log(|log| Some((log.flush_work()?, self.directory())));
+        let Some(Some((work, directory))) = work else { return };
         match work.run() {
             Ok(done) => {
                 if self.with_log(|log| take_flushed(log, done, now)) == Some(true) {
@@ -142,7 +143,14 @@ impl Partition {
                 }
             }
             Err(error) => {
-                self.disk_refused(&self.lock().replica, &error, Some(&error));
+                let state = self.lock();
+                if self.is_in(&directory) {
+                    self.disk_refused(&state.replica, &error, Some(&error));
+                } else {
+                    // The replica has moved since: it is the disk that it has left.
+                    let text = format_args!("{}: {error}", self.name());
+                    self.context.directory_refused(&directory, &text, Some(&error));
+                }
             }
         }
     }

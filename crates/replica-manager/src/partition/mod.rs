@@ -610,6 +610,8 @@ impl Partition {
             Some(made) => {
                 *log = *made;
                 self.directory.store(to.clone());
+                // One that waits for a thread of the former directory may wait for its disk.
+                self.flushing.store(false, Ordering::Release);
                 true
             }
             None => false,

@@ -26,7 +26,8 @@ struct State {
     recovery_points: Offsets,
     log_starts: Offsets,
     cleaned: Offsets,
-    /// Counts removed partitions and lowered points: offsets that were collected before must not be written afterwards.
+    /// Counts removed partitions, lowered points and files that were replaced: offsets that were collected before must
+    /// not be written afterwards. They may lack a partition that has come since.
     revisions: u64,
     /// Files that the disk refused: they have other offsets than are here.
     unwritten: Vec<CheckpointKind>,
@@ -145,6 +146,7 @@ impl Checkpoints {
             }
             if *on_disk != offsets || !state.is_written(kind) {
                 *state.of(kind) = offsets;
+                state.revisions += 1;
                 state.write(kind, storage)?;
             }
             return Ok(());
@@ -243,6 +245,26 @@ mod tests {
         };
         checkpoints.write(CheckpointKind::HighWatermark, &storage, collect).unwrap();
         assert_eq!(on_disk(&storage, CheckpointKind::HighWatermark), [(1, 6)]);
+    }
+
+    /// A replica moved to the directory while offsets were collected: its log start was written and lost again, and a
+    /// crash showed records that had been deleted.
+    #[test]
+    fn what_came_while_offsets_were_collected_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = LogDirectory::open(RealEnv, root.path().to_owned()).unwrap();
+        let checkpoints = Checkpoints::default();
+        let both = || vec![(partition(0), Some(Offset(5))), (partition(1), Some(Offset(6)))];
+        let first_look = std::cell::Cell::new(true);
+        let collect = || {
+            if first_look.replace(false) {
+                checkpoints.write(CheckpointKind::LogStart, &storage, both).unwrap();
+                return vec![(partition(0), Some(Offset(5)))];
+            }
+            both()
+        };
+        checkpoints.write(CheckpointKind::LogStart, &storage, collect).unwrap();
+        assert_eq!(on_disk(&storage, CheckpointKind::LogStart), [(0, 5), (1, 6)]);
     }
 
     #[test]

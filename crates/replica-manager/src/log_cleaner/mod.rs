@@ -35,6 +35,7 @@ use tokio::runtime::Handle;
 
 use crate::clock;
 use crate::live_config::LiveConfig;
+use crate::log_dirs::LogDir;
 use crate::manager::metrics::ReplicaMetrics;
 use crate::partition::Partition;
 use queue::Queue;
@@ -60,6 +61,8 @@ pub struct LogCleaner {
 /// A log that is worth cleaning.
 struct Choice {
     partition: Arc<Partition>,
+    /// Where the log is of which `dirt` tells. Of a replica that moves, the copy may hold what was cleaned here.
+    directory: Arc<LogDir>,
     dirt: Dirt,
 }
 
@@ -199,13 +202,14 @@ impl LogCleaner {
         let mut filthiest = 0.0_f64;
         for weak in due {
             let Some(partition) = weak.upgrade().filter(|partition| self.may_clean(partition)) else { continue };
-            let Some(dirt) = self.look(&partition) else { continue };
+            let directory = partition.directory();
+            let Some(dirt) = self.look(&partition, &directory) else { continue };
             filthiest = filthiest.max(dirt.ratio());
             if !dirt.is_worth_it() {
                 self.look_again(&partition, dirt.next_look);
                 continue;
             }
-            let choice = Choice { partition, dirt };
+            let choice = Choice { partition, directory, dirt };
             let other = match best.take() {
                 Some(so_far) if so_far.dirt.ratio() >= choice.dirt.ratio() => {
                     best = Some(so_far);
@@ -236,18 +240,23 @@ impl LogCleaner {
             && !self.uncleanable.lock().contains_key(&partition.id())
     }
 
-    fn look(&self, partition: &Arc<Partition>) -> Option<Dirt> {
-        let checkpoint = partition.directory().clean_offset(&partition.topic_partition());
+    fn look(&self, partition: &Arc<Partition>, directory: &Arc<LogDir>) -> Option<Dirt> {
+        let checkpoint = directory.clean_offset(&partition.topic_partition());
         let high_watermark = partition.high_watermark();
         let dirt = partition.with_log(|log| {
             // Records of a transaction that is not decided must not be cleaned.
             let stable = log.last_stable_offset(high_watermark);
-            log.dirt(checkpoint, stable, clock::wall())
+            partition.is_in(directory).then(|| log.dirt(checkpoint, stable, clock::wall()))
         });
         match dirt? {
-            Ok(dirt) => Some(dirt),
-            Err(error) => {
+            Some(Ok(dirt)) => Some(dirt),
+            Some(Err(error)) => {
                 partition.disk_error(&error);
+                None
+            }
+            // It has moved meanwhile.
+            None => {
+                self.may_be_dirty(partition);
                 None
             }
         }

@@ -329,10 +329,11 @@ impl ReplicaManager {
         }
     }
 
-    /// Whether the last step may be made; it cannot be called off any more then.
+    /// Whether the last step may be made; it cannot be called off any more then. Not at the end of the process: the
+    /// directory may have been left already, and would vouch for a log that nobody closes.
     fn commit(&self, one: &Move) -> bool {
         let _state = self.moves.state.lock();
-        let may = !one.cancelled.load(Ordering::Acquire);
+        let may = !one.cancelled.load(Ordering::Acquire) && !self.is_stopping();
         one.is_committed.store(may, Ordering::Release);
         may
     }

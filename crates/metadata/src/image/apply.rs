@@ -16,34 +16,53 @@ use crate::tree::{Node, NodeChange};
 /// Both sides of everything that an apply touched.
 #[derive(Default)]
 struct Touched {
-    partitions: BTreeMap<TopicIdPartition, (TopicName, Option<Arc<PartitionState>>)>,
+    partitions: BTreeMap<TopicIdPartition, TouchedPartition>,
     brokers: BTreeMap<BrokerId, Option<Arc<BrokerRegistration>>>,
 }
+
+struct TouchedPartition {
+    topic: TopicName,
+    /// Before the first change.
+    old: Option<Arc<PartitionState>>,
+    /// After the last one.
+    new: Option<Arc<PartitionState>>,
+}
+
+impl Touched {
+    fn partition(
+        &mut self,
+        id: TopicIdPartition,
+        topic: &TopicName,
+        old: Option<&Arc<PartitionState>>,
+        new: Option<Arc<PartitionState>>,
+    ) {
+        let first = || TouchedPartition { topic: topic.clone(), old: old.cloned(), new: None };
+        self.partitions.entry(id).or_insert_with(first).new = new;
+    }
+}
+
+/// A change of a partition's state.
+type StateChange<'a> = (&'a str, PartitionId, &'a NodeChange);
 
 pub(super) fn apply(image: &Image, revision: Revision, changes: &[NodeChange]) -> (Image, Delta) {
     let mut next = image.clone();
     next.revision = image.revision.max(revision);
     let mut delta = Delta { revision: next.revision, ..Delta::default() };
     let mut touched = Touched::default();
-    let mut states = Vec::new();
+    let mut states: Vec<StateChange<'_>> = Vec::new();
     for change in changes {
-        match nodes::classify(&change.path) {
-            // A state joins with its topic's assignment, which may come in the same list.
-            NodePath::Partition(topic, partition) => states.push((topic, partition, change)),
-            kind => {
-                if apply_node(&mut next, &mut delta, &mut touched, kind, change).is_err() {
-                    delta.undecodable.push(change.path.clone());
-                }
-            }
-        }
-    }
-    for (topic, partition, change) in states {
-        if apply_state(&mut next, &mut touched, &topic, partition, change.node.as_ref()).is_err() {
+        // A state joins with its topic's assignment, which may come in the same list. A fencing changes tens of
+        // thousands of states, and nothing else: they are known without a look at the other kinds.
+        if let Some((topic, partition)) = nodes::partition::parts(&change.path) {
+            states.push((topic, partition, change));
+        } else if apply_node(&mut next, &mut delta, &mut touched, nodes::classify(&change.path), change).is_err() {
             delta.undecodable.push(change.path.clone());
         }
     }
-    for (id, (topic, old)) in touched.partitions {
-        let new = next.partition(id).cloned();
+    for of_topic in states.chunk_by(|(one, ..), (next, ..)| one == next) {
+        apply_states(&mut next, &mut delta, &mut touched, of_topic);
+    }
+    for (id, TouchedPartition { topic, old, new }) in touched.partitions {
         if old != new {
             let (topic_id, partition) = (id.topic_id, id.partition);
             delta.partitions.push(PartitionChange { topic, topic_id, partition, old, new });
@@ -195,7 +214,7 @@ fn apply_topic(
     if let Some(old) = old.as_ref().filter(|old| Some(old.id) != new_id) {
         for (partition, state) in old.partitions() {
             let id = TopicIdPartition { topic_id: old.id, partition };
-            touched.partitions.entry(id).or_insert_with(|| (name.clone(), Some(state.clone())));
+            touched.partition(id, &name, Some(state), None);
             next.index.change(id, Some(state), None);
         }
         next.topics.remove(&old.id);
@@ -221,8 +240,8 @@ fn apply_topic(
                 let Assignment { replicas, reassignment } = assigned;
                 if replicas != state.replicas || reassignment != state.reassignment {
                     let id = TopicIdPartition { topic_id: old.id, partition };
-                    touched.partitions.entry(id).or_insert_with(|| (name.clone(), Some(state.clone())));
                     let new = Arc::new(PartitionState { replicas, reassignment, ..(**state).clone() });
+                    touched.partition(id, &name, Some(state), Some(new.clone()));
                     next.index.change(id, Some(state), Some(&new));
                     changed.partitions.insert(partition, new);
                 }
@@ -250,34 +269,38 @@ fn apply_topic(
     Ok(())
 }
 
-fn apply_state(
-    next: &mut Image,
-    touched: &mut Touched,
-    name: &TopicName,
+/// Changes of states of one topic, which is looked up once: a fencing has hundreds of a topic.
+fn apply_states(next: &mut Image, delta: &mut Delta, touched: &mut Touched, changes: &[StateChange<'_>]) {
+    let Some((name, ..)) = changes.first() else { return };
+    // A state without its topic belongs to a large deletion that is still under way.
+    let Some(topic_id) = next.topic_ids.get(*name).copied() else { return };
+    let Some(topic) = next.topics.get_mut(&topic_id) else { return };
+    for (_, partition, change) in changes {
+        let id = TopicIdPartition { topic_id, partition: *partition };
+        let old = topic.partition(*partition).cloned();
+        let Ok(new) = state_of(topic, *partition, change.node.as_ref()) else {
+            delta.undecodable.push(change.path.clone());
+            continue;
+        };
+        next.index.change(id, old.as_deref(), new.as_deref());
+        touched.partition(id, &topic.name, old.as_ref(), new.clone());
+        // Copied with the first of its partitions, and changed in place with the others.
+        let topic = Arc::make_mut(topic);
+        match new {
+            Some(new) => topic.partitions.insert(*partition, new),
+            None => topic.partitions.remove(partition),
+        };
+    }
+}
+
+fn state_of(
+    topic: &TopicImage,
     partition: PartitionId,
     node: Option<&Node>,
-) -> Result<(), nodes::NodeError> {
-    // A state without its topic belongs to a large deletion that is still under way.
-    let Some(topic_id) = next.topic_ids.get(name).copied() else { return Ok(()) };
-    let Some(topic) = next.topics.get_mut(&topic_id) else { return Ok(()) };
-    let id = TopicIdPartition { topic_id, partition };
-    let old = topic.partition(partition).cloned();
-    touched.partitions.entry(id).or_insert_with(|| (name.clone(), old.clone()));
-    let new = match node {
-        Some(node) => {
-            let assignment = topic.assigned(partition).ok_or(nodes::NodeError::NoAssignment)?;
-            Some(Arc::new(nodes::partition::decode(&node.payload, assignment)?))
-        }
-        None => None,
-    };
-    next.index.change(id, old.as_deref(), new.as_deref());
-    // Copied with the first of its partitions, and changed in place with the others: a fencing has hundreds of a topic.
-    let topic = Arc::make_mut(topic);
-    match new {
-        Some(new) => topic.partitions.insert(partition, new),
-        None => topic.partitions.remove(&partition),
-    };
-    Ok(())
+) -> Result<Option<Arc<PartitionState>>, nodes::NodeError> {
+    let Some(node) = node else { return Ok(None) };
+    let assignment = topic.assigned(partition).ok_or(nodes::NodeError::NoAssignment)?;
+    Ok(Some(Arc::new(nodes::partition::decode(&node.payload, assignment)?)))
 }
 
 /// Compares both images completely; shared parts are skipped if the maps share their pointers.

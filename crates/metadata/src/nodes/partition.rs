@@ -51,6 +51,14 @@ pub fn is_state(path: &Path) -> bool {
     partition.is_some_and(|partition| partition.contains("/partitions/"))
 }
 
+/// The topic and the number in the path of a partition's state; none for a path of another kind. Whether the topic's
+/// name is valid is not checked: no image has a topic of an invalid one.
+pub fn parts(path: &Path) -> Option<(&str, PartitionId)> {
+    let partition = path.as_str().strip_prefix("/brokers/topics/")?.strip_suffix("/state")?;
+    let (topic, number) = partition.split_once("/partitions/")?;
+    Some((topic, PartitionId(number.parse().ok()?)))
+}
+
 /// The parent of a topic's partitions, a node of no kind.
 pub fn parent_path(topic: &TopicName) -> Path {
     Path::built(format!("/brokers/topics/{topic}/partitions"))
@@ -80,7 +88,7 @@ pub fn encode(state: &PartitionState) -> Bytes {
 }
 
 pub fn decode(payload: &Bytes, assignment: &Assignment) -> Result<PartitionState, NodeError> {
-    let payload = StatePayload::decode(payload.clone())?;
+    let payload = StatePayload::decode(&**payload)?;
     let members = |field, brokers: &[i32], epochs: &[i64]| match brokers.len() == epochs.len() {
         true => Ok(brokers
             .iter()
@@ -192,6 +200,18 @@ mod tests {
         let topic = TopicName::new("state").expect("valid");
         assert!(is_state(&path(&topic, PartitionId(7))));
         assert!(!is_state(&super::super::topic::path(&topic)) && !is_state(&parent_path(&topic)));
+    }
+
+    #[test]
+    fn the_parts_of_a_path_are_those_that_made_it() {
+        for name in ["a.b_c", "state", "partitions"] {
+            let topic = TopicName::new(name).expect("valid");
+            assert_eq!(parts(&path(&topic, PartitionId(7))), Some((name, PartitionId(7))));
+            assert_eq!((parts(&super::super::topic::path(&topic)), parts(&parent_path(&topic))), (None, None));
+        }
+        for other in ["/brokers/topics/t/partitions/x/state", "/brokers/topics/t/partitions/7", "/brokers/ids/7"] {
+            assert_eq!(parts(&Path::new(other).expect("a path")), None);
+        }
     }
 
     #[test]

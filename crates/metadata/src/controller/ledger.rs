@@ -141,11 +141,13 @@ impl Ledger {
         self.ahead_image = self.image.clone();
     }
 
-    /// Replaces the provisional revisions of an entry that was applied as it was proposed.
+    /// Replaces the provisional revisions of an entry that was applied as it was proposed. Not those of partitions'
+    /// states, which nobody reads: a decision compares their versions, and a fencing has tens of thousands of them.
     fn settle(&mut self, entry: EntryId, changes: &[NodeChange]) {
         let provisional = provisional(entry);
         let settled: Vec<NodeChange> = changes
             .iter()
+            .filter(|change| !nodes::partition::is_state(&change.path))
             .filter_map(|change| {
                 let real = change.node.as_ref()?;
                 let mut node = self.ahead_tree.get(&change.path)?.clone();
@@ -159,9 +161,7 @@ impl Ledger {
             })
             .collect();
         self.ahead_tree.accept(Revision(0), &settled);
-        // A partition's state says nothing of revisions, and a fencing has tens of thousands of them.
-        let of_image: Vec<_> = settled.into_iter().filter(|change| !nodes::partition::is_state(&change.path)).collect();
-        (self.ahead_image, _) = self.ahead_image.apply(Revision(0), &of_image);
+        (self.ahead_image, _) = self.ahead_image.apply(Revision(0), &settled);
     }
 
     /// Restarts from the committed state. A proposal that no longer fits will be refused when it is applied.

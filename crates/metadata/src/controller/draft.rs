@@ -93,10 +93,10 @@ impl Draft {
         let Some(topic) = image.topic_by_id(partition.topic_id) else { return };
         let path = nodes::partition::path(&topic.name, partition.partition);
         self.put(tree, path, nodes::partition::encode(state));
-        let assignment = state.assignment();
-        if topic.assigned(partition.partition) == Some(&assignment) {
+        if topic.assigned(partition.partition).is_some_and(|assignment| state.has_assignment(assignment)) {
             return;
         }
+        let assignment = state.assignment();
         self.reassigned_bytes += ASSIGNMENT_BYTES;
         let node = self.topic_node(tree, topic);
         if let Ok(at) = node.assignment.binary_search_by_key(&partition.partition, |(id, _)| *id)

@@ -142,7 +142,7 @@ impl<'a> PartitionChange<'a> {
         let state = &*assigned;
         let is_unclean = |broker: &BrokerId| self.unclean == Some(*broker);
         let Elected { leader, isr, is_unclean: is_unclean_election } = self.elect(state, electorate);
-        let mut next = PartitionState { leader, isr, controller_epoch, ..state.clone() };
+        let mut next = PartitionState { leader, isr, ..state.clone() };
         if is_unclean_election {
             next.leader_recovery_state = LeaderRecoveryState::Recovering;
         } else if self.is_proposed {
@@ -185,10 +185,11 @@ impl<'a> PartitionChange<'a> {
             // If it is added again, its log does not have the most records.
             false => next.isr_ids().next().unwrap_or(BrokerId::NONE),
         };
-        let unchanged = PartitionState { controller_epoch: state.controller_epoch, ..next.clone() } == *former;
-        if unchanged {
+        // Under the former controller epoch until here.
+        if next == *former {
             return None;
         }
+        next.controller_epoch = controller_epoch;
         next.partition_epoch = state.partition_epoch.next();
         // A leader that is the whole ISR may be all that a reassignment waits for, and it proposes no ISR then.
         let completed = match next.is_reassigning() && next.leader != former.leader {
@@ -252,7 +253,9 @@ impl<'a> PartitionChange<'a> {
             brokers.sort_by_key(|broker| electorate.is_awaited(*broker));
             brokers
         };
-        let preferred = first.into_iter().chain([state.leader]).chain(awaited_last(state.replicas.clone()));
+        // Nearly always the leader stays, and the others are not put in order.
+        let others = std::iter::once_with(|| awaited_last(state.replicas.clone())).flatten();
+        let preferred = first.into_iter().chain([state.leader]).chain(others);
         if let Some((leader, epoch)) =
             preferred.filter(in_isr).find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
         {

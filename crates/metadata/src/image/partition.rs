@@ -124,6 +124,11 @@ impl PartitionState {
         Assignment { replicas: self.replicas.clone(), reassignment: self.reassignment.clone() }
     }
 
+    /// As [`Self::assignment`] is equal, without a copy.
+    pub(crate) fn has_assignment(&self, assignment: &Assignment) -> bool {
+        self.replicas == assignment.replicas && self.reassignment == assignment.reassignment
+    }
+
     pub fn is_reassigning(&self) -> bool {
         self.reassignment.is_some()
     }

@@ -311,6 +311,11 @@ impl Image {
         self.index.hosted(broker)
     }
 
+    /// The partitions that a broker leads, in order.
+    pub fn led_by(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.index.led_after(broker, None)
+    }
+
     /// The partitions whose ISR contains a broker, in order, including those that it leads.
     pub fn in_sync_on(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.index.in_sync(broker)

@@ -488,11 +488,13 @@ impl ReplicaManager {
 
     /// Beside the deltas: elections of other partitions follow the change that took the broker out.
     async fn tick_leaders_with_followers_on(self: Arc<Self>, image: Image, broker: BrokerId) {
-        for (number, id) in image.hosted_by(broker).enumerate() {
+        for (number, id) in image.led_by(self.identity.id()).enumerate() {
             if number % PARTITIONS_PER_TURN == 0 {
                 give_way().await;
             }
-            self.broker_news(id, clock::monotonic());
+            if image.partition(id).is_some_and(|state| state.is_replica(broker)) {
+                self.broker_news(id, clock::monotonic());
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! - after a disk failed, no directory says that this broker registered in this boot
 //!   ([`LogDirs::distrust_registration`]): pages that were never written may be gone from the cache.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -148,7 +149,8 @@ impl<E: Env> LogDir<E> {
                     PartitionDirectoryKind::Stray => content.strays.push(partition.path),
                 }
             }
-            let names: std::collections::BTreeSet<_> = content.live.iter().map(|found| &found.partition).collect();
+            // Asked for each line of each checkpoint.
+            let names: HashSet<_> = content.live.iter().map(|found| &found.partition).collect();
             self.checkpoints.load(storage, |partition| names.contains(partition))?;
             Ok(content)
         })

@@ -29,21 +29,28 @@ pub fn encode<'p>(offsets: impl ExactSizeIterator<Item = (&'p TopicPartition, Of
 }
 
 pub fn decode(what: &str, bytes: &[u8]) -> Result<Offsets, Malformed> {
-    let mut offsets = Offsets::new();
+    // The lines are in order nearly always: a map of all of them is made faster than one grows, and a topic's name is
+    // shared by its partitions.
+    let mut offsets: Vec<(TopicPartition, Offset)> = Vec::new();
     for line in checkpoint_lines(what, utf8(what, bytes)?)? {
-        let (partition, offset) = decode_line(line).ok_or_else(|| Malformed::new(what, format!("line {line:?}")))?;
-        offsets.insert(partition, offset);
+        let topic = offsets.last().map(|(partition, _)| &partition.topic);
+        let decoded = decode_line(line, topic).ok_or_else(|| Malformed::new(what, format!("line {line:?}")))?;
+        offsets.push(decoded);
     }
-    Ok(offsets)
+    Ok(offsets.into_iter().collect())
 }
 
-fn decode_line(line: &str) -> Option<(TopicPartition, Offset)> {
+/// `known`: the topic of the line before.
+fn decode_line(line: &str, known: Option<&TopicName>) -> Option<(TopicPartition, Offset)> {
     let mut words = line.split_ascii_whitespace();
     let (topic, partition, offset) = (words.next()?, words.next()?, words.next()?);
     if words.next().is_some() {
         return None;
     }
-    let topic = TopicName::new(topic).ok()?;
+    let topic = match known.filter(|known| known.as_str() == topic) {
+        Some(known) => known.clone(),
+        None => TopicName::new(topic).ok()?,
+    };
     let partition: i32 = partition.parse().ok().filter(|partition| *partition >= 0)?;
     let offset: i64 = offset.parse().ok().filter(|offset| *offset >= 0)?;
     Some((TopicPartition::new(topic, PartitionId(partition)), Offset(offset)))
@@ -63,6 +70,13 @@ mod tests {
         let bytes = encode(offsets.iter().map(|(partition, offset)| (partition, *offset)));
         assert_eq!(bytes, b"0\n2\na 0 1500\nb-c 11 0\n");
         assert_eq!(decode("x", &bytes), Ok(offsets));
+        let unordered = b"0\n4\nb-c 11 0\na 0 7\na 1 8\na 0 1500\n";
+        let last_of_each = Offsets::from([
+            (partition("a", 0), Offset(1500)),
+            (partition("a", 1), Offset(8)),
+            (partition("b-c", 11), Offset(0)),
+        ]);
+        assert_eq!(decode("x", unordered), Ok(last_of_each));
         assert_eq!(decode("x", b""), Ok(Offsets::new()));
         assert_eq!(decode("x", b"0\n0\n"), Ok(Offsets::new()));
     }

@@ -21,6 +21,7 @@ use ottla_replica_fetcher::{
     RequestNumber,
 };
 use ottla_replication::{EpochEnd, FetchAnswer, FetchPosition, FollowerStep};
+use ottla_resources::giving_way::give_way;
 
 use super::stream::FetchStream;
 use super::{Change, FetcherConfig, Mailbox};
@@ -37,6 +38,10 @@ const LIST_OFFSETS_VERSION: i16 = 7;
 /// What one answer may have beyond `replica.fetch.response.max.bytes`: the first batch comes whole, and a topic may
 /// allow batches of many megabytes.
 const ANSWER_SLACK_BYTES: usize = 256 * 1024 * 1024;
+
+/// Changes that are taken before other tasks of the thread get their turn: a start brings tens of thousands of them,
+/// and is not over before the next change of the tree has had a thread.
+const CHANGES_PER_TURN: usize = 500;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +164,7 @@ impl FetcherTask {
         let mut timer = pin!(tokio::time::sleep_until(clock::instant(MonotonicMs(0))));
         let mut timer_at: Option<MonotonicMs> = None;
         loop {
-            self.take_changes();
+            self.take_changes().await;
             while self.execute_due().await {}
             if let Some(deadline) = self.core.deadline()
                 && timer_at.is_none_or(|at| deadline < at)
@@ -208,13 +213,17 @@ impl FetcherTask {
         connection_changed
     }
 
-    fn take_changes(&mut self) {
+    async fn take_changes(&mut self) {
         let changes = self.mailbox.take();
         if changes.is_empty() {
             return;
         }
-        let now = clock::monotonic();
-        for change in changes {
+        let mut now = clock::monotonic();
+        for (number, change) in changes.into_iter().enumerate() {
+            if number > 0 && number % CHANGES_PER_TURN == 0 {
+                give_way().await;
+                now = clock::monotonic();
+            }
             match change {
                 Change::RoleChanged(partition) => {
                     let following = partition.following();

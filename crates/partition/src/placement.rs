@@ -251,7 +251,8 @@ impl<L> Default for Replicas<L> {
 impl<L: Found> Replicas<L> {
     /// Before the first image.
     pub fn add_found(&mut self, log: L) {
-        self.found.entry(log.partition().clone()).or_default().push(log);
+        // Nearly always the only one of its name.
+        self.found.entry(log.partition().clone()).or_insert_with(|| Vec::with_capacity(1)).push(log);
     }
 
     /// The number of partitions with found logs that the image has not assigned.
@@ -293,7 +294,7 @@ impl<L: Found> Replicas<L> {
     /// The first image that is as new as this broker's registration: everything that the tree places here.
     fn load(&mut self, local: &Local, image: &Image) -> Vec<Placement<L>> {
         self.is_current = true;
-        let mut placed = Vec::new();
+        let mut placed = Vec::with_capacity(self.found.len());
         for id in image.hosted_by(local.id) {
             let Some(topic) = image.topic_by_id(id.topic_id) else { continue };
             let Some(state) = topic.partition(id.partition) else { continue };
@@ -371,7 +372,9 @@ impl<L: Found> Replicas<L> {
 
     /// The logs of a partition of which it cannot be said yet which one is taken.
     fn claim_undecided(&mut self, name: &TopicPartition, topic_id: TopicId, rules: BrokenRules) -> Option<Unopened<L>> {
-        let facts: Vec<_> = self.found.get(name)?.iter().map(L::facts).collect();
+        // Of one log there is nothing to decide.
+        let several = self.found.get(name).filter(|found| found.len() > 1)?;
+        let facts: Vec<_> = several.iter().map(L::facts).collect();
         let place = undecided(&facts, topic_id, rules)?;
         let mut others = self.found.remove(name)?;
         let found = Some(others.swap_remove(place));

@@ -66,6 +66,19 @@ pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Does something with each of `items`, on this thread and on others, `threads` together.
+pub fn shared_out<T: Send>(mut items: Vec<T>, threads: usize, each: impl Fn(T) + Sync) {
+    let each = &each;
+    let share = items.len().div_ceil(threads.max(1));
+    std::thread::scope(|scope| {
+        while items.len() > share {
+            let others = items.split_off(items.len() - share);
+            scope.spawn(move || others.into_iter().for_each(each));
+        }
+        items.into_iter().for_each(each);
+    });
+}
+
 /// Work that is repeated for as long as a disk is in trouble, and that may wait for that disk: on one thread at most.
 #[derive(Default)]
 pub struct OneThread(Option<tokio::task::JoinHandle<()>>);
@@ -179,6 +192,19 @@ mod tests {
         }
         io.stop();
         assert_eq!(done.load(Ordering::Relaxed), 100);
+    }
+
+    #[test]
+    fn what_is_shared_out_is_done_once_each() {
+        for (items, threads, together) in [(0, 2, 1), (1, 0, 1), (7, 1, 1), (7, 2, 2), (9, 3, 3), (2, 5, 2)] {
+            let done = Mutex::new(Vec::new());
+            let each = |item: u64| done.lock().push((item, std::thread::current().id()));
+            shared_out((0..items).collect(), threads, each);
+            let (mut done, workers): (Vec<_>, std::collections::HashSet<_>) = done.into_inner().into_iter().unzip();
+            done.sort_unstable();
+            assert_eq!(done, (0..items).collect::<Vec<_>>());
+            assert_eq!(workers.len(), together.min(done.len()), "{items} by {threads}");
+        }
     }
 
     /// A directory whose writes did not come back got a thread more with each look, once a second.

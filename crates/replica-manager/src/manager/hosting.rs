@@ -28,6 +28,9 @@ const CREATED_AT_ONCE_MAX: usize = 8;
 /// does not.
 const CREATION_PATIENCE: Duration = Duration::from_millis(500);
 
+/// Fewer logs that were found are not worth a thread of their own.
+const FOUND_PER_THREAD_MIN: usize = 2_000;
+
 /// Logs that one job of an I/O thread makes before their followers are told: the first partitions of a large topic are
 /// in sync while the last ones are made.
 const CREATED_PER_JOB: usize = 64;
@@ -38,6 +41,8 @@ struct Work {
     /// Partitions whose role may have changed.
     changed: Vec<Arc<Partition>>,
     created: Vec<Arc<Partition>>,
+    /// Partitions that take the logs which the directories held.
+    found: Vec<(Arc<Partition>, Option<Box<Log>>)>,
     removed: Vec<(Arc<Partition>, Fate)>,
 }
 
@@ -160,6 +165,7 @@ impl ReplicaManager {
                 }
             }
         }
+        self.open_found(std::mem::take(&mut work.found));
         if has_new || !work.removed.is_empty() {
             self.hosted.store(Arc::new(hosted));
         }
@@ -219,7 +225,7 @@ impl ReplicaManager {
                 });
             }
             Place::Found(found) => {
-                self.open_log(&partition, found.log);
+                work.found.push((partition.clone(), found.log));
                 work.changed.push(partition.clone());
             }
             Place::New => work.created.push(partition.clone()),
@@ -307,6 +313,13 @@ impl ReplicaManager {
             }
         }
         self.fetchers.update(partitions);
+    }
+
+    /// The roles of these partitions begin, with their logs. A start waits for a hundred thousand of them, while the
+    /// other cores have nothing to do.
+    fn open_found(&self, found: Vec<(Arc<Partition>, Option<Box<Log>>)>) {
+        let threads = self.config.num_recovery_threads_per_data_dir.min(found.len() / FOUND_PER_THREAD_MIN);
+        log_io::shared_out(found, threads, |(partition, log)| self.open_log(&partition, log));
     }
 
     /// Opens the log that was found, or creates one. If the disk has no room for it, [`Self::open_waiting_logs`] tries

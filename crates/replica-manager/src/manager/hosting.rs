@@ -28,6 +28,11 @@ const CREATED_AT_ONCE_MAX: usize = 8;
 /// does not.
 const CREATION_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How often leaders are looked at for writes that wait for a broker which has left, while it is in an ISR.
+const LOOK_FOR_WAITING_EVERY: Duration = Duration::from_millis(100);
+/// By then the quorum has taken the broker out of a hundred thousand ISRs, or it is the last member of some.
+const LOOKS_FOR_WAITING_MAX: usize = 30;
+
 /// Fewer logs that were found are not worth a thread of their own.
 const FOUND_PER_THREAD_MIN: usize = 2_000;
 
@@ -508,6 +513,19 @@ impl ReplicaManager {
             if image.partition(id).is_some_and(|state| state.is_replica(broker)) {
                 self.broker_news(id, clock::monotonic());
             }
+        }
+        drop(image);
+        // A write that comes later waits for the replica on that broker, too.
+        for _ in 0..LOOKS_FOR_WAITING_MAX {
+            tokio::time::sleep(LOOK_FOR_WAITING_EVERY).await;
+            let (is_back, is_awaited) = {
+                let image = self.metadata.peek();
+                (image.broker(broker).is_some(), image.in_sync_on(broker).next().is_some())
+            };
+            if is_back || !is_awaited || self.is_stopping() {
+                return;
+            }
+            self.tick_touched_leaders().await;
         }
     }
 

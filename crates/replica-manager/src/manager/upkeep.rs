@@ -49,13 +49,18 @@ impl ReplicaManager {
         let mut interval = interval(self.config.replica_lag_time_max / 2);
         loop {
             interval.tick().await;
-            for ids in self.context.touched.take(Pass::Leaders).chunks(PARTITIONS_PER_TURN) {
-                let now = clock::monotonic();
-                for partition in self.looked_at(Pass::Leaders, ids).filter(|partition| partition.leads()) {
-                    partition.tick(now);
-                }
-                give_way().await;
+            self.tick_touched_leaders().await;
+        }
+    }
+
+    /// Ticks the leaders that may have something to do.
+    pub(super) async fn tick_touched_leaders(&self) {
+        for ids in self.context.touched.take(Pass::Leaders).chunks(PARTITIONS_PER_TURN) {
+            let now = clock::monotonic();
+            for partition in self.looked_at(Pass::Leaders, ids).filter(|partition| partition.leads()) {
+                partition.tick(now);
             }
+            give_way().await;
         }
     }
 

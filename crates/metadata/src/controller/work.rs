@@ -7,7 +7,9 @@ use ottla_model::{ControllerEpoch, TopicIdPartition};
 
 use super::Controller;
 use super::draft::Draft;
-use super::work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION, Progress, Stage, Work, WorkQueue};
+use super::work_queue::{
+    MAX_BATCHES_IN_FLIGHT, NEW_LEADERS_AWAITED_MAX, PARTITIONS_PER_TRANSACTION, Progress, Stage, Work, WorkQueue,
+};
 use crate::election::{PartitionChange, Unclean};
 use crate::image::PartitionState;
 use crate::nodes;
@@ -41,6 +43,9 @@ impl Controller {
         let ledger = &self.ledger;
         self.work.in_flight.retain(|entry| ledger.is_in_flight(*entry));
         while self.work.in_flight.len() < MAX_BATCHES_IN_FLIGHT && !self.work.is_refused {
+            if self.awaits_new_leaders() {
+                break;
+            }
             let draft = match self.work.queue.pop_front() {
                 Some(mut progress) => {
                     let mut draft = Draft::default();
@@ -63,12 +68,39 @@ impl Controller {
         }
     }
 
+    /// Whether the rest of a large fencing waits until the live brokers have taken its leaderships. Every change costs
+    /// them time, too, and where the dead broker only followed, a leader with writes that wait asks for itself. Other
+    /// work, and the broker's next registration, wait for the rest: then it goes on.
+    fn awaits_new_leaders(&mut self) -> bool {
+        let is_urgent = self.work.queue.len() > 1 || self.registrations.outstanding().next().is_some();
+        let Some(front) = self.work.queue.front_mut() else { return false };
+        if !front.awaits_leaders || front.stage == Stage::Led {
+            return false;
+        }
+        if !is_urgent {
+            if !self.work.in_flight.is_empty() {
+                return true;
+            }
+            let now = self.now.monotonic;
+            let begin = (self.ledger.image().revision(), now + NEW_LEADERS_AWAITED_MAX);
+            let (revision, until) = *self.work.awaited.get_or_insert(begin);
+            let mut live = self.liveness.sessions().map(|(_, session)| session).filter(|session| session.has_stream());
+            if now < until && live.any(|session| session.image_revision < revision) {
+                return true;
+            }
+        }
+        front.awaits_leaders = false;
+        self.work.awaited = None;
+        false
+    }
+
     /// Adds the next partitions of the work to the draft. True: none remain.
     pub(super) fn fill_batch(&self, draft: &mut Draft, progress: &mut Progress, epoch: ControllerEpoch) -> bool {
         let mut room = PARTITIONS_PER_TRANSACTION;
         loop {
             for partition in self.candidates(progress) {
                 if room == 0 || draft.is_half_full() {
+                    progress.awaits_leaders |= progress.stage == Stage::Led;
                     return false;
                 }
                 progress.after = Some(partition);

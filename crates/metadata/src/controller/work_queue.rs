@@ -1,8 +1,9 @@
 //! Work on many partitions that remains to be done.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use ottla_model::{BrokerId, TopicIdPartition};
+use ottla_model::{BrokerId, MonotonicMs, Revision, TopicIdPartition};
 
 use super::EntryId;
 
@@ -12,6 +13,9 @@ pub const PARTITIONS_PER_TRANSACTION: usize = 500;
 /// Batches that may be proposed and not yet applied: enough to keep Raft's pipeline full, few enough that a request
 /// that comes in between does not wait for the whole of a large fencing.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
+
+/// How long the rest of a fencing waits for brokers that do not follow the tree.
+pub const NEW_LEADERS_AWAITED_MAX: Duration = Duration::from_millis(500);
 
 /// The work on the partitions of a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +56,8 @@ pub(super) struct Progress {
     pub work: Work,
     pub stage: Stage,
     pub after: Option<TopicIdPartition>,
+    /// The leaderships took more than one transaction: what follows them waits until the live brokers have them.
+    pub awaits_leaders: bool,
 }
 
 impl Progress {
@@ -64,7 +70,7 @@ impl Progress {
             Work::Fence(_) => Stage::Led,
             Work::Unclean(_) | Work::Lost(_) | Work::Shutdown(_) => Stage::InSync,
         };
-        Self { work, stage, after: None }
+        Self { work, stage, after: None, awaits_leaders: false }
     }
 
     /// The next index; false if there is none.
@@ -88,6 +94,8 @@ impl Progress {
 pub(super) struct WorkQueue {
     pub queue: VecDeque<Progress>,
     pub in_flight: Vec<EntryId>,
+    /// The revision that has the last leaderships of a large fencing, and until when the brokers are awaited there.
+    pub awaited: Option<(Revision, MonotonicMs)>,
     /// A batch was refused, and would be refused again at once: the next tick looks for all work anew.
     pub is_refused: bool,
 }

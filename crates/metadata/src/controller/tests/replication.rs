@@ -3,6 +3,7 @@
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch};
 
 use super::harness::*;
+use crate::controller::work_queue::NEW_LEADERS_AWAITED_MAX;
 use crate::controller::*;
 use crate::image::{ConfigEntity, ConfigKind, Image, IsrMember, PartitionState};
 
@@ -618,8 +619,53 @@ fn leaderships_of_a_dead_broker_move_before_it_leaves_the_isrs_of_others() {
         let room = if left == 0 { 3 * PARTITIONS_PER_TRANSACTION - LED } else { 0 };
         assert_eq!(shrunk, room);
     }
-    cluster.commit_all();
-    assert_eq!(count(&cluster, &|state| state.in_isr(BrokerId(1))), 0);
+    let in_isr = |cluster: &Cluster| count(cluster, &|state| state.in_isr(BrokerId(1)));
+    let left = 2 * LED - 3 * PARTITIONS_PER_TRANSACTION;
+    cluster.beat(2);
+    assert_eq!(in_isr(&cluster), left, "broker 3 does not have all leaderships yet");
+    cluster.beat(3);
+    assert_eq!(in_isr(&cluster), 0);
+}
+
+/// Brokers 1 to 3 when 1 has died and all of its leaderships have moved; and how many ISRs still hold it. `follow`:
+/// whether the images of the others will move.
+fn with_large_fencing_under_way(follow: bool) -> (Cluster, usize) {
+    const LED: usize = PARTITIONS_PER_TRANSACTION + 1;
+    let mut cluster = Cluster::of(3);
+    let (led, followed): (&[i32], &[i32]) = (&[1, 2, 3], &[2, 1, 3]);
+    let assignments: Vec<_> = std::iter::repeat_n(led, LED).chain(std::iter::repeat_n(followed, LED)).collect();
+    cluster.create("t", &assignments, &[]);
+    (2..=3).for_each(|id| cluster.brokers.get_mut(&id).expect("is there").follows = follow);
+    cluster.kill(1);
+    (cluster, 2 * LED - 2 * PARTITIONS_PER_TRANSACTION)
+}
+
+fn held_by_the_dead_broker(cluster: &Cluster) -> usize {
+    cluster.image.index.in_sync(BrokerId(1)).count()
+}
+
+#[test]
+fn the_rest_of_a_large_fencing_waits_for_a_broker_that_lags_for_a_moment_only() {
+    let (mut cluster, left) = with_large_fencing_under_way(false);
+    assert_eq!(held_by_the_dead_broker(&cluster), left);
+    let most = u64::try_from(NEW_LEADERS_AWAITED_MAX.as_millis()).expect("short");
+    cluster.run(most - 2 * TICK_MS);
+    assert_eq!(held_by_the_dead_broker(&cluster), left);
+    cluster.run(3 * TICK_MS);
+    assert_eq!(held_by_the_dead_broker(&cluster), 0);
+}
+
+#[test]
+fn nothing_waits_for_the_rest_of_a_large_fencing_while_that_waits() {
+    let (mut cluster, left) = with_large_fencing_under_way(true);
+    assert_eq!(held_by_the_dead_broker(&cluster), left);
+    let back = cluster.register(1, 200, BrokerEpoch::NONE);
+    assert!(back.is_ok(), "{back:?}");
+    assert_eq!(held_by_the_dead_broker(&cluster), 0);
+    let (mut cluster, left) = with_large_fencing_under_way(true);
+    assert_eq!(held_by_the_dead_broker(&cluster), left);
+    cluster.kill(3);
+    assert_eq!(held_by_the_dead_broker(&cluster), 0, "the fencing of another broker");
 }
 
 /// The last members of thousands of partitions return: bounded batches again.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ottla_metadata::tree::REVISIONS_SKIPPED_BY_RESTORE;
 use ottla_metadata::{BrokerChange, Delta, Image, PartitionState};
-use ottla_model::{BrokerEpoch, BrokerId, Offset, Revision, TopicId, TopicIdPartition, TopicName, TopicPartition};
+use ottla_model::{BrokerEpoch, BrokerId, Offset, Revision, TopicIdPartition, TopicName, TopicPartition};
 use ottla_storage::{Env, LogDir, LogDirs};
 
 use crate::found::FoundLog;
@@ -344,16 +344,19 @@ impl<L: Found> Replicas<L> {
         placed: &mut Vec<Placement<L>>,
     ) {
         let name = TopicPartition::new(topic.clone(), id.partition);
-        if let Some(unopened) = self.claim_undecided(&name, id.topic_id, local.rules) {
+        let mut logs = self.found.remove(&name).unwrap_or_default();
+        let facts: Vec<_> = logs.iter().map(L::facts).collect();
+        if let Some(at) = undecided(&facts, id.topic_id, local.rules) {
+            let found = Some(logs.swap_remove(at));
             self.hosted.insert(id);
-            self.unopened.insert(id, unopened);
+            self.unopened.insert(id, Unopened { found, absent: AbsentLog::NeverMade, others: logs });
             let log = Place::Offline(AbsentLog::NeverMade);
             placed.push(Placement::Place { id, topic: topic.clone(), state: state.clone(), log });
             return;
         }
-        let (found, others) = self.claim(&name, id.topic_id, absent, local.rules);
+        let found = choose_log(&facts, id.topic_id, absent, local.rules).map(|at| logs.swap_remove(at));
         // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
-        placed.extend(others.into_iter().map(Placement::SetAside));
+        placed.extend(logs.into_iter().map(Placement::SetAside));
         let decision = host(local.id, local.epoch, state, found.as_ref().map(L::facts), absent, local.rules);
         self.hosted.insert(id);
         let log = match (decision, found) {
@@ -370,17 +373,6 @@ impl<L: Found> Replicas<L> {
         placed.push(Placement::Place { id, topic: topic.clone(), state: state.clone(), log });
     }
 
-    /// The logs of a partition of which it cannot be said yet which one is taken.
-    fn claim_undecided(&mut self, name: &TopicPartition, topic_id: TopicId, rules: BrokenRules) -> Option<Unopened<L>> {
-        // Of one log there is nothing to decide.
-        let several = self.found.get(name).filter(|found| found.len() > 1)?;
-        let facts: Vec<_> = several.iter().map(L::facts).collect();
-        let place = undecided(&facts, topic_id, rules)?;
-        let mut others = self.found.remove(name)?;
-        let found = Some(others.swap_remove(place));
-        Some(Unopened { found, absent: AbsentLog::NeverMade, others })
-    }
-
     /// The replicas that have several logs, one of which cannot be opened now: the next start decides.
     pub fn undecided(&self) -> impl Iterator<Item = TopicIdPartition> {
         self.unopened.keys().copied().filter(|id| self.is_undecided(*id))
@@ -389,20 +381,6 @@ impl<L: Found> Replicas<L> {
     /// Whether the replica is one of [`Replicas::undecided`].
     pub fn is_undecided(&self, id: TopicIdPartition) -> bool {
         self.unopened.get(&id).is_some_and(|unopened| !unopened.others.is_empty())
-    }
-
-    /// The log of a partition of the topic with this id, and the others of its name.
-    fn claim(
-        &mut self,
-        name: &TopicPartition,
-        topic_id: TopicId,
-        absent: AbsentLog,
-        rules: BrokenRules,
-    ) -> (Option<L>, Vec<L>) {
-        let mut others = self.found.remove(name).unwrap_or_default();
-        let facts: Vec<_> = others.iter().map(L::facts).collect();
-        let log = choose_log(&facts, topic_id, absent, rules).map(|place| others.swap_remove(place));
-        (log, others)
     }
 
     /// A replica without an open log has a new state: it may start over now.

@@ -4,6 +4,7 @@ use ottla_metadata::image::{BrokerRegistration, Endpoint, LeaderRecoveryState, L
 use ottla_metadata::{IsrMember, PartitionChange};
 use ottla_model::{
     ControllerEpoch, IncarnationId, LeaderEpoch, ListenerName, Offset, PartitionEpoch, PartitionId, TimestampMs,
+    TopicId,
 };
 
 use ottla_storage::env::FaultyEnv;

@@ -257,6 +257,14 @@ impl TopicName {
         Ok(Self(text.into()))
     }
 
+    /// As [`Self::new`], sharing `known` where that is the name: lists of partitions have each name many times.
+    pub fn shared(text: &str, known: Option<&Self>) -> Result<Self, TopicNameError> {
+        match known.filter(|known| known.as_str() == text) {
+            Some(known) => Ok(known.clone()),
+            None => Self::new(text),
+        }
+    }
+
     /// Metric names turn `.` into `_`: two topics that become one there collide.
     pub fn collides_with(&self, other: &Self) -> bool {
         self != other && self.0.replace('.', "_") == other.0.replace('.', "_")
@@ -303,6 +311,9 @@ mod tests {
         assert!(matches!(TopicName::new("ba/d"), Err(TopicNameError::Characters(_))));
         let (a, b) = (TopicName::new("a.b").expect("valid"), TopicName::new("a_b").expect("valid"));
         assert!(a.collides_with(&b) && !a.collides_with(&a));
+        assert!(Arc::ptr_eq(&TopicName::shared("a.b", Some(&a)).expect("valid").0, &a.0));
+        assert_eq!(TopicName::shared("a_b", Some(&a)), Ok(b));
+        assert_eq!(TopicName::shared("", None), Err(TopicNameError::Empty));
     }
 
     #[test]

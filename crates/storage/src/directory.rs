@@ -260,12 +260,14 @@ impl<E: Env> LogDirectory<E> {
 
     /// The partitions' directories, by name. Anything else (`lost+found`) is left alone.
     pub fn partitions(&self) -> Result<Vec<PartitionDirectory>, DirectoryError> {
-        let mut found = Vec::new();
+        let mut found: Vec<PartitionDirectory> = Vec::new();
         for entry in self.env.list(&self.path).map_err(|error| self.io(error))? {
             if !entry.is_directory || entry.name == COORDINATOR_DIRECTORY {
                 continue;
             }
-            let Some((partition, kind)) = parse_name(&entry.name) else {
+            // Mostly another partition of the same topic.
+            let topic = found.last().map(|found| &found.partition.topic);
+            let Some((partition, kind)) = parse_name(&entry.name, topic) else {
                 tracing::warn!(directory = %self.path.display(), name = entry.name, "ignoring an unknown directory");
                 continue;
             };
@@ -357,7 +359,10 @@ impl<E: Env> LogDirectory<E> {
     pub fn remove(&self, path: &Path) -> Result<(), DirectoryError> {
         let is_deleted = path.parent() == Some(&*self.path)
             && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
-                matches!(parse_name(name), Some((_, PartitionDirectoryKind::Deleted | PartitionDirectoryKind::Future)))
+                matches!(
+                    parse_name(name, None),
+                    Some((_, PartitionDirectoryKind::Deleted | PartitionDirectoryKind::Future))
+                )
             });
         if !is_deleted {
             return Err(self.io(io::Error::new(
@@ -428,7 +433,8 @@ fn renamed(partition: &TopicPartition, unique: [u8; 16], suffix: &str) -> String
     format!("{}{tail}", topic.get(..kept).unwrap_or_default())
 }
 
-fn parse_name(name: &str) -> Option<(TopicPartition, PartitionDirectoryKind)> {
+/// `topic`: one that it may be of, whose name is shared then.
+fn parse_name(name: &str, topic: Option<&TopicName>) -> Option<(TopicPartition, PartitionDirectoryKind)> {
     let kinds = [
         (DELETED_SUFFIX, PartitionDirectoryKind::Deleted),
         (STRAY_SUFFIX, PartitionDirectoryKind::Stray),
@@ -437,18 +443,18 @@ fn parse_name(name: &str) -> Option<(TopicPartition, PartitionDirectoryKind)> {
     for (suffix, kind) in kinds {
         // A topic may be called `x-delete`: only `.ID-delete` behind a partition's name marks one.
         if let Some((partition, _unique)) = name.strip_suffix(suffix).and_then(|rest| rest.rsplit_once('.'))
-            && let Some(partition) = parse_partition(partition)
+            && let Some(partition) = parse_partition(partition, topic)
         {
             return Some((partition, kind));
         }
     }
-    Some((parse_partition(name)?, PartitionDirectoryKind::Live))
+    Some((parse_partition(name, topic)?, PartitionDirectoryKind::Live))
 }
 
-fn parse_partition(name: &str) -> Option<TopicPartition> {
+fn parse_partition(name: &str, known: Option<&TopicName>) -> Option<TopicPartition> {
     let (topic, number) = name.rsplit_once('-')?;
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some(TopicPartition::new(TopicName::new(topic).ok()?, PartitionId(number.parse().ok()?)))
+    Some(TopicPartition::new(TopicName::shared(topic, known).ok()?, PartitionId(number.parse().ok()?)))
 }

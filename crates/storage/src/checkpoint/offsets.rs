@@ -47,10 +47,7 @@ fn decode_line(line: &str, known: Option<&TopicName>) -> Option<(TopicPartition,
     if words.next().is_some() {
         return None;
     }
-    let topic = match known.filter(|known| known.as_str() == topic) {
-        Some(known) => known.clone(),
-        None => TopicName::new(topic).ok()?,
-    };
+    let topic = TopicName::shared(topic, known).ok()?;
     let partition: i32 = partition.parse().ok().filter(|partition| *partition >= 0)?;
     let offset: i64 = offset.parse().ok().filter(|offset| *offset >= 0)?;
     Some((TopicPartition::new(topic, PartitionId(partition)), Offset(offset)))

@@ -33,6 +33,10 @@ const LOOK_FOR_WAITING_EVERY: Duration = Duration::from_millis(100);
 /// By then the quorum has taken the broker out of a hundred thousand ISRs, or it is the last member of some.
 const LOOKS_FOR_WAITING_MAX: usize = 30;
 
+/// So many followers get their fetchers before a delta is announced. More of them come only with the image of a start:
+/// the broker may serve before it follows.
+const FETCHERS_AT_ONCE_MAX: usize = 2_000;
+
 /// Fewer logs that were found are not worth a thread of their own.
 const FOUND_PER_THREAD_MIN: usize = 2_000;
 
@@ -278,7 +282,12 @@ impl ReplicaManager {
         if !work.removed.is_empty() {
             self.remove(&work.removed);
         }
-        self.fetchers.update(work.removed.iter().map(|(partition, _)| partition).chain(&work.changed));
+        self.fetchers.update(work.removed.iter().map(|(partition, _)| partition));
+        if work.changed.len() <= FETCHERS_AT_ONCE_MAX {
+            self.fetchers.update(&work.changed);
+        } else {
+            self.context.data.spawn(self.clone().update_fetchers(work.changed));
+        }
         if work.created.is_empty() {
             return;
         }
@@ -307,6 +316,14 @@ impl ReplicaManager {
         if waits {
             // Done, or the disk takes its time: the partitions answer when it has.
             let _ = log_io::run_blocking(|| all_done.recv_timeout(CREATION_PATIENCE));
+        }
+    }
+
+    /// Beside the deltas: who is asked late says what holds then.
+    async fn update_fetchers(self: Arc<Self>, changed: Vec<Arc<Partition>>) {
+        for partitions in changed.chunks(PARTITIONS_PER_TURN) {
+            give_way().await;
+            self.fetchers.update(partitions.iter().filter(|partition| !partition.is_closed()));
         }
     }
 

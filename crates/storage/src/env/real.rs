@@ -22,6 +22,9 @@ use crate::open_files::{Kept, OpenFiles};
 /// Of the names of a directory that are read at once.
 const LISTING_BYTES: usize = 16 * 1024;
 
+/// Read at once: `partition.metadata` has some fifty bytes.
+const SMALL_FILE_BYTES: usize = 256;
+
 /// The machine's file system. Holds nothing.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct RealEnv;
@@ -145,8 +148,9 @@ fn open_directory(directory: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Names are looked up in the open directory: a start lists a hundred thousand of them, and walking their paths would
-/// take most of its time. The kernel says with a name whether it is a directory, so that only files are looked at.
-fn list(directory: &OwnedFd) -> io::Result<Vec<DirectoryEntry>> {
+/// take most of its time. The kernel says with a name whether it is a directory, so that only files are looked at; and
+/// not the file of the name `read`, whose size is known when it has been read.
+fn list(directory: &OwnedFd, read: Option<&str>) -> io::Result<Vec<DirectoryEntry>> {
     let mut entries = Vec::new();
     let mut buffer = [MaybeUninit::uninit(); LISTING_BYTES];
     let mut listing = RawDir::new(directory, &mut buffer);
@@ -158,6 +162,7 @@ fn list(directory: &OwnedFd) -> io::Result<Vec<DirectoryEntry>> {
         }
         let size_bytes = match entry.file_type() {
             FileType::Directory => None,
+            FileType::RegularFile if read == Some(name) => Some(0),
             kind => {
                 let flags = match kind {
                     FileType::RegularFile => AtFlags::SYMLINK_NOFOLLOW,
@@ -183,13 +188,19 @@ fn list(directory: &OwnedFd) -> io::Result<Vec<DirectoryEntry>> {
     Ok(entries)
 }
 
-/// The content of a listed file.
-fn read_in(directory: &OwnedFd, entry: &DirectoryEntry) -> io::Result<Vec<u8>> {
+/// The content of a file, most likely a small one.
+fn read_in(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = RealFile::new(fs::File::from(rustix::fs::openat(directory, entry.name.as_str(), flags, Mode::empty())?));
-    let mut content = vec![0; usize::try_from(entry.size_bytes).map_err(io::Error::other)?];
-    file.read_exact_at(&mut content, 0)?;
-    Ok(content)
+    let file = RealFile::new(fs::File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?));
+    let mut content = vec![0; SMALL_FILE_BYTES];
+    loop {
+        let filled = file.read_at(&mut content, 0)?;
+        if filled < content.len() {
+            content.truncate(filled);
+            return Ok(content);
+        }
+        content.resize(content.len() * 8, 0);
+    }
 }
 
 impl Env for RealEnv {
@@ -215,14 +226,18 @@ impl Env for RealEnv {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        list(&open_directory(directory)?)
+        list(&open_directory(directory)?, None)
     }
 
     fn list_and_read(&self, directory: &Path, name: &str) -> io::Result<(Vec<DirectoryEntry>, Option<Vec<u8>>)> {
         let directory = open_directory(directory)?;
-        let entries = list(&directory)?;
-        let listed = entries.iter().find(|entry| entry.name == name && !entry.is_directory);
-        let content = listed.map(|entry| read_in(&directory, entry)).transpose()?;
+        let mut entries = list(&directory, Some(name))?;
+        let mut content = None;
+        if let Some(listed) = entries.iter_mut().find(|entry| entry.name == name && !entry.is_directory) {
+            let read = read_in(&directory, name)?;
+            listed.size_bytes = read.len() as u64;
+            content = Some(read);
+        }
         Ok((entries, content))
     }
 

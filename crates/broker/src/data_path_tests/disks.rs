@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
@@ -12,6 +12,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::wire::Reader;
 use ottla_protocol::{Api, decode_response, encode_request};
 use ottla_replica_manager::log_io;
+use ottla_replica_manager::partition::Partition;
 
 use super::harness::*;
 use crate::groups::OFFSETS_TOPIC;
@@ -140,6 +141,40 @@ fn scenario_18_a_stalled_disk_holds_up_only_its_own_partitions() {
     eventually("it is in sync again", || cluster.quorum.isr("t", 0).contains(&1));
     assert_eq!(brokers[0].log_bytes(id, 0), brokers[1].log_bytes(id, 0));
     eventually("the metrics tell", || brokers[0].broker.telemetry.replicas.log_directories_stalled.get() == 0);
+}
+
+/// A replica's lock is held until the sender is dropped, as by a write that does not return.
+fn held(partition: &Arc<Partition>) -> mpsc::Sender<()> {
+    let partition = partition.clone();
+    let (held, is_held) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        partition.with_log(|_| {
+            held.send(()).unwrap();
+            let _ = released.recv();
+        });
+    });
+    is_held.recv().unwrap();
+    release
+}
+
+/// The image stood still until the disk answered: the fetchers asked the replica under its lock whom it follows. And
+/// it was counted as a leader for ever.
+#[test]
+fn a_topic_that_is_deleted_while_its_disk_stalls_holds_up_no_change_of_the_tree() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[]);
+    let stalled = broker.partition(topic_id(1), 0);
+    let leaders = || broker.broker.telemetry.replicas.leader_partitions.get();
+    eventually("it leads", || leaders() == 1);
+    let release = held(&stalled);
+    let quorum = cluster.quorum.clone();
+    let deleting = std::thread::spawn(move || quorum.delete_topic("t", 1));
+    eventually("the image goes on", || deleting.is_finished());
+    assert!(!stalled.is_closed());
+    drop(release);
+    eventually("it has ended", || stalled.is_closed() && leaders() == 0);
 }
 
 #[test]

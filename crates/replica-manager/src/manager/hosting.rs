@@ -282,7 +282,6 @@ impl ReplicaManager {
         if !work.removed.is_empty() {
             self.remove(&work.removed);
         }
-        self.fetchers.update(work.removed.iter().map(|(partition, _)| partition));
         if work.changed.len() <= FETCHERS_AT_ONCE_MAX {
             self.fetchers.update(&work.changed);
         } else {
@@ -355,20 +354,22 @@ impl ReplicaManager {
 
     /// Ends replicas: their directories are renamed at once (before new ones may take the names) and removed later, if
     /// they are not kept.
-    fn remove(&self, removed: &[(Arc<Partition>, Fate)]) {
+    fn remove(self: &Arc<Self>, removed: &[(Arc<Partition>, Fate)]) {
         for (partition, _) in removed {
-            let ending = partition.clone();
+            let (manager, ending) = (self.clone(), partition.clone());
             let end = move || {
-                if let Some(mut log) = ending.close(ErrorCode::NotLeaderOrFollower) {
+                let close = || ending.close(ErrorCode::NotLeaderOrFollower);
+                if let Some(mut log) = manager.counting_leaders(&ending, close) {
                     log.abandon();
                 }
+                manager.fetchers.update([&ending]);
             };
             let owner = partition.directory();
             if partition.goes_later(Errand::Image) {
                 // Its lock may be held until the disk answers.
                 owner.run(Urgency::Urgent, end);
             } else {
-                self.counting_leaders(partition, end);
+                end();
             }
             self.coordinators.removed(partition);
             self.metrics.partitions.add(-1);

@@ -140,6 +140,8 @@ pub struct Partition {
     closed: AtomicBool,
     /// The leader epoch in which it leads, or none. For looks that must not wait for the lock: a stalled disk holds it.
     leading: AtomicI32,
+    /// The leader that it follows, or none. Likewise.
+    followed: AtomicI32,
     published_high_watermark: AtomicI64,
     /// What [`Self::log_figures`] last saw.
     shown_end: AtomicI64,
@@ -172,6 +174,7 @@ impl Partition {
             out_of_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             leading: AtomicI32::new(LeaderEpoch::NONE.0),
+            followed: AtomicI32::new(BrokerId::NONE.0),
             published_high_watermark: AtomicI64::new(high_watermark.0),
             shown_end: AtomicI64::new(high_watermark.0),
             shown_bytes: AtomicU64::new(0),
@@ -227,6 +230,12 @@ impl Partition {
     /// looked up before belongs to this leadership or an earlier time, never to a later one.
     pub fn leading_epoch(&self) -> LeaderEpoch {
         LeaderEpoch(self.leading.load(Ordering::Acquire))
+    }
+
+    /// The leader that it followed at the last change; without the lock.
+    pub fn followed(&self) -> Option<BrokerId> {
+        let leader = BrokerId(self.followed.load(Ordering::Acquire));
+        (leader != BrokerId::NONE).then_some(leader)
     }
 
     /// From now on `watcher` is told of every change of the role and the high watermark. Once for each partition.
@@ -443,6 +452,8 @@ impl Partition {
     fn execute(&self, state: &mut State, effects: Effects<PendingAck>, wakes: &mut Wakes) {
         if effects.role_changed {
             self.leading.store(state.replica.leading_epoch().0, Ordering::Release);
+            let followed = state.replica.following().map_or(BrokerId::NONE, |following| following.leader);
+            self.followed.store(followed.0, Ordering::Release);
         }
         if let Some(high_watermark) = effects.high_watermark {
             self.publish(high_watermark);

@@ -108,7 +108,8 @@ impl Fetchers {
     }
 
     /// The roles of these partitions may have changed: each is fetched from the broker that it follows now, or not at
-    /// all. What counts is what the partition says when this asks it, so that calls may come in any order.
+    /// all. What counts is what the partition says when this asks it, so that calls may come in any order. It is asked
+    /// without its lock, which a disk may hold: all other partitions would wait for that disk.
     pub fn update<'a>(&self, partitions: impl IntoIterator<Item = &'a Arc<Partition>>) {
         let mut state = self.state.lock();
         if state.stopped {
@@ -116,7 +117,7 @@ impl Fetchers {
         }
         let mut changes: HashMap<Source, Vec<Change>> = HashMap::new();
         for partition in partitions {
-            let source = partition.following().map(|following| (following.leader, partition.directory().number()));
+            let source = partition.followed().map(|leader| (leader, partition.directory().number()));
             let Reassigned { from, to } = state.assignments.assign(partition.id(), source);
             if let Some(from) = from {
                 changes.entry(from).or_default().push(Change::Leave(partition.id()));

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
@@ -361,6 +362,36 @@ fn a_replica_moves_to_another_directory_while_it_is_written_to() {
             && names.iter().filter(|name| name.ends_with("-stray")).count() == 1
             && names.len() == 2
     });
+}
+
+/// The name of what a replica had left was taken again before it was renamed: the log of a new topic was renamed, and
+/// removed.
+#[test]
+fn a_new_log_is_not_taken_for_what_a_moved_replica_has_left() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("other", topic_id(1), 1, &[1], &[]);
+    cluster.quorum.create_topic("t", topic_id(2), 1, &[1], &[]);
+    let (other, moving) = (broker.partition(topic_id(1), 0), broker.partition(topic_id(2), 0));
+    let (from, to) = (moving.directory(), other.directory());
+    assert!(!other.is_in(&from));
+    // The checkpoint that comes before the renaming waits for it.
+    let release = held(&other);
+    assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
+    eventually("it has moved", || moving.is_in(&to) && from.placed() == 0);
+    cluster.quorum.delete_topic("t", 1);
+    let quorum = cluster.quorum.clone();
+    let creating = std::thread::spawn(move || quorum.create_topic("t", topic_id(3), 1, &[1], &[]));
+    let patience = Instant::now() + Duration::from_secs(1);
+    while !creating.is_finished() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(release);
+    creating.join().unwrap();
+    eventually("the move is over", || broker.broker.replicas.future_replicas().is_empty());
+    assert!(broker.partition(topic_id(3), 0).is_in(&from));
+    assert!(from.path().join("t-0").join("partition.metadata").exists());
+    assert_eq!((from.placed(), to.placed()), (1, 1));
 }
 
 /// What was deleted while a replica moved came back with a kill, and all of its log was read again: the directory that

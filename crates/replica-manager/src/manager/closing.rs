@@ -26,6 +26,8 @@ impl ReplicaManager {
     pub fn shutdown_clean(&self, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         self.begin_shutdown();
         self.context.cleaner.stop();
+        // Or a log would come to a directory that has been left.
+        self.await_last_steps();
         let delta_state = self.delta_state.lock();
         // The logs that no image has placed are dropped as they are.
         let (is_current, unplaced) = {

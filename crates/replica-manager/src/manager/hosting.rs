@@ -355,6 +355,7 @@ impl ReplicaManager {
     /// Ends replicas: their directories are renamed at once (before new ones may take the names) and removed later, if
     /// they are not kept.
     fn remove(self: &Arc<Self>, removed: &[(Arc<Partition>, Fate)]) {
+        let mut owners = Vec::with_capacity(removed.len());
         for (partition, _) in removed {
             let (manager, ending) = (self.clone(), partition.clone());
             let end = move || {
@@ -364,7 +365,7 @@ impl ReplicaManager {
                 }
                 manager.fetchers.update([&ending]);
             };
-            let owner = partition.directory();
+            let owner = self.end_move(partition);
             if partition.goes_later(Errand::Image) {
                 // Its lock may be held until the disk answers.
                 owner.run(Urgency::Urgent, end);
@@ -374,12 +375,14 @@ impl ReplicaManager {
             self.coordinators.removed(partition);
             self.metrics.partitions.add(-1);
             self.context.cleaner.forget(partition.id());
-            partition.directory().unplace();
+            owner.unplace();
+            owners.push(owner);
         }
         for directory in self.log_dirs.all() {
             let names = |wanted: Fate| -> Vec<_> {
-                let here = removed.iter().filter(|(partition, fate)| *fate == wanted && partition.is_in(directory));
-                here.map(|(partition, _)| partition.topic_partition()).collect()
+                let all = removed.iter().zip(&owners);
+                let here = all.filter(|((_, fate), owner)| *fate == wanted && Arc::ptr_eq(owner, directory));
+                here.map(|((partition, _), _)| partition.topic_partition()).collect()
             };
             for name in names(Fate::SetAside) {
                 let owner = directory.clone();

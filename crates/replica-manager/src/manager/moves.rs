@@ -16,8 +16,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ottla_model::{ErrorCode, Offset, TopicIdPartition};
@@ -90,6 +90,10 @@ struct Move {
     cancelled: AtomicBool,
     /// The last step has begun: it is too late to call it off. Changed with [`State`]'s lock.
     is_committed: AtomicBool,
+    /// Where the replica was at the last step.
+    from: OnceLock<Arc<LogDir>>,
+    /// Held during the last step, until what the replica has left has another name.
+    last_step: Mutex<()>,
 }
 
 /// A copy that is under way, for DescribeLogDirs.
@@ -156,6 +160,8 @@ impl ReplicaManager {
             size_bytes: AtomicI64::new(0),
             cancelled: AtomicBool::default(),
             is_committed: AtomicBool::default(),
+            from: OnceLock::new(),
+            last_step: Mutex::default(),
         };
         state.waiting.insert(id, Arc::new(one));
         if !self.start_thread(&mut state, to.number()) {
@@ -177,6 +183,32 @@ impl ReplicaManager {
             state.threads.remove(&to);
         }
         spawned.is_ok()
+    }
+
+    /// The replica ends. Its move is called off; returns where its log is, or comes to if the last step has begun. A
+    /// new log of its name, in the directory that it leaves, is made when that step is over: it would be taken for what
+    /// the replica has left, and be deleted.
+    pub(super) fn end_move(&self, partition: &Arc<Partition>) -> Arc<LogDir> {
+        let state = self.moves.state.lock();
+        let Some(one) = state.current.values().find(|one| Arc::ptr_eq(&one.partition, partition)) else {
+            return partition.directory();
+        };
+        if !one.is_committed.load(Ordering::Acquire) {
+            one.cancelled.store(true, Ordering::Release);
+            return partition.directory();
+        }
+        if let Some(from) = one.from.get() {
+            let ending = one.clone();
+            // New logs are made by the same thread.
+            from.run(Urgency::Urgent, move || drop(ending.last_step.lock()));
+        }
+        one.to.clone()
+    }
+
+    /// Waits for the last steps that have begun; at the end of the process no other begins.
+    pub(super) fn await_last_steps(&self) {
+        let current: Vec<_> = self.moves.state.lock().current.values().cloned().collect();
+        current.iter().for_each(|one| drop(one.last_step.lock()));
     }
 
     /// The copies that are under way or wait.
@@ -342,7 +374,8 @@ impl ReplicaManager {
     /// under a lock.
     fn replace(&self, one: &Move, copy: &mut Copy<RealEnv>) -> Result<bool, MoveError> {
         let partition = &one.partition;
-        let (name, from) = (partition.topic_partition(), partition.directory());
+        let _last_step = one.last_step.lock();
+        let (name, from) = (partition.topic_partition(), one.from.get_or_init(|| partition.directory()));
         let high_watermark = partition.high_watermark();
         let replaced = partition.replace_log(&one.to, |log| -> Result<_, MoveError> {
             if !copy.catch_up(log, clock::wall())? {
@@ -359,7 +392,7 @@ impl ReplicaManager {
             Some(Err(error)) => Err(error),
             Some(Ok(false)) => Ok(false),
             Some(Ok(true)) => {
-                self.after_move(one, &from);
+                self.after_move(one, from);
                 Ok(true)
             }
         }

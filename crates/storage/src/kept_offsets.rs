@@ -156,7 +156,8 @@ impl Checkpoints {
     /// A log was truncated: after a power loss a recovery point above its new end would be wrong, once other records
     /// were written there. Rare: only synced records can be below such a point. The clean offset must not exceed the
     /// new end either, nor, after an unclean election, the high watermark: after a kill records that nobody else has
-    /// would count as committed (scenario 66).
+    /// would count as committed (scenario 66). Nor must the log start, which such an election may leave above the end:
+    /// after a kill the records that came since would count as deleted.
     pub fn log_was_cut(
         &self,
         storage: &LogDirectory<impl Env>,
@@ -170,6 +171,7 @@ impl Checkpoints {
             (CheckpointKind::RecoveryPoint, cut.recovery_point),
             (CheckpointKind::Cleaner, cut.recovery_point),
             (CheckpointKind::HighWatermark, cut.end),
+            (CheckpointKind::LogStart, cut.end),
         ] {
             if let Some(offset) = state.of(kind).get_mut(partition).filter(|offset| **offset > to) {
                 *offset = to;
@@ -338,6 +340,23 @@ mod tests {
             checkpoints.log_was_cut(&storage, &cut, left).unwrap();
         }
         assert_eq!(on_disk(&storage, kind), [(0, 4), (1, 3)], "and one that was not above the cut stays");
+    }
+
+    /// A follower whose log starts at 9 is cut to 4 by a leader that was elected uncleanly, follows it to 7, and is
+    /// killed. It began anew at 9, without the records of an ISR that it is in.
+    #[test]
+    fn a_log_start_is_cut_with_its_log() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = LogDirectory::open(RealEnv, root.path().to_owned()).unwrap();
+        let checkpoints = Checkpoints::default();
+        let kind = CheckpointKind::LogStart;
+        checkpoints.set(kind, &storage, &partition(0), Offset(9)).unwrap();
+        checkpoints.set(kind, &storage, &partition(1), Offset(3)).unwrap();
+        for cut in [partition(0), partition(1)] {
+            let left = LogCut { end: Offset(4), recovery_point: Offset(4) };
+            checkpoints.log_was_cut(&storage, &cut, left).unwrap();
+        }
+        assert_eq!(on_disk(&storage, kind), [(0, 4), (1, 3)]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl ClosedReplicas {
     /// unclean: its log was never opened here.
     ///
     /// # Errors
-    /// The log cannot be closed. It gets no checkpoints: they would not describe what is on the disk.
+    /// The log cannot be closed. Its checkpoints stay as they are: new ones would not describe what is on the disk.
     pub fn add<E: Env>(
         &mut self,
         partition: TopicPartition,
@@ -26,14 +26,11 @@ impl ClosedReplicas {
         log: Option<Box<Log<E>>>,
         now: MonotonicMs,
     ) -> io::Result<()> {
-        let closed = match log {
-            Some(mut log) => log.close(now).map(|()| {
-                self.logs.add(&partition, log.recovery_point(), log.log_start_offset());
-            }),
-            None => Ok(()),
-        };
+        let close = |mut log: Box<Log<E>>| log.close(now).map(|()| (log.recovery_point(), log.log_start_offset()));
+        let closed = log.map(close).transpose();
+        self.logs.add(&partition, closed.as_ref().ok().copied().flatten());
         self.high_watermarks.push((partition, Some(high_watermark)));
-        closed
+        closed.map(|_| ())
     }
 
     /// Other replicas of the same directory, which another thread has closed.

@@ -64,7 +64,9 @@ fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
         closed.add(name("t"), Offset(4), Some(advanced), NOW).unwrap();
         others.add(name("u"), Offset(2), Some(log(first, "u", 3, LogConfig::default())), NOW).unwrap();
         closed.append(others);
-        // The log of one replica was never opened.
+        // The log of one replica was never opened. Records of it were deleted in an earlier run.
+        drop(log(second, "v", 5, LogConfig::default()));
+        second.write_checkpoint(CheckpointKind::LogStart, || vec![(name("v"), Some(Offset(3)))]).unwrap();
         let mut unopened = ClosedReplicas::default();
         unopened.add::<FaultyEnv>(name("v"), Offset(9), None, NOW).unwrap();
         let mut shutdown = Shutdown::begin(EPOCH_AT_END, true, LastRun::default());
@@ -78,6 +80,11 @@ fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
     assert_eq!(checkpoints, [Some(Offset(4)), Some(Offset(5)), Some(Offset(2))]);
     let (_, checkpoints) = left(&env, "u");
     assert_eq!(checkpoints[..2], [Some(Offset(2)), Some(Offset(3))], "of the other thread");
+    let dirs = open(&env);
+    let second = dirs.get(1).unwrap();
+    second.content(None).unwrap();
+    let log_start = second.checkpoints().find(CheckpointKind::LogStart, &name("v"));
+    assert_eq!(log_start, Some(Offset(3)), "what was deleted does not come back");
 }
 
 fn left_whole(epoch: BrokerEpoch) -> LeftBy {

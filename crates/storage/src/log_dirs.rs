@@ -458,10 +458,11 @@ pub struct ClosedLogs {
 }
 
 impl ClosedLogs {
-    /// A log that was not closed is not named: its checkpoints would not match the disk.
-    pub fn add(&mut self, partition: &TopicPartition, recovery_point: Offset, log_start: Offset) {
-        self.recovery_points.push((partition.clone(), Some(recovery_point)));
-        self.log_starts.push((partition.clone(), Some(log_start)));
+    /// The recovery point and the start of a log that was closed. Of one that was not, what the disk says stays: it is
+    /// right, and records that were deleted must not come back.
+    pub fn add(&mut self, partition: &TopicPartition, closed: Option<(Offset, Offset)>) {
+        self.recovery_points.push((partition.clone(), closed.map(|(recovery_point, _)| recovery_point)));
+        self.log_starts.push((partition.clone(), closed.map(|(_, log_start)| log_start)));
     }
 
     pub fn append(&mut self, mut other: Self) {
@@ -471,8 +472,8 @@ impl ClosedLogs {
 }
 
 impl<E: Env> LogDir<E> {
-    /// The process ends as the broker of this epoch: writes the checkpoints of its `partitions`, of which those in
-    /// `closed` are closed. The next start trusts the directory if all of them are. Waits for the disk.
+    /// The process ends as the broker of this epoch: writes the checkpoints of its `partitions`, of which those that
+    /// `closed` has offsets of are closed. The next start trusts the directory if all of them are. Waits for the disk.
     pub fn leave(
         &self,
         epoch: BrokerEpoch,
@@ -486,7 +487,7 @@ impl<E: Env> LogDir<E> {
         self.write_checkpoint(CheckpointKind::HighWatermark, || high_watermarks.clone())?;
         self.write_checkpoint(CheckpointKind::RecoveryPoint, || closed.recovery_points.clone())?;
         self.write_checkpoint(CheckpointKind::LogStart, || closed.log_starts.clone())?;
-        if closed.recovery_points.len() < partitions {
+        if closed.recovery_points.iter().filter(|(_, point)| point.is_some()).count() < partitions {
             return Ok(());
         }
         self.with_storage(|storage| storage.write_clean_shutdown(epoch))

@@ -295,7 +295,8 @@ impl LogCleaner {
         };
         let mut queue = self.queue.lock();
         queue.finish(id);
-        if let Some(at) = again_at.filter(|_| !self.is_stopping()) {
+        // One that has ended was forgotten, perhaps before this.
+        if let Some(at) = again_at.filter(|_| !self.is_stopping() && !choice.partition.is_closed()) {
             queue.offer(id, Arc::downgrade(&choice.partition), at);
         }
         // It may have come into the queue meanwhile, which nobody waits for yet.

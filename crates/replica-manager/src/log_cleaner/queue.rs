@@ -17,8 +17,9 @@ impl<C: Clone> Queue<C> {
     /// wake.
     pub fn offer(&mut self, id: TopicIdPartition, candidate: C, at: MonotonicMs) -> bool {
         let next = self.next_at();
-        let entry = self.waiting.entry(id).or_insert((at, candidate));
-        entry.0 = entry.0.min(at);
+        let earliest = self.waiting.get(&id).map_or(at, |(known, _)| at.min(*known));
+        // A replica that has come back is another one than that which waits, perhaps, after it has ended.
+        self.waiting.insert(id, (earliest, candidate));
         !self.in_progress.contains(&id) && next.is_none_or(|next| at < next)
     }
 
@@ -79,6 +80,15 @@ mod tests {
         due.sort_unstable();
         assert_eq!(due, [1, 2, 4]);
         assert_eq!(queue.next_at(), Some(MonotonicMs(500)));
+    }
+
+    /// The one that had ended was looked at, and the log was not cleaned before it had begun another segment.
+    #[test]
+    fn a_replica_that_comes_back_takes_the_place_of_the_one_that_ended() {
+        let mut queue: Queue<&str> = Queue::default();
+        queue.offer(id(1), "ended", MonotonicMs(100));
+        queue.offer(id(1), "came back", MonotonicMs(200));
+        assert_eq!(queue.take_due(MonotonicMs(100), MonotonicMs(100)), ["came back"]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 mod common;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use common::*;
 use ottla_model::{
@@ -14,7 +15,7 @@ use ottla_partition::{
     AbsentLog, ClosedReplicas, FoundLog, Shutdown, least_used, open_in, take_flushed, write_checkpoints,
 };
 use ottla_storage::env::{Faults, FaultyEnv};
-use ottla_storage::{CheckpointKind, DiskFault, LastRun, LeftBy, Log, LogConfig, LogDir, LogDirs};
+use ottla_storage::{CheckpointKind, DiskFault, LastRun, LeftBy, Log, LogConfig, LogCut, LogDir, LogDirs};
 
 const EPOCH_AT_END: BrokerEpoch = BrokerEpoch(30);
 const BROKEN: Faults = Faults { io_error_ppm: 1_000_000, ..Faults::NONE };
@@ -85,6 +86,40 @@ fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
     second.content(None).unwrap();
     let log_start = second.checkpoints().find(CheckpointKind::LogStart, &name("v"));
     assert_eq!(log_start, Some(Offset(3)), "what was deleted does not come back");
+}
+
+/// The checkpoint waited for the replica, the truncation for the claim, and the claim for the checkpoint: for ever.
+#[test]
+fn a_log_is_cut_while_a_checkpoint_is_collected_and_the_directory_is_to_be_claimed() {
+    let dirs = open(&FaultyEnv::new(1));
+    let (dirs, directory) = (&dirs, dirs.get(0).unwrap());
+    let (collects, collecting) = mpsc::channel();
+    let (locked, unlocked) = mpsc::channel::<()>();
+    let (cut, was_cut) = mpsc::channel();
+    let in_time = std::thread::scope(move |scope| {
+        scope.spawn(move || {
+            let collect = || {
+                let _ = collects.send(());
+                // The replica is locked by the one that cuts its log.
+                let _ = unlocked.recv();
+                Vec::new()
+            };
+            directory.write_checkpoint(CheckpointKind::LogStart, collect).unwrap();
+        });
+        collecting.recv().unwrap();
+        scope.spawn(move || dirs.claim_replaced(BrokerId(1), &cluster()).unwrap());
+        // Until it waits; else nothing is proved.
+        std::thread::sleep(Duration::from_millis(100));
+        scope.spawn(move || {
+            let left = LogCut { end: Offset(0), recovery_point: Offset(0) };
+            directory.log_was_cut(&name("t"), left).unwrap();
+            let _ = cut.send(());
+        });
+        let in_time = was_cut.recv_timeout(Duration::from_secs(20)).is_ok();
+        drop(locked);
+        in_time
+    });
+    assert!(in_time);
 }
 
 fn left_whole(epoch: BrokerEpoch) -> LeftBy {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, TopicPartition};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::checkpoint::meta_properties::MetaProperties;
 use crate::checkpoint::registration::Registration;
@@ -42,8 +42,9 @@ pub struct LogDir<E: Env> {
     number: usize,
     env: E,
     path: PathBuf,
-    /// None: it could not be opened at the start.
-    storage: RwLock<Option<LogDirectory<E>>>,
+    /// None: it could not be opened at the start. Readers do not wait for a writer that waits: a checkpoint reads while
+    /// it waits for replicas, and whoever has a replica locked may read here.
+    storage: RecursiveRwLock<Option<LogDirectory<E>>>,
     checkpoints: Checkpoints,
     health: Arc<DirectoryHealth>,
     /// The partitions that were placed here.
@@ -276,7 +277,7 @@ impl<E: Env> LogDirs<E> {
                 number,
                 env,
                 path,
-                storage: RwLock::new(storage),
+                storage: RecursiveRwLock::new(storage),
                 checkpoints: Checkpoints::default(),
                 health: Arc::new(DirectoryHealth::new(has_siblings).with_rules(rules)),
                 partitions: AtomicUsize::new(0),

@@ -63,7 +63,8 @@ pub enum AbsentLog {
     NeverMade,
     /// A directory could not be opened: the log may be there.
     DirectoryMissing,
-    /// A directory is new, though the broker is not: the log may have been in its predecessor.
+    /// A directory is new, though the broker is not, or `log.dirs` leaves one out: the log may have been in that, or in
+    /// the predecessor of the new one.
     DirectoryReplaced,
 }
 

@@ -271,6 +271,25 @@ fn a_log_that_is_absent_may_be_in_a_missing_directory_or_have_been_in_a_replaced
     assert_eq!(AbsentLog::of(&open(&env)), AbsentLog::DirectoryReplaced, "the second one is nobody's");
 }
 
+/// `log.dirs` had an entry less: the replicas of that directory began anew, without records, as members of their ISRs.
+#[test]
+fn a_directory_that_is_left_out_is_missed_until_the_quorum_knows() {
+    let env = FaultyEnv::new(1);
+    open(&env).claim(BrokerId(1), &cluster()).unwrap();
+    assert_eq!(AbsentLog::of(&open(&env)), AbsentLog::NeverMade);
+    let left_over = || LogDirs::open([(env.clone(), PathBuf::from("/a"))], None).unwrap();
+    let dirs = left_over();
+    assert_eq!(AbsentLog::of(&dirs), AbsentLog::DirectoryReplaced);
+    let last_run = dirs.last_run(vec![left_whole(EPOCH_AT_END)]);
+    assert_eq!((last_run.closed, last_run.whole_since), (false, BrokerEpoch::NONE));
+    dirs.claim(BrokerId(1), &cluster()).unwrap();
+    assert!(dirs.has_replaced(), "it has registered, and the quorum may still count on what was there");
+    dirs.claim_replaced(BrokerId(1), &cluster()).unwrap();
+    assert!(!dirs.has_replaced());
+    drop(dirs);
+    assert_eq!(AbsentLog::of(&left_over()), AbsentLog::NeverMade);
+}
+
 #[test]
 fn no_log_is_made_in_a_directory_that_could_not_be_opened() {
     let dirs = with_one_missing();

@@ -175,13 +175,17 @@ impl<E: Env> LogDirectory<E> {
         }
     }
 
-    /// Makes the directory this broker's in this cluster, or sees that it is: at registration, when the cluster's id is
-    /// known.
-    pub fn claim(&mut self, broker_id: BrokerId, cluster_id: &ClusterId) -> Result<(), DirectoryError> {
+    /// Makes the directory this broker's in this cluster, one of so many `directories`, or sees that it is: at
+    /// registration, when the cluster's id is known.
+    pub fn claim(
+        &mut self,
+        broker_id: BrokerId,
+        cluster_id: &ClusterId,
+        directories: usize,
+    ) -> Result<(), DirectoryError> {
         self.check_broker(broker_id)?;
         let mut meta = match &self.meta {
-            Some(MetaProperties { cluster_id: Some(found), .. }) if found == cluster_id => return Ok(()),
-            Some(MetaProperties { cluster_id: Some(found), .. }) => {
+            Some(MetaProperties { cluster_id: Some(found), .. }) if found != cluster_id => {
                 return Err(DirectoryError::OtherCluster {
                     path: self.path.clone(),
                     found: found.clone(),
@@ -192,7 +196,19 @@ impl<E: Env> LogDirectory<E> {
             None => MetaProperties::new(broker_id, cluster_id.clone()),
         };
         meta.cluster_id = Some(cluster_id.clone());
-        self.write(meta_properties::FILE_NAME, &meta_properties::encode(&meta))?;
+        meta.set_directories(directories);
+        if self.meta.as_ref() == Some(&meta) {
+            return Ok(());
+        }
+        let is_claimed = self.meta.as_ref().is_some_and(|meta| meta.cluster_id.is_some());
+        match self.write(meta_properties::FILE_NAME, &meta_properties::encode(&meta)) {
+            // A full disk is no reason not to use the directory: the number is for the next start.
+            Err(error) if is_claimed && DiskFault::of(error.io()) != DiskFault::Failed => {
+                tracing::warn!(%error, "the number of log directories is not remembered");
+                return Ok(());
+            }
+            written => written?,
+        }
         self.meta = Some(meta);
         Ok(())
     }

@@ -335,13 +335,23 @@ impl<E: Env> LogDirs<E> {
         Ok(first)
     }
 
-    /// Whether a directory is new while others are not: logs may have been lost with its predecessor.
+    /// Whether a directory is new while others are not, or one is left out: logs may have been lost with it, or with its
+    /// predecessor.
     pub fn has_replaced(&self) -> bool {
         let is_claimed = |directory: &Arc<LogDir<E>>| {
             let storage = directory.storage.read();
             storage.as_ref().map(|storage| storage.meta().is_some())
         };
-        has_replaced(self.directories.iter().filter_map(is_claimed))
+        self.lacks_one() || has_replaced(self.directories.iter().filter_map(is_claimed))
+    }
+
+    /// Whether `log.dirs` had more entries when the directories were claimed last.
+    fn lacks_one(&self) -> bool {
+        let known = |directory: &Arc<LogDir<E>>| {
+            let storage = directory.storage.read();
+            storage.as_ref().and_then(LogDirectory::meta).map(MetaProperties::directories)
+        };
+        self.directories.iter().filter_map(known).any(|known| known > self.directories.len())
     }
 
     /// Makes all directories this broker's in this cluster, but for replaced ones: while those are not claimed, every
@@ -355,14 +365,15 @@ impl<E: Env> LogDirs<E> {
     /// for the disk.
     pub fn claim_replaced(&self, broker: BrokerId, cluster: &ClusterId) -> Result<(), LogDirsError> {
         self.each_usable(|directory| match &mut *directory.storage.write() {
-            Some(storage) => storage.claim(broker, cluster),
+            Some(storage) => storage.claim(broker, cluster, self.directories.len()),
             None => Ok(()),
         })
     }
 
-    /// How the last run left all directories, by what those say that could be read. Nobody knows it of the others.
+    /// How the last run left all directories, by what those say that could be read. Nobody knows it of the others, nor
+    /// of one that is left out now.
     pub fn last_run(&self, mut read: Vec<LeftBy>) -> LastRun {
-        read.resize(self.directories.len(), LeftBy::UNKNOWN);
+        read.resize(self.directories.len() + usize::from(self.lacks_one()), LeftBy::UNKNOWN);
         LastRun::of(&read)
     }
 

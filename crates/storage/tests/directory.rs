@@ -48,12 +48,12 @@ fn one_broker_of_one_cluster_for_good() {
     let cluster = ClusterId::new("5L6g3nShT-eMCtK--X86sw");
     let mut directory = open(&env).unwrap();
     assert!(directory.meta().is_none());
-    directory.claim(BrokerId(1), &cluster).unwrap();
-    directory.claim(BrokerId(1), &cluster).unwrap();
+    directory.claim(BrokerId(1), &cluster, 1).unwrap();
+    directory.claim(BrokerId(1), &cluster, 1).unwrap();
     drop(directory);
     let mut directory = open(&env).unwrap();
     assert!(matches!(directory.check_broker(BrokerId(2)), Err(DirectoryError::OtherBroker { .. })));
-    let refused = directory.claim(BrokerId(1), &ClusterId::new("another")).unwrap_err();
+    let refused = directory.claim(BrokerId(1), &ClusterId::new("another"), 1).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "/data: this log directory belongs to cluster 5L6g3nShT-eMCtK--X86sw, not to another"

@@ -18,6 +18,9 @@ use crate::error::Malformed;
 
 pub const FILE_NAME: &str = "meta.properties";
 
+/// How many log directories the broker has, where it has several.
+const DIRECTORIES_KEY: &str = "ottla.log.dirs";
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MetaProperties {
     pub broker_id: BrokerId,
@@ -30,6 +33,18 @@ pub struct MetaProperties {
 impl MetaProperties {
     pub fn new(broker_id: BrokerId, cluster_id: ClusterId) -> Self {
         Self { broker_id, cluster_id: Some(cluster_id), others: BTreeMap::new() }
+    }
+
+    /// How many log directories the broker had when it claimed this one last. 1 also where that is not known.
+    pub fn directories(&self) -> usize {
+        self.others.get(DIRECTORIES_KEY).and_then(|text| text.parse().ok()).unwrap_or(1)
+    }
+
+    pub fn set_directories(&mut self, directories: usize) {
+        self.others.remove(DIRECTORIES_KEY);
+        if directories > 1 {
+            self.others.insert(DIRECTORIES_KEY.to_owned(), directories.to_string());
+        }
     }
 }
 

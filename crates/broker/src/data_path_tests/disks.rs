@@ -364,6 +364,19 @@ fn a_replica_moves_to_another_directory_while_it_is_written_to() {
     });
 }
 
+/// The cleaner met an error of the disk that a replica had just left, and the other directory was out of use.
+#[test]
+fn an_error_is_that_of_the_directory_that_it_came_from() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[]);
+    let partition = broker.partition(topic_id(1), 0);
+    let directories = broker.broker.replicas.log_dirs().all();
+    let left = directories.iter().find(|directory| !partition.is_in(directory)).cloned().unwrap();
+    partition.disk_error(&left, &std::io::Error::other("the disk fails"));
+    assert!(left.health().is_failed() && !partition.directory().health().is_failed());
+}
+
 /// The name of what a replica had left was taken again before it was renamed: the log of a new topic was renamed, and
 /// removed.
 #[test]

@@ -251,7 +251,7 @@ impl LogCleaner {
         match dirt? {
             Some(Ok(dirt)) => Some(dirt),
             Some(Err(error)) => {
-                partition.disk_error(&error);
+                partition.disk_error(directory, &error);
                 None
             }
             // It has moved meanwhile.
@@ -287,7 +287,7 @@ impl LogCleaner {
                 self.cleaned(choice, stats, started);
                 Some(clock::monotonic())
             }
-            Ok(Err(error)) => self.failed(&choice.partition, error),
+            Ok(Err(error)) => self.failed(choice, error),
             Err(_) => {
                 self.put_aside(&choice.partition, "the cleaner panicked".to_owned());
                 None
@@ -318,14 +318,15 @@ impl LogCleaner {
     }
 
     /// When to try again, if at all.
-    fn failed(&self, partition: &Arc<Partition>, error: CleanError) -> Option<MonotonicMs> {
+    fn failed(&self, choice: &Choice, error: CleanError) -> Option<MonotonicMs> {
+        let Choice { partition, directory, .. } = choice;
         match error {
             CleanError::Aborted => Some(self.in_a_while()),
             _ if partition.is_closed() => None,
             CleanError::Io(error) => {
                 self.metrics.cleaner.failures.add(1);
                 tracing::warn!(partition = %partition.name(), %error, "a log is not cleaned");
-                match partition.disk_error(&error) {
+                match partition.disk_error(directory, &error) {
                     DiskFault::Full | DiskFault::OutOfDescriptors | DiskFault::NameTaken => Some(self.in_a_while()),
                     DiskFault::Failed => None,
                 }

@@ -148,8 +148,7 @@ impl Partition {
                     self.disk_refused(&state.replica, &error, Some(&error));
                 } else {
                     // The replica has moved since: it is the disk that it has left.
-                    let text = format_args!("{}: {error}", self.name());
-                    self.context.directory_refused(&directory, &text, Some(&error));
+                    self.disk_error(&directory, &error);
                 }
             }
         }

@@ -651,10 +651,10 @@ impl Partition {
         fault
     }
 
-    /// As [`Self::disk_refused`], without the log at hand.
-    pub fn disk_error(&self, error: &std::io::Error) -> DiskFault {
+    /// As [`Self::disk_refused`], of a log that was in `directory`: the replica may have left a disk that fails.
+    pub fn disk_error(&self, directory: &LogDir, error: &std::io::Error) -> DiskFault {
         let text = format_args!("{}: {error}", self.name());
-        self.context.directory_refused(&self.directory.load(), &text, Some(error))
+        self.context.directory_refused(directory, &text, Some(error))
     }
 
     /// An append succeeded.

@@ -328,7 +328,8 @@ impl LogCleaner {
                 tracing::warn!(partition = %partition.name(), %error, "a log is not cleaned");
                 match partition.disk_error(directory, &error) {
                     DiskFault::Full | DiskFault::OutOfDescriptors | DiskFault::NameTaken => Some(self.in_a_while()),
-                    DiskFault::Failed => None,
+                    // Where it is now it can be cleaned.
+                    DiskFault::Failed => (!partition.is_in(directory)).then(|| self.in_a_while()),
                 }
             }
             error => {

@@ -335,8 +335,8 @@ impl<E: Env> LogDirs<E> {
         Ok(first)
     }
 
-    /// Whether a directory is new while others are not, or one is left out: logs may have been lost with it, or with its
-    /// predecessor.
+    /// Whether a directory is new while others are not, or one is left out: logs may have been lost with that, or with
+    /// the predecessor of the new one.
     pub fn has_replaced(&self) -> bool {
         let is_claimed = |directory: &Arc<LogDir<E>>| {
             let storage = directory.storage.read();

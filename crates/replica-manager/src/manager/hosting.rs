@@ -365,12 +365,14 @@ impl ReplicaManager {
                 }
                 manager.fetchers.update([&ending]);
             };
-            let owner = self.end_move(partition);
+            let mut owner = self.end_move(partition);
             if partition.goes_later(Errand::Image) {
                 // Its lock may be held until the disk answers.
                 owner.run(Urgency::Urgent, end);
             } else {
                 end();
+                // Where it stays, whatever has become of a move.
+                owner = partition.directory();
             }
             self.coordinators.removed(partition);
             self.metrics.partitions.add(-1);

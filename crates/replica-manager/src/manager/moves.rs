@@ -189,10 +189,12 @@ impl ReplicaManager {
     /// new log of its name, in the directory that it leaves, is made when that step is over: it would be taken for what
     /// the replica has left, and be deleted.
     pub(super) fn end_move(&self, partition: &Arc<Partition>) -> Arc<LogDir> {
-        let state = self.moves.state.lock();
-        let Some(one) = state.current.values().find(|one| Arc::ptr_eq(&one.partition, partition)) else {
-            return partition.directory();
-        };
+        let mut state = self.moves.state.lock();
+        let is_its = |one: &Arc<Move>| Arc::ptr_eq(&one.partition, partition);
+        if state.waiting.get(&partition.id()).is_some_and(is_its) {
+            state.waiting.remove(&partition.id());
+        }
+        let Some(one) = state.current.values().find(|one| is_its(one)) else { return partition.directory() };
         if !one.is_committed.load(Ordering::Acquire) {
             one.cancelled.store(true, Ordering::Release);
             return partition.directory();

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ottla_client::{AbortedBatches, Client, FetchOptions};
+use ottla_client::{AbortedBatches, Client, ClientError, FetchOptions};
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 use ottla_protocol::messages::fetch::IsolationLevel;
 use ottla_protocol::record_batch::{Batches, Record, Records, TimestampType};
@@ -81,6 +81,8 @@ const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 const PIECE_RECORDS: usize = 1_000;
 /// Pieces that wait to be printed. Their records share the bytes of the fetches that they came with.
 const QUEUE_PIECES: usize = 10;
+/// How long a partition without an end is tried before others of its worker have their turn.
+const TURN: Duration = Duration::from_secs(1);
 /// How often topics that match a pattern are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -119,6 +121,8 @@ pub struct Position {
     pub end: Option<Offset>,
     /// Where to continue if the log does not have `next`.
     reset: TimestampMs,
+    /// Whether it was told that the partition cannot be read now.
+    is_away: bool,
 }
 
 impl Position {
@@ -146,7 +150,7 @@ impl Position {
             true => Some(client.list_offsets(topic, partition, LATEST).await?.offset),
             false => None,
         };
-        Ok(Self { at, next, end, reset })
+        Ok(Self { at, next, end, reset, is_away: false })
     }
 
     /// The positions of all partitions of a topic, or of the one that the settings name.
@@ -166,6 +170,21 @@ impl Position {
             positions.push(Self::find(kafka.client(), at, None, settings).await?);
         }
         Ok(positions)
+    }
+
+    /// What follows from a failure. Without an end there is nothing else to do than to try again, as Kafka's consumers
+    /// do: a broker that restarts must not end those that read.
+    fn put_off(&mut self, error: ClientError) -> Result<Option<usize>, KafkaError> {
+        // A log that is damaged stays so.
+        let is_damaged = error.code() == Some(ErrorCode::CorruptMessage);
+        if self.end.is_some() || is_damaged || !error.may_pass() {
+            return Err(error.into());
+        }
+        if !self.is_away {
+            err!("{} cannot be read now, and is tried again: {error}", self.at);
+            self.is_away = true;
+        }
+        Ok(Some(0))
     }
 }
 
@@ -227,7 +246,11 @@ impl Reading {
         for share in shares {
             // Answers of one connection come in order, so a fetch that waits would hold up the others: each worker has
             // its own.
-            let client = Client::new(kafka.client().config().clone());
+            let mut config = kafka.client().config().clone();
+            if !settings.exit_at_end {
+                config.retry_timeout = config.retry_timeout.min(TURN);
+            }
+            let client = Client::new(config);
             let options = FetchOptions {
                 max_bytes: settings.fetch_bytes,
                 isolation_level: settings.isolation_level,
@@ -428,11 +451,17 @@ async fn fetch(
         Ok(answer) => answer,
         // Deleted in the meantime, or, in a group, since it was committed.
         Err(error) if error.code() == Some(ErrorCode::OffsetOutOfRange) => {
-            position.next = client.list_offsets(topic, partition, position.reset).await?.offset;
-            return Ok(Some(0));
+            return match client.list_offsets(topic, partition, position.reset).await {
+                Ok(found) => {
+                    position.next = found.offset;
+                    Ok(Some(0))
+                }
+                Err(error) => position.put_off(error),
+            };
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return position.put_off(error),
     };
+    position.is_away = false;
     let Some(bytes) = answer.records else { return Ok(Some(0)) };
     let mut aborted = AbortedBatches::new(answer.aborted_transactions);
     let mut read = 0;
@@ -477,4 +506,37 @@ async fn fetch(
 fn corrupt(position: &Position, error: &dyn std::fmt::Display) -> KafkaError {
     let message = format!("{}-{} at offset {}: {error}", position.at.topic, position.at.partition, position.next);
     KafkaError::refused(ErrorCode::CorruptMessage, &message)
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_client::ClientConfig;
+
+    use super::*;
+    use crate::sample_partitions::at;
+
+    /// A reader of three partitions ended when the broker of one of them was away for half a minute.
+    #[tokio::test]
+    async fn a_partition_without_a_broker_is_tried_again_unless_it_is_read_to_an_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        drop(listener);
+        let config = ClientConfig { retry_timeout: Duration::from_millis(10), ..ClientConfig::new(&address) };
+        let client = Client::new(config);
+        let (sender, _pieces) = mpsc::channel(1);
+        for (end, goes_on) in [(None, true), (Some(Offset(9)), false)] {
+            let mut position = Position { at: at("t", 0), next: Offset(7), end, reset: LATEST, is_away: false };
+            let read = fetch(&client, &mut position, &FetchOptions::default(), &sender).await;
+            assert_eq!(read.is_ok_and(|read| read == Some(0)), goes_on);
+            assert_eq!((position.next, position.is_away), (Offset(7), goes_on));
+        }
+    }
+
+    #[test]
+    fn what_does_not_pass_ends_reading() {
+        for code in [ErrorCode::CorruptMessage, ErrorCode::TopicAuthorizationFailed] {
+            let mut position = Position { at: at("t", 0), next: Offset(7), end: None, reset: LATEST, is_away: false };
+            assert!(position.put_off(ClientError::refused(code)).is_err(), "{code:?}");
+        }
+    }
 }

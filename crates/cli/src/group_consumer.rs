@@ -47,7 +47,7 @@ impl GroupSettings {
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the last commit is tried again while the coordinator moves, and new partitions are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two tries of either.
+/// Between two tries of either, and to take a share.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub struct GroupConsumer {
@@ -157,7 +157,20 @@ impl GroupConsumer {
     pub async fn next(&mut self) -> Result<Option<Incoming>, KafkaError> {
         loop {
             if self.reading.is_none() {
-                self.take_share().await?;
+                match self.take_share().await {
+                    // The brokers of a share may be away: a member waits for them, as Kafka's do. A topic that is not
+                    // there may be misspelt.
+                    Err(error)
+                        if !self.settings.exit_at_end
+                            && is_coordinators(&error)
+                            && !error.is(ErrorCode::UnknownTopicOrPartition) =>
+                    {
+                        err!("the share of group {} cannot be read now: {error}", self.group.group);
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                    taken => taken?,
+                }
             }
             let due = self.due();
             let (reading, is_idle) = (&mut self.reading, self.is_idle);
@@ -365,7 +378,7 @@ impl GroupConsumer {
 fn is_coordinators(error: &KafkaError) -> bool {
     match error {
         KafkaError::Refused { code, .. } => code.is_retriable(),
-        KafkaError::Failed(error) => error.is_retriable(),
+        KafkaError::Failed(error) => error.may_pass(),
     }
 }
 

@@ -132,6 +132,14 @@ impl ClientError {
         }
     }
 
+    /// As `is_retriable`, also of an operation that was tried again until its timeout: for those who wait for ever.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::GaveUp { last, .. } => last.is_retriable(),
+            other => other.is_retriable(),
+        }
+    }
+
     /// What stood in the way of the last broker that was tried.
     pub fn innermost(&self) -> &Self {
         match self {
@@ -174,5 +182,14 @@ mod tests {
         let last = Arc::new(ClientError::refused(ErrorCode::LeaderNotAvailable));
         let error = ClientError::GaveUp { waited: Duration::from_nanos(29_882_230_821), last };
         assert_eq!(error.to_string(), "gave up after 29.9 s: LeaderNotAvailable");
+    }
+
+    #[test]
+    fn what_was_tried_for_long_enough_may_still_pass() {
+        let gave_up =
+            |code| ClientError::GaveUp { waited: Duration::from_secs(30), last: Arc::new(ClientError::refused(code)) };
+        let error = gave_up(ErrorCode::LeaderNotAvailable);
+        assert!(!error.is_retriable() && error.may_pass());
+        assert!(!gave_up(ErrorCode::TopicAuthorizationFailed).may_pass());
     }
 }

@@ -1,11 +1,14 @@
 //! Lines of standard input, read by a thread of their own: reading a terminal blocks.
 
 use std::io::{BufRead as _, IsTerminal as _};
+use std::pin::Pin;
+use std::process::ExitCode;
 
 use tokio::sync::mpsc;
 
+use crate::kafka_tools::console_consumer::terminated;
 use crate::output;
-use crate::producer::{Outgoing, PieceReceiver};
+use crate::producer::{Outgoing, PieceReceiver, RecordSource};
 
 /// A piece of lines is handed over when it has so many records or bytes, or when no further line is there.
 const PIECE_RECORDS: usize = 1_000;
@@ -14,11 +17,68 @@ const PIECE_BYTES: usize = 256 * 1_024;
 const QUEUE_PIECES: usize = 8;
 const READ_BYTES: usize = 256 * 1_024;
 
+/// The records of lines, until the input ends or a signal asks for the end: what was read by then is still sent, as
+/// Kafka's tool does.
+pub struct Lines {
+    records: PieceReceiver,
+    signal: Pin<Box<dyn Future<Output = u8> + Send>>,
+    /// The exit code of the signal that came.
+    ended_by: Option<u8>,
+}
+
+impl Lines {
+    /// The exit code if a signal ended the lines: the reader may wait for one that never comes.
+    pub fn ended_by(&self) -> Option<ExitCode> {
+        self.ended_by.map(ExitCode::from)
+    }
+}
+
+impl RecordSource for Lines {
+    async fn next(&mut self) -> Option<Outgoing> {
+        if self.ended_by.is_none() {
+            tokio::select! {
+                // A fast input must not outrun the signal.
+                biased;
+                code = &mut self.signal => {
+                    self.ended_by = Some(code);
+                    self.records.close();
+                }
+                record = self.records.next() => return record,
+            }
+        }
+        self.records.next().await
+    }
+
+    fn try_next(&mut self) -> Option<Outgoing> {
+        self.records.try_next()
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM; the exit code of it.
+async fn signalled() -> u8 {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => 130,
+        () = terminated() => 143,
+    }
+}
+
+async fn interrupted() -> u8 {
+    let code = signalled().await;
+    tokio::spawn(end_at_once());
+    code
+}
+
+/// Whoever does not want to wait for brokers that do not answer asks a second time.
+async fn end_at_once() {
+    let code = signalled().await;
+    std::process::exit(i32::from(code));
+}
+
 /// Reads standard input to its end and makes a record of each line. The channel ends with the input, or after the first
 /// line that `read` refuses, whose error is sent. On a terminal a prompt is shown before each line.
 pub fn records<E: Send + 'static>(
     read: impl FnMut(&[u8]) -> Result<Outgoing, E> + Send + 'static,
-) -> (PieceReceiver, std::thread::JoinHandle<Result<(), E>>) {
+) -> (Lines, std::thread::JoinHandle<Result<(), E>>) {
     let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
     let thread = std::thread::spawn(move || {
         let input = std::io::stdin().lock();
@@ -27,7 +87,7 @@ pub fn records<E: Send + 'static>(
             sender.blocking_send(piece).is_ok()
         })
     });
-    (receiver.into(), thread)
+    (Lines { records: receiver.into(), signal: Box::pin(interrupted()), ended_by: None }, thread)
 }
 
 fn hand_over<E>(
@@ -113,5 +173,21 @@ mod tests {
         assert_eq!((seen, result), (vec![vec![b"one".to_vec()]], Err("bad".to_owned())));
         let many = "x\n".repeat(PIECE_RECORDS + 1);
         assert_eq!(pieces(many.as_bytes(), 1 << 16).0.len(), 2);
+    }
+
+    /// Of a hundred lines that waited for their batch none was written.
+    #[tokio::test]
+    async fn what_was_read_before_a_signal_is_still_handed_over() {
+        let record = |text: &'static str| Outgoing { value: Some(text.into()), ..Outgoing::default() };
+        let (sender, pieces) = mpsc::channel(2);
+        sender.try_send(vec![record("a"), record("b")]).expect("room");
+        sender.try_send(vec![record("c")]).expect("room");
+        let signal = Box::pin(std::future::ready(143_u8));
+        let mut lines = Lines { records: pieces.into(), signal, ended_by: None };
+        for text in ["a", "b", "c"] {
+            assert_eq!(lines.next().await, Some(record(text)));
+        }
+        assert_eq!((lines.next().await, lines.ended_by), (None, Some(143)));
+        assert!(sender.try_send(vec![record("d")]).is_err(), "the reader ends");
     }
 }

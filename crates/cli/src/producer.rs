@@ -117,6 +117,13 @@ impl From<mpsc::Receiver<Vec<Outgoing>>> for PieceReceiver {
     }
 }
 
+impl PieceReceiver {
+    /// Nothing more is taken in; what is there is still handed out.
+    pub fn close(&mut self) {
+        self.pieces.close();
+    }
+}
+
 impl RecordSource for PieceReceiver {
     async fn next(&mut self) -> Option<Outgoing> {
         loop {

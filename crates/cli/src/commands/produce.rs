@@ -101,6 +101,9 @@ pub async fn run(arguments: ProduceArguments) -> Result<ExitCode> {
         // The reader may wait for a line that never comes: leave it.
         return Ok(ExitCode::FAILURE);
     }
+    if let Some(code) = records.ended_by() {
+        return Ok(code);
+    }
     match thread.join() {
         Ok(read) => read.map(|()| ExitCode::SUCCESS).map_err(|error: LineError| error.into()),
         Err(_) => Err(anyhow!("cannot read standard input")),

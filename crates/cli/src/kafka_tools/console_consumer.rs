@@ -347,7 +347,7 @@ async fn consume(plan: Plan, printed: &mut u64) -> Result<ExitCode, ToolError> {
 }
 
 /// Waits for SIGTERM; for ever where it cannot be waited for.
-pub(super) async fn terminated() {
+pub async fn terminated() {
     match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(mut signal) => drop(signal.recv().await),
         Err(_) => std::future::pending().await,

@@ -238,6 +238,9 @@ async fn produce(plan: Plan) -> Result<ExitCode, ToolError> {
         // The reader may wait for a line that never comes.
         return Ok(ExitCode::FAILURE);
     }
+    if let Some(code) = records.ended_by() {
+        return Ok(code);
+    }
     drop(records);
     match thread.join() {
         Ok(Err(error)) => {

@@ -24,6 +24,8 @@ pub struct GroupSettings {
     pub instance: Option<String>,
     /// None commits nothing.
     pub commit_every: Option<Duration>,
+    /// Reading begins at the committed positions, where there are any.
+    pub begins_at_commit: bool,
     pub session_timeout: Duration,
     pub heartbeat_interval: Duration,
     pub rebalance_timeout: Duration,
@@ -36,6 +38,7 @@ impl GroupSettings {
             group: group.to_owned(),
             instance: None,
             commit_every: Some(Duration::from_secs(5)),
+            begins_at_commit: true,
             session_timeout: defaults.session_timeout,
             heartbeat_interval: defaults.heartbeat_interval,
             rebalance_timeout: defaults.rebalance_timeout,
@@ -227,7 +230,7 @@ impl GroupConsumer {
             // An explicit start offset wins over the committed one.
             let next = match self.settings.from {
                 crate::consumer::From::At(_) | crate::consumer::From::Nearest(_) => None,
-                _ => self.committed.get(&at).copied(),
+                _ => self.committed.get(&at).copied().filter(|_| self.group.begins_at_commit),
             };
             let position = Position::find(client, at.clone(), next, &self.settings).await?;
             self.positions.insert(at, position.next.into());

@@ -6,16 +6,17 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ottla_model::TimestampMs;
 use ottla_protocol::messages::fetch::IsolationLevel;
 
 use super::coordinator_formatter::CoordinatorFormatter;
 use super::format::Formatter;
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
-use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool, warn_unused};
+use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, now_ms, run_tool, warn_unused};
 use crate::consumer::{FETCH_BYTES, From, Incoming, Settings, Source, Topics};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::{Connecting, Kafka};
-use crate::{err, output};
+use crate::{calendar, err, output};
 
 pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
@@ -170,8 +171,8 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         return Err(ToolError::Usage("Options from-beginning and offset cannot be specified together.".to_owned()));
     }
     let from = match options.get("offset") {
-        None if options.has("from-beginning") || property("auto.offset.reset") == Some("earliest") => From::Beginning,
-        None => From::End,
+        None if options.has("from-beginning") => From::Beginning,
+        None => reset(property("auto.offset.reset").unwrap_or("latest"))?,
         Some(text) if text.eq_ignore_ascii_case("latest") => From::End,
         Some(text) if text.eq_ignore_ascii_case("earliest") => From::Beginning,
         Some(text) => match text.parse() {
@@ -221,6 +222,22 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         max_messages: options.number::<i64>("max-messages")?.and_then(|count| u64::try_from(count).ok()),
         timeout: options.number::<i64>("timeout-ms")?.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
     })
+}
+
+/// Where `auto.offset.reset` says to begin.
+fn reset(text: &str) -> Result<From, ToolError> {
+    let ago = |text: &str| text.to_ascii_lowercase().strip_prefix("by_duration:").and_then(calendar::duration_ms);
+    match text.to_ascii_lowercase().as_str() {
+        "earliest" => Ok(From::Beginning),
+        "latest" => Ok(From::End),
+        _ => match ago(text) {
+            Some(ago_ms) if ago_ms >= 0 => Ok(From::Time(TimestampMs(now_ms().saturating_sub(ago_ms).max(0)))),
+            _ => Err(ToolError::Config(format!(
+                "Invalid value {text} for configuration auto.offset.reset: earliest, latest and by_duration:PnDTnHnMnS \
+                 are supported"
+            ))),
+        },
+    }
 }
 
 /// The numbers of groups that are made up.
@@ -329,6 +346,8 @@ fn group<'a>(
     // Nobody reads on in a group that was made up.
     let commits = property("enable.auto.commit").unwrap_or(if named.is_some() { "true" } else { "false" });
     group.commit_every = (commits != "false").then_some(every);
+    // With a partition Kafka's tool says itself where to begin, also by default.
+    group.begins_at_commit = !options.has("partition");
     Ok(Some(group))
 }
 
@@ -482,5 +501,35 @@ mod tests {
         assert!(planned(both).is_err_and(|text| text.contains("cannot be specified together")));
         let reset = "--topic t --bootstrap-server k --from-beginning --consumer-property auto.offset.reset=latest";
         assert!(from(reset).is_err_and(|text| text.contains("auto.offset.reset=latest")));
+    }
+
+    /// The group's position was taken instead, and what was asked for again was not shown.
+    #[test]
+    fn with_a_partition_the_command_line_says_where_to_begin() {
+        let begins_at_commit = |line: &str| {
+            planned(&format!("--topic t --bootstrap-server k --group g {line}"))
+                .map(|plan| plan.settings.group.map(|group| group.begins_at_commit))
+        };
+        assert_eq!(begins_at_commit("--from-beginning"), Ok(Some(true)));
+        for line in ["--partition 0", "--partition 0 --from-beginning", "--partition 0 --offset earliest"] {
+            assert_eq!(begins_at_commit(line), Ok(Some(false)), "{line}");
+        }
+    }
+
+    /// Any other value was taken for `latest`.
+    #[test]
+    fn resets_are_those_that_are_supported() {
+        let from = |reset: &str| {
+            planned(&format!("--topic t --bootstrap-server k --consumer-property auto.offset.reset={reset}"))
+                .map(|plan| plan.settings.from)
+        };
+        assert_eq!((from("Earliest"), from("latest")), (Ok(From::Beginning), Ok(From::End)));
+        let hour_ago = now_ms() - 3_600_000;
+        assert!(
+            matches!(from("by_duration:PT1H"), Ok(From::Time(time)) if (hour_ago..hour_ago + 60_000).contains(&time.0))
+        );
+        for wrong in ["none", "earlyest", "by_duration:1h", "by_duration:-PT1H"] {
+            assert!(from(wrong).is_err_and(|text| text.contains("auto.offset.reset")), "{wrong}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
-use ottla_client::{Client, ConfigChange, ConfigResource, ElectionType, Reassignment};
+use ottla_client::{Client, ConfigChange, ConfigResource, DescribedTopic, ElectionType, Reassignment};
 use ottla_metadata::balance::{
     self, BalancedBroker, BalancedPartition, BrokenRules, BrokerRole, Cluster, Execution, Goals, Load, Plan,
     PlannedMove, WaveLimits,
@@ -134,12 +134,12 @@ async fn drain(client: &Client, broker: BrokerId, is_plan: bool, keeps: bool, pa
     ensure!(is_registered(client, broker).await?, "broker {broker} is not registered");
     ensure!(is_live(client, broker).await?, "broker {broker} is down: ottla broker decommission {broker}");
     if is_plan {
-        let cluster = observe(client, Some(broker)).await?;
-        explain(&cluster, &balance::plan(&cluster, Goals::Vacate)?);
-        return Ok(());
+        let observed = observe(client, Some(broker)).await?;
+        explain(&observed.cluster, &balance::plan(&observed.cluster, Goals::Vacate)?);
+        return observed.ensure_rid_of(broker);
     }
     // Without a plan nothing is begun.
-    balance::plan(&observe(client, Some(broker)).await?, Goals::Vacate)?;
+    balance::plan(&observe(client, Some(broker)).await?.cluster, Goals::Vacate)?;
     let change = [ConfigChange::Set { name: CORDON.to_owned(), value: "*".to_owned() }];
     client.alter_configs(&ConfigResource::Broker(broker), &change).await?;
     out!("broker {broker} gets no new replicas any more ({CORDON}=*)");
@@ -162,9 +162,9 @@ async fn decommission(client: &Client, broker: BrokerId, is_plan: bool, pace: Pa
     ensure!(is_registered(client, broker).await?, "broker {broker} is not registered");
     ensure!(!is_live(client, broker).await?, "broker {broker} is live: ottla broker drain {broker}");
     if is_plan {
-        let cluster = observe(client, Some(broker)).await?;
-        explain(&cluster, &balance::plan(&cluster, Goals::Vacate)?);
-        return Ok(());
+        let observed = observe(client, Some(broker)).await?;
+        explain(&observed.cluster, &balance::plan(&observed.cluster, Goals::Vacate)?);
+        return observed.ensure_rid_of(broker);
     }
     empty(client, broker, pace).await?;
     ensure!(
@@ -175,26 +175,31 @@ async fn decommission(client: &Client, broker: BrokerId, is_plan: bool, pace: Pa
 }
 
 async fn unregister(client: &Client, broker: BrokerId) -> Result<()> {
-    let cluster = observe(client, Some(broker)).await?;
-    let holds = cluster.partitions.values().filter(|partition| partition.replicas.contains(&broker)).count();
+    let observed = observe(client, Some(broker)).await?;
+    observed.ensure_rid_of(broker)?;
+    let partitions = observed.cluster.partitions.values();
+    let holds = partitions.filter(|partition| partition.replicas.contains(&broker)).count();
     ensure!(holds == 0, "broker {broker} has got {holds} replicas again: it stays registered");
     client.unregister_broker(broker).await?;
     out!("broker {broker} is unregistered");
     Ok(())
 }
 
-/// Moves replicas until the broker holds none: topics may have been created after the plan.
+/// Moves replicas until the broker holds none: topics may have been created after the plan. Then fails if partitions
+/// without a leader are left.
 async fn empty(client: &Client, broker: BrokerId, pace: Pace) -> Result<()> {
     loop {
-        let cluster = observe(client, Some(broker)).await?;
-        let plan = balance::plan(&cluster, Goals::Vacate)?;
+        let observed = observe(client, Some(broker)).await?;
+        let plan = balance::plan(&observed.cluster, Goals::Vacate)?;
         if plan.moves.is_empty() {
             // Reassignments of others may still have to take it away.
             let what = format!("reassignments that take replicas from broker {broker}");
-            await_reassignments(client, &what, |one| one.removing.contains(&broker)).await?;
-            return end_throttles(client, pace).await;
+            let is_led = |one: &Reassignment| !observed.leaderless.contains_key(&one.at);
+            await_reassignments(client, &what, |one| one.removing.contains(&broker) && is_led(one)).await?;
+            end_throttles(client, pace).await?;
+            return observed.ensure_rid_of(broker);
         }
-        explain(&cluster, &plan);
+        explain(&observed.cluster, &plan);
         carry_out(client, plan.moves, pace).await?;
     }
 }
@@ -305,9 +310,40 @@ async fn is_live(client: &Client, broker: BrokerId) -> Result<bool> {
     Ok(cluster.brokers.iter().any(|one| one.address.id == broker && !one.is_fenced))
 }
 
+/// What a plan begins with.
+pub struct Observed {
+    /// Without the partitions that have no leader: nobody copies from them, and a move would wait for ever, also in the
+    /// place of others.
+    pub cluster: Cluster<TopicPartition>,
+    /// Those, with the replicas that they have.
+    pub leaderless: BTreeMap<TopicPartition, Vec<BrokerId>>,
+}
+
+impl Observed {
+    /// That no partition is left that cannot leave the broker.
+    fn ensure_rid_of(&self, broker: BrokerId) -> Result<()> {
+        let left: Vec<_> =
+            self.leaderless.iter().filter(|(_, replicas)| replicas.contains(&broker)).map(|(at, _)| at).collect();
+        let Some(first) = left.first() else { return Ok(()) };
+        bail!(
+            "{} of broker {broker} cannot move, because no replica leads ({first}{}): start a broker that has the \
+             records, elect uncleanly, or delete the topics; then run this again",
+            counted(left.len(), "partition"),
+            if left.len() > 1 { ", …" } else { "" }
+        )
+    }
+
+    /// For a rebalance, which leaves them where they are.
+    pub fn tell_of_leaderless(&self) {
+        if !self.leaderless.is_empty() {
+            out!("{} without a leader: no replica of them moves", counted(self.leaderless.len(), "partition"));
+        }
+    }
+}
+
 /// The cluster as a plan needs it: roles, racks, replicas (of a partition that is being reassigned: its target), and
 /// sizes as far as live brokers tell them.
-pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Cluster<TopicPartition>> {
+pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Observed> {
     let described = client.describe_cluster_with_fenced().await?;
     let mut brokers = Vec::with_capacity(described.brokers.len());
     let mut sizes: BTreeMap<TopicPartition, u64> = BTreeMap::new();
@@ -331,7 +367,19 @@ pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Clust
     let mut targets = targets_of(client.list_partition_reassignments(None).await?);
     let topics = client.describe_topics(None).await?;
     targets.extend(targets_of(client.list_partition_reassignments(None).await?));
-    let mut partitions = BTreeMap::new();
+    let (partitions, leaderless) = partitions_of(topics, targets, &sizes)?;
+    Ok(Observed { cluster: Cluster { brokers, partitions }, leaderless })
+}
+
+type Led = BTreeMap<TopicPartition, BalancedPartition>;
+
+/// The partitions that have a leader, and the replicas of those that have none.
+fn partitions_of(
+    topics: Vec<DescribedTopic>,
+    mut targets: BTreeMap<TopicPartition, Vec<BrokerId>>,
+    sizes: &BTreeMap<TopicPartition, u64>,
+) -> Result<(Led, BTreeMap<TopicPartition, Vec<BrokerId>>)> {
+    let (mut led, mut leaderless) = (BTreeMap::new(), BTreeMap::new());
     for topic in topics {
         match topic.error {
             ErrorCode::None => {}
@@ -342,12 +390,16 @@ pub async fn observe(client: &Client, leaving: Option<BrokerId>) -> Result<Clust
         let Ok(name) = TopicName::new(&topic.name) else { continue };
         for partition in topic.partitions {
             let at = TopicPartition::new(name.clone(), partition.partition);
-            let replicas = targets.remove(&at).unwrap_or(partition.replicas);
+            let target = targets.remove(&at);
+            if partition.leader == BrokerId::NONE {
+                leaderless.insert(at, partition.replicas);
+                continue;
+            }
             let bytes = sizes.get(&at).copied().unwrap_or(0);
-            partitions.insert(at, BalancedPartition { replicas, bytes });
+            led.insert(at, BalancedPartition { replicas: target.unwrap_or(partition.replicas), bytes });
         }
     }
-    Ok(Cluster { brokers, partitions })
+    Ok((led, leaderless))
 }
 
 /// The replicas that partitions will have. Metadata shows those that there are now, without what waits for its turn.
@@ -559,6 +611,9 @@ fn time_left(elapsed: Duration, done: u64, total: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ottla_client::DescribedPartition;
+    use ottla_model::{LeaderEpoch, TopicId};
+
     use super::*;
     use crate::sample_partitions::{at, brokers as ids};
 
@@ -582,6 +637,39 @@ mod tests {
         let under_way = vec![one(0, &[4, 2, 3, 1], &[4], &[1]), one(1, &[1, 2, 3], &[3], &[])];
         let expected = BTreeMap::from([(at("t", 0), ids(&[4, 2, 3])), (at("t", 1), ids(&[1, 2, 3]))]);
         assert_eq!(targets_of(under_way), expected);
+    }
+
+    /// A broker that was lost with the only replica of a partition was never decommissioned: the tool waited for ever,
+    /// and where there were many, nothing else moved.
+    #[test]
+    fn partitions_without_a_leader_are_not_moved_and_are_told() {
+        let partition = |id, leader, replicas: &[i32]| DescribedPartition {
+            partition: PartitionId(id),
+            error: ErrorCode::None,
+            leader: BrokerId(leader),
+            leader_epoch: LeaderEpoch(0),
+            replicas: ids(replicas),
+            isr: ids(replicas),
+            offline_replicas: Vec::new(),
+            elr: None,
+            last_known_elr: None,
+        };
+        let topic = DescribedTopic {
+            name: "t".to_owned(),
+            id: TopicId::ZERO,
+            error: ErrorCode::None,
+            is_internal: false,
+            partitions: vec![partition(0, 2, &[1, 2]), partition(1, -1, &[1]), partition(2, 2, &[2])],
+        };
+        let (targets, sizes) = (BTreeMap::from([(at("t", 0), ids(&[3, 2]))]), BTreeMap::from([(at("t", 2), 9)]));
+        let (partitions, leaderless) = partitions_of(vec![topic], targets, &sizes).expect("topics without errors");
+        let expected = [(at("t", 0), ids(&[3, 2]), 0), (at("t", 2), ids(&[2]), 9)]
+            .map(|(at, replicas, bytes)| (at, BalancedPartition { replicas, bytes }));
+        assert_eq!(partitions, BTreeMap::from(expected));
+        let observed = Observed { cluster: Cluster { brokers: Vec::new(), partitions }, leaderless };
+        let refused = observed.ensure_rid_of(BrokerId(1)).expect_err("it has the only replica").to_string();
+        assert!(refused.starts_with("1 partition of broker 1 cannot move") && refused.contains("(t-1)"), "{refused}");
+        assert!(observed.ensure_rid_of(BrokerId(2)).is_ok());
     }
 
     /// The cluster refuses a request with more than 10,000 partitions, and every leader stayed where it was.

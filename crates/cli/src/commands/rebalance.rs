@@ -64,10 +64,11 @@ pub async fn rebalance(command: RebalanceCommand) -> Result<()> {
 }
 
 async fn plan(client: &Client, executes: bool, pace: Pace) -> Result<()> {
-    let cluster = observe(client, None).await?;
-    let plan = balance::plan(&cluster, Goals::Balance)?;
-    explain(&cluster, &plan);
-    tell_of_keepers(&cluster);
+    let observed = observe(client, None).await?;
+    let plan = balance::plan(&observed.cluster, Goals::Balance)?;
+    explain(&observed.cluster, &plan);
+    tell_of_keepers(&observed.cluster);
+    observed.tell_of_leaderless();
     match (executes, plan.moves.is_empty()) {
         (false, _) => {}
         (true, true) => finish_earlier(client, pace).await?,
@@ -88,18 +89,20 @@ fn tell_of_keepers(cluster: &Cluster<TopicPartition>) {
 /// Carries out one plan after the other until there is nothing to move. Returns the brokers that hold shares.
 async fn auto(client: &Client, pace: Pace) -> Result<BTreeSet<BrokerId>> {
     for round in 0..ROUNDS_MAX {
-        let cluster = observe(client, None).await?;
+        let observed = observe(client, None).await?;
+        let cluster = &observed.cluster;
         if round == 0 {
-            tell_of_keepers(&cluster);
+            tell_of_keepers(cluster);
+            observed.tell_of_leaderless();
         }
-        let plan = balance::plan(&cluster, Goals::Balance)?;
+        let plan = balance::plan(cluster, Goals::Balance)?;
         if plan.moves.is_empty() {
             // The plan counts reassignments of others, and those that an earlier run has left, as done.
             finish_earlier(client, pace).await?;
             out!("balanced");
-            return Ok(sharing(&cluster));
+            return Ok(sharing(cluster));
         }
-        explain(&cluster, &plan);
+        explain(cluster, &plan);
         carry_out(client, plan.moves, pace).await?;
     }
     bail!("after {ROUNDS_MAX} plans the shares still differ: records come faster than replicas move")

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use tokio::sync::mpsc;
 
 use crate::kafka_tools::console_consumer::terminated;
+use crate::kafka_tools::format::LineError;
 use crate::output;
 use crate::producer::{Outgoing, PieceReceiver, RecordSource};
 
@@ -76,9 +77,9 @@ async fn end_at_once() {
 
 /// Reads standard input to its end and makes a record of each line. The channel ends with the input, or after the first
 /// line that `read` refuses, whose error is sent. On a terminal a prompt is shown before each line.
-pub fn records<E: Send + 'static>(
-    read: impl FnMut(&[u8]) -> Result<Outgoing, E> + Send + 'static,
-) -> (Lines, std::thread::JoinHandle<Result<(), E>>) {
+pub fn records(
+    read: impl FnMut(&[u8]) -> Result<Outgoing, LineError> + Send + 'static,
+) -> (Lines, std::thread::JoinHandle<Result<(), LineError>>) {
     let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
     let thread = std::thread::spawn(move || {
         let input = std::io::stdin().lock();
@@ -90,12 +91,12 @@ pub fn records<E: Send + 'static>(
     (Lines { records: receiver.into(), signal: Box::pin(interrupted()), ended_by: None }, thread)
 }
 
-fn hand_over<E>(
+fn hand_over(
     mut input: std::io::BufReader<impl std::io::Read>,
     prompt: bool,
-    mut read: impl FnMut(&[u8]) -> Result<Outgoing, E>,
+    mut read: impl FnMut(&[u8]) -> Result<Outgoing, LineError>,
     mut send: impl FnMut(Vec<Outgoing>) -> bool,
-) -> Result<(), E> {
+) -> Result<(), LineError> {
     let mut line = Vec::new();
     let (mut piece, mut bytes) = (Vec::new(), 0);
     loop {
@@ -104,9 +105,12 @@ fn hand_over<E>(
             output::flush();
         }
         line.clear();
-        // An input that cannot be read any more has ended.
-        let has_line = matches!(input.read_until(b'\n', &mut line), Ok(1..));
-        let record = has_line.then(|| read(without_end(&line))).transpose();
+        let record = match input.read_until(b'\n', &mut line) {
+            Ok(0) => Ok(None),
+            Ok(_) => read(without_end(&line)).map(Some),
+            // What came before is sent; that it was not all must be known.
+            Err(error) => Err(LineError::Input(error.to_string())),
+        };
         if let Ok(Some(record)) = record {
             piece.push(record);
             bytes += line.len();
@@ -140,10 +144,14 @@ mod tests {
 
     use super::*;
 
-    fn pieces(text: &[u8], capacity: usize) -> (Vec<Vec<Vec<u8>>>, Result<(), String>) {
+    fn bad() -> LineError {
+        LineError::KeySeparator(2, "bad".to_owned())
+    }
+
+    fn pieces(text: impl std::io::Read, capacity: usize) -> (Vec<Vec<Vec<u8>>>, Result<(), LineError>) {
         let mut pieces = Vec::new();
         let read = |line: &[u8]| match line {
-            b"bad" => Err("bad".to_owned()),
+            b"bad" => Err(bad()),
             line => Ok(Outgoing { value: Some(line.to_vec().into()), ..Outgoing::default() }),
         };
         let values = |piece: Vec<Outgoing>| -> Vec<Vec<u8>> {
@@ -158,7 +166,7 @@ mod tests {
 
     #[test]
     fn each_line_is_a_record() {
-        let (seen, result) = pieces(b"a\r\n\nb \xff\n\r\nlast", 64);
+        let (seen, result) = pieces(&b"a\r\n\nb \xff\n\r\nlast"[..], 64);
         let all: Vec<Vec<u8>> = seen.into_iter().flatten().collect();
         let wanted: [&[u8]; 5] = [b"a", b"", b"b \xff", b"", b"last"];
         assert_eq!((all, result), (wanted.map(<[u8]>::to_vec).to_vec(), Ok(())));
@@ -167,12 +175,26 @@ mod tests {
     #[test]
     fn a_line_that_has_come_is_handed_over() {
         // The second line is not there as a whole when the first has been read.
-        let (seen, _) = pieces(b"one\ntwo\n", 5);
+        let (seen, _) = pieces(&b"one\ntwo\n"[..], 5);
         assert_eq!(seen.len(), 2);
-        let (seen, result) = pieces(b"one\nbad\nthree\n", 64);
-        assert_eq!((seen, result), (vec![vec![b"one".to_vec()]], Err("bad".to_owned())));
+        let (seen, result) = pieces(&b"one\nbad\nthree\n"[..], 64);
+        assert_eq!((seen, result), (vec![vec![b"one".to_vec()]], Err(bad())));
         let many = "x\n".repeat(PIECE_RECORDS + 1);
         assert_eq!(pieces(many.as_bytes(), 1 << 16).0.len(), 2);
+    }
+
+    /// A directory as standard input, or a disk that fails, looked like the end of the lines.
+    #[test]
+    fn an_input_that_cannot_be_read_has_not_ended() {
+        struct Broken;
+        impl std::io::Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("no disk"))
+            }
+        }
+        let (seen, result) = pieces(std::io::Read::chain(&b"one\n"[..], Broken), 64);
+        let expected = (vec![vec![b"one".to_vec()]], Err(LineError::Input("no disk".to_owned())));
+        assert_eq!((seen, result), expected);
     }
 
     /// Of a hundred lines that waited for their batch none was written.

@@ -189,6 +189,8 @@ pub enum LineError {
     HeadersDelimiter(u64, String),
     #[error("No header key separator found in pair '{1}' on line number {0}")]
     HeaderKeySeparator(u64, String),
+    #[error("standard input cannot be read: {0}")]
+    Input(String),
     /// Before any line.
     #[error("{0} and {1} may not be equal")]
     Equal(&'static str, &'static str),

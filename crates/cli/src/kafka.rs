@@ -7,6 +7,7 @@ use ottla_client::{Client, ClientConfig, ClientError};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
 
 use crate::client_security;
+use crate::err;
 use crate::kafka_tools::exceptions;
 use crate::progress::Progress;
 use crate::quorum;
@@ -18,6 +19,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a topic may be new to a broker. Who misspelt a name waits as long.
 const NEW_TOPIC_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a tool waits for the leaders of some partitions where others have theirs.
+const LEADERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the line of a tool that waits may name another reason: where standard error is a file, each is a new line.
 const REASON_PERIOD: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
@@ -395,8 +398,8 @@ impl Kafka {
         }
     }
 
-    /// The partitions of a topic, which is created where it does not exist and the brokers allow it; each has a leader,
-    /// or had none for as long as the client tries.
+    /// The partitions of a topic, which is created where it does not exist and the brokers allow it. All have a leader,
+    /// or some had none for a while: these do not hold up the others.
     pub async fn partitions(&self, topic: &str) -> Result<Vec<PartitionId>, KafkaError> {
         let patience = self.client.config().retry_timeout;
         let mut progress = Progress::new(Duration::from_secs(1));
@@ -405,9 +408,12 @@ impl Kafka {
             let Some(found) = view.topics.get(topic) else {
                 return Err(ClientError::Incomplete(ottla_protocol::Api::Metadata).into());
             };
-            let led = found.partitions.values().all(|partition| partition.leader != BrokerId::NONE);
-            if found.error.is_ok() && led && !found.partitions.is_empty() {
+            let (all, led) = (found.partitions.len(), found.led().count());
+            if found.error.is_ok() && led > 0 && (led == all || progress.elapsed() > LEADERS_PATIENCE) {
                 progress.clear();
+                if led < all {
+                    err!("{} of {all} partitions of {topic} have no leader", all - led);
+                }
                 return Ok(found.partitions.keys().copied().collect());
             }
             let error = if found.error.is_ok() { ErrorCode::LeaderNotAvailable } else { found.error };

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use bytes::Bytes;
-use ottla_client::Client;
+use ottla_client::{Client, TopicView};
 use ottla_model::{ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs};
 use ottla_protocol::record_batch::{BatchBuilder, Compression, Header};
 use tokio::sync::mpsc;
@@ -166,6 +166,13 @@ impl Encoder {
         }
         Ok(builder.build()?.freeze())
     }
+}
+
+/// The indexes of the partitions that have a leader, else of all. Both lists are sorted.
+fn usable(partitions: &[PartitionId], led: &[PartitionId]) -> Vec<usize> {
+    let with_leader = |at: &usize| partitions.get(*at).is_some_and(|partition| led.binary_search(partition).is_ok());
+    let found: Vec<usize> = (0..partitions.len()).filter(with_leader).collect();
+    if found.is_empty() { (0..partitions.len()).collect() } else { found }
 }
 
 /// Sequence numbers go around at the end of the non-negative ones.
@@ -370,10 +377,18 @@ impl Producer {
         }
     }
 
+    /// The index of a partition for the records without a key: of one that has a leader, as far as is known.
+    fn sticky(&self) -> usize {
+        let view = self.client.view();
+        let led: Vec<PartitionId> = view.topics.get(&self.topic).into_iter().flat_map(TopicView::led).collect();
+        let candidates = usable(&self.partitions, &led);
+        candidates.get(rand::random_range(0..candidates.len().max(1))).copied().unwrap_or(0)
+    }
+
     /// The batches of a round, as if those before were appended.
     fn encode(&mut self, round: Vec<Outgoing>) -> Result<Vec<Share>> {
         // Records without a key stay together in a round and spread over rounds, as Kafka's own producer has it.
-        let sticky = rand::random_range(0..self.partitions.len().max(1));
+        let sticky = self.sticky();
         let mut by_partition: BTreeMap<usize, Vec<Outgoing>> = BTreeMap::new();
         for record in round {
             let at = match &record.key {
@@ -403,5 +418,19 @@ impl Producer {
             self.sequences.clear();
         }
         Ok(sent.into_iter().all(done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records without a key waited for the leader of a partition that had none, and were lost.
+    #[test]
+    fn records_without_a_key_go_where_there_is_a_leader() {
+        let ids = |ids: &[i32]| ids.iter().copied().map(PartitionId).collect::<Vec<_>>();
+        assert_eq!(usable(&ids(&[0, 1, 2]), &ids(&[0, 2])), [0, 2]);
+        assert_eq!(usable(&ids(&[0, 1]), &[]), [0, 1], "nothing is known");
+        assert!(usable(&[], &ids(&[0])).is_empty());
     }
 }

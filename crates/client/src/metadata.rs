@@ -53,6 +53,13 @@ pub struct TopicView {
     pub partitions: BTreeMap<PartitionId, PartitionView>,
 }
 
+impl TopicView {
+    /// The partitions that have a leader.
+    pub fn led(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.partitions.values().filter(|partition| partition.leader != BrokerId::NONE).map(|found| found.partition)
+    }
+}
+
 /// The cluster as the latest answers show it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ClusterView {

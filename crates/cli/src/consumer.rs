@@ -121,6 +121,8 @@ pub struct Position {
     pub end: Option<Offset>,
     /// Where to continue if the log does not have `next`.
     reset: TimestampMs,
+    /// Where to begin, as soon as a leader can be asked for `next`: it has none now.
+    pub later: Option<From>,
     /// Whether it was told that the partition cannot be read now.
     is_away: bool,
 }
@@ -133,24 +135,20 @@ impl Position {
         next: Option<Offset>,
         settings: &Settings,
     ) -> Result<Self, KafkaError> {
-        let reset = settings.from.reset();
         let (topic, partition) = (at.topic.as_str(), at.partition);
-        let next = match (next, settings.from) {
-            (Some(next), _) => next,
-            (None, From::At(offset)) => Offset(offset),
-            (None, From::Nearest(offset)) => nearest(client, &at, Offset(offset)).await?,
-            (None, From::Time(time)) => match client.list_offsets(topic, partition, time).await?.offset {
-                // No record is so new.
-                NO_OFFSET => client.list_offsets(topic, partition, LATEST).await?.offset,
-                found => found,
-            },
-            (None, From::Beginning | From::End) => client.list_offsets(topic, partition, reset).await?.offset,
+        let (next, later) = match next {
+            Some(next) => (next, None),
+            // It does not hold up the others.
+            None if !settings.exit_at_end && !client.may_have_leader(topic, partition) => {
+                (Offset::ZERO, Some(settings.from))
+            }
+            None => (begin(client, &at, settings.from).await?, None),
         };
         let end = match settings.exit_at_end {
             true => Some(client.list_offsets(topic, partition, LATEST).await?.offset),
             false => None,
         };
-        Ok(Self { at, next, end, reset, is_away: false })
+        Ok(Self { at, next, end, reset: settings.from.reset(), later, is_away: false })
     }
 
     /// The positions of all partitions of a topic, or of the one that the settings name.
@@ -195,9 +193,24 @@ fn topic_name(topic: &str) -> Result<TopicName, KafkaError> {
 /// What brokers answer where no record is at or after a time.
 const NO_OFFSET: Offset = Offset(-1);
 
+/// The offset that reading begins at.
+async fn begin(client: &Client, at: &TopicPartition, from: From) -> Result<Offset, ClientError> {
+    let (topic, partition) = (at.topic.as_str(), at.partition);
+    match from {
+        From::At(offset) => Ok(Offset(offset)),
+        From::Nearest(offset) => nearest(client, at, Offset(offset)).await,
+        From::Time(time) => match client.list_offsets(topic, partition, time).await?.offset {
+            // No record is so new.
+            NO_OFFSET => Ok(client.list_offsets(topic, partition, LATEST).await?.offset),
+            found => Ok(found),
+        },
+        From::Beginning | From::End => Ok(client.list_offsets(topic, partition, from.reset()).await?.offset),
+    }
+}
+
 /// The offset of a partition that is nearest to one that it may not have. Where it is another, a line says so: who asks
 /// for the records from 1000 on must not take those from 1500 on, or none, for them.
-async fn nearest(client: &Client, at: &TopicPartition, wanted: Offset) -> Result<Offset, KafkaError> {
+async fn nearest(client: &Client, at: &TopicPartition, wanted: Offset) -> Result<Offset, ClientError> {
     let (topic, partition) = (at.topic.as_str(), at.partition);
     let begin = client.list_offsets(topic, partition, EARLIEST).await?.offset;
     let end = client.list_offsets(topic, partition, LATEST).await?.offset;
@@ -446,6 +459,12 @@ async fn fetch(
     options: &FetchOptions,
     sender: &mpsc::Sender<Pieces>,
 ) -> Result<Option<usize>, KafkaError> {
+    if let Some(from) = position.later {
+        match begin(client, &position.at, from).await {
+            Ok(next) => (position.next, position.later) = (next, None),
+            Err(error) => return position.put_off(error),
+        }
+    }
     let (topic, partition) = (position.at.topic.as_str(), position.at.partition);
     let answer = match client.fetch(topic, partition, position.next, options).await {
         Ok(answer) => answer,
@@ -515,6 +534,10 @@ mod tests {
     use super::*;
     use crate::sample_partitions::at;
 
+    fn position(end: Option<Offset>, later: Option<From>) -> Position {
+        Position { at: at("t", 0), next: Offset(7), end, reset: LATEST, later, is_away: false }
+    }
+
     /// A reader of three partitions ended when the broker of one of them was away for half a minute.
     #[tokio::test]
     async fn a_partition_without_a_broker_is_tried_again_unless_it_is_read_to_an_end() {
@@ -524,18 +547,20 @@ mod tests {
         let config = ClientConfig { retry_timeout: Duration::from_millis(10), ..ClientConfig::new(&address) };
         let client = Client::new(config);
         let (sender, _pieces) = mpsc::channel(1);
-        for (end, goes_on) in [(None, true), (Some(Offset(9)), false)] {
-            let mut position = Position { at: at("t", 0), next: Offset(7), end, reset: LATEST, is_away: false };
+        for (end, later, goes_on) in
+            [(None, None, true), (None, Some(From::Beginning), true), (Some(Offset(9)), None, false)]
+        {
+            let mut position = position(end, later);
             let read = fetch(&client, &mut position, &FetchOptions::default(), &sender).await;
             assert_eq!(read.is_ok_and(|read| read == Some(0)), goes_on);
-            assert_eq!((position.next, position.is_away), (Offset(7), goes_on));
+            assert_eq!((position.next, position.later, position.is_away), (Offset(7), later, goes_on));
         }
     }
 
     #[test]
     fn what_does_not_pass_ends_reading() {
         for code in [ErrorCode::CorruptMessage, ErrorCode::TopicAuthorizationFailed] {
-            let mut position = Position { at: at("t", 0), next: Offset(7), end: None, reset: LATEST, is_away: false };
+            let mut position = position(None, None);
             assert!(position.put_off(ClientError::refused(code)).is_err(), "{code:?}");
         }
     }

@@ -233,7 +233,10 @@ impl GroupConsumer {
                 _ => self.committed.get(&at).copied().filter(|_| self.group.begins_at_commit),
             };
             let position = Position::find(client, at.clone(), next, &self.settings).await?;
-            self.positions.insert(at, position.next.into());
+            // Where it is not known yet, there is nothing to commit.
+            if position.later.is_none() {
+                self.positions.insert(at, position.next.into());
+            }
             positions.push(position);
         }
         self.assigned(share);

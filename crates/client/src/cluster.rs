@@ -154,6 +154,13 @@ impl Client {
         self.state().view.clone()
     }
 
+    /// Whether the latest responses name a leader of the partition, or say nothing of it; sends no request.
+    pub fn may_have_leader(&self, topic: &str, partition: PartitionId) -> bool {
+        let state = self.state();
+        let known = state.view.topics.get(topic).and_then(|topic| topic.partitions.get(&partition));
+        known.is_none_or(|partition| partition.leader != BrokerId::NONE)
+    }
+
     /// Takes in a leader that a broker named along with a refusal.
     pub(crate) fn learn_leader(
         &self,

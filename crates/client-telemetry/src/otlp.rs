@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+/// Attributes of a client that are read: more than are shown. They are those of each of its values, so that a message
+/// with many of both would take the worker for their product.
+const RESOURCE_ATTRIBUTES_MAX: usize = 64;
+
 /// What is no OTLP message of metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OtlpError {
@@ -36,7 +40,7 @@ pub struct DataPoint<'a> {
     pub kind: Kind,
     pub value: f64,
     /// What describes the client: `Resource.attributes`.
-    resource: &'a [u8],
+    resource: &'a [(&'a str, Attribute<'a>)],
     /// `NumberDataPoint.attributes` among its other fields.
     point: &'a [u8],
 }
@@ -64,35 +68,36 @@ impl fmt::Display for Attribute<'_> {
 impl<'a> DataPoint<'a> {
     /// The attributes of the client, then those of the value. Lists and maps are left out: no client sends them.
     pub fn attributes(&self, mut each: impl FnMut(&'a str, Attribute<'a>)) -> Result<(), OtlpError> {
-        const OF_RESOURCE: u32 = 1;
-        const OF_POINT: u32 = 7;
-        for (message, field) in [(self.resource, OF_RESOURCE), (self.point, OF_POINT)] {
-            for pair in messages(message, field) {
-                if let Some((key, value)) = key_value(pair?)? {
-                    each(key, value);
-                }
-            }
+        const ATTRIBUTES: u32 = 7;
+        for &(key, value) in self.resource {
+            each(key, value);
+        }
+        for pair in pairs(self.point, ATTRIBUTES) {
+            let (key, value) = pair?;
+            each(key, value);
         }
         Ok(())
     }
 }
 
 /// Calls `each` with every gauge and sum of the message. Returns how many other metrics (histograms, summaries) it has.
-pub fn for_each_point<'a>(
-    message: &'a [u8],
-    mut each: impl FnMut(DataPoint<'a>) -> Result<(), OtlpError>,
+pub fn for_each_point(
+    message: &[u8],
+    mut each: impl FnMut(DataPoint<'_>) -> Result<(), OtlpError>,
 ) -> Result<usize, OtlpError> {
     const RESOURCE_METRICS: u32 = 1;
     const RESOURCE: u32 = 1;
+    const ATTRIBUTES: u32 = 1;
     const SCOPE_METRICS: u32 = 2;
     const METRICS: u32 = 2;
     let mut others = 0;
     for of_resource in messages(message, RESOURCE_METRICS) {
         let of_resource = of_resource?;
-        let resource = last(of_resource, RESOURCE)?;
+        let resource = pairs(last(of_resource, RESOURCE)?, ATTRIBUTES).take(RESOURCE_ATTRIBUTES_MAX);
+        let resource = resource.collect::<Result<Vec<_>, OtlpError>>()?;
         for of_scope in messages(of_resource, SCOPE_METRICS) {
             for metric in messages(of_scope?, METRICS) {
-                others += usize::from(!metric_points(metric?, resource, &mut each)?);
+                others += usize::from(!metric_points(metric?, &resource, &mut each)?);
             }
         }
     }
@@ -100,10 +105,10 @@ pub fn for_each_point<'a>(
 }
 
 /// False: it is none of the types that are understood.
-fn metric_points<'a>(
-    metric: &'a [u8],
-    resource: &'a [u8],
-    each: &mut impl FnMut(DataPoint<'a>) -> Result<(), OtlpError>,
+fn metric_points(
+    metric: &[u8],
+    resource: &[(&str, Attribute<'_>)],
+    each: &mut impl FnMut(DataPoint<'_>) -> Result<(), OtlpError>,
 ) -> Result<bool, OtlpError> {
     const NAME: u32 = 1;
     const GAUGE: u32 = 5;
@@ -157,6 +162,11 @@ fn value_of(point: &[u8]) -> Result<Option<f64>, OtlpError> {
         }
     }
     Ok(value)
+}
+
+/// The attributes in a repeated field. Lists and maps are left out.
+fn pairs(message: &[u8], field: u32) -> impl Iterator<Item = Result<(&str, Attribute<'_>), OtlpError>> {
+    messages(message, field).filter_map(|pair| pair.and_then(key_value).transpose())
 }
 
 fn key_value(pair: &[u8]) -> Result<Option<(&str, Attribute<'_>)>, OtlpError> {
@@ -305,6 +315,19 @@ mod tests {
         );
         assert_eq!(others, 1);
         assert_eq!(points(&[]), Ok((Vec::new(), 0)));
+    }
+
+    /// A push of a few kilobytes unpacks to a million attributes and a million values, and took a worker for hours.
+    #[test]
+    fn the_attributes_of_a_client_are_not_all_read_for_each_of_its_values() {
+        let names: Vec<String> = (0..10 * RESOURCE_ATTRIBUTES_MAX).map(|number| number.to_string()).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+        let message = payload(&many, &[gauge("rate", 0.5, &[("topic", "t")])]);
+        let mut read = Vec::new();
+        let others = for_each_point(&message, |point| point.attributes(|key, _| read.push(key.to_owned())));
+        assert_eq!(others, Ok(0));
+        assert_eq!(read.len(), RESOURCE_ATTRIBUTES_MAX + 1);
+        assert_eq!((read.first().map(String::as_str), read.last().map(String::as_str)), (Some("0"), Some("topic")));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use ottla_metadata::client_metrics_config::Subscription;
 
-use crate::otlp::{self, DataPoint, Kind, OtlpError};
+use crate::otlp::{self, Attribute, DataPoint, Kind, OtlpError};
 
 /// What the names of all metrics of clients begin with.
 pub const PREFIX: &str = "ottla_client_";
@@ -24,6 +24,8 @@ const ATTRIBUTES_MAX: usize = 32;
 const SERIES_BYTES: usize = 96;
 /// What the series of one client may take: 5,000 of them, as a consumer of 1,000 partitions has.
 pub const CLIENT_BYTES_MAX: usize = 1024 * 1024;
+/// Values of one push that are looked at. More series have no room, and a push may repeat one a million times.
+const POINTS_MAX: usize = CLIENT_BYTES_MAX / SERIES_BYTES;
 
 /// A metric of one client with one set of labels.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -56,9 +58,17 @@ impl Points {
         let is_asked =
             |name: &str| asked.iter().any(|prefix| prefix == Subscription::ALL || name.starts_with(prefix.as_str()));
         let mut points = Self::default();
-        let others = otlp::for_each_point(message, |point| match is_asked(point.metric) {
-            true => points.take(&point),
-            false => Ok(()),
+        let mut looked_at = 0;
+        let others = otlp::for_each_point(message, |point| {
+            if !is_asked(point.metric) {
+                return Ok(());
+            }
+            looked_at += 1;
+            if looked_at > POINTS_MAX {
+                points.left_out += 1;
+                return Ok(());
+            }
+            points.take(&point)
         })?;
         points.left_out += others;
         Ok(points)
@@ -87,12 +97,13 @@ fn series(point: &DataPoint<'_>) -> Result<Option<Series>, OtlpError> {
     let mut count = 0;
     point.attributes(|key, value| {
         count += 1;
-        let value = value.to_string();
-        let key = label(key).filter(|_| value.len() <= TEXT_BYTES_MAX && count <= ATTRIBUTES_MAX);
-        match key {
-            Some(key) if CLIENT_LABELS.contains(&key.as_str()) => {}
-            Some(key) => drop(labels.insert(key, value)),
-            None => is_left_out = true,
+        match (label(key), label_value(value)) {
+            (Some(key), Some(value)) if count <= ATTRIBUTES_MAX => {
+                if !CLIENT_LABELS.contains(&key.as_str()) {
+                    labels.insert(key, value);
+                }
+            }
+            _ => is_left_out = true,
         }
     })?;
     let Some(name) = name(point.metric, is_counter).filter(|_| !is_left_out) else { return Ok(None) };
@@ -118,8 +129,12 @@ fn name(metric: &str, is_counter: bool) -> Option<String> {
 
 /// Names that begin with two underscores are Prometheus' own.
 fn label(key: &str) -> Option<String> {
+    // Before anything is done with a long one: that of a client comes with each of its values.
+    if key.len() > TEXT_BYTES_MAX {
+        return None;
+    }
     let own = key.trim_start_matches('_');
-    if own.is_empty() || own.len() > TEXT_BYTES_MAX {
+    if own.is_empty() {
         return None;
     }
     let mut label: String = own.chars().map(plain).collect();
@@ -127,6 +142,12 @@ fn label(key: &str) -> Option<String> {
         label.insert_str(0, "key");
     }
     Some(label)
+}
+
+/// As of a key, a long one is not copied.
+fn label_value(value: Attribute<'_>) -> Option<String> {
+    let is_long = matches!(value, Attribute::Text(text) if text.len() > TEXT_BYTES_MAX);
+    (!is_long).then(|| value.to_string()).filter(|text| text.len() <= TEXT_BYTES_MAX)
 }
 
 fn plain(character: char) -> char {
@@ -237,6 +258,14 @@ mod tests {
         assert!(points.bytes <= CLIENT_BYTES_MAX && points.bytes > CLIENT_BYTES_MAX - 1_000);
         assert_eq!(points.series.len() + points.left_out, metrics.len());
         assert_eq!(points.bytes, points.series.keys().map(Series::bytes).sum::<usize>());
+    }
+
+    /// They were all made into series again, the same one each time.
+    #[test]
+    fn values_beyond_those_that_could_be_shown_are_not_looked_at() {
+        let metrics = vec![gauge("rate", 1.0, &[]); POINTS_MAX + 100];
+        let points = Points::read(&payload(&[], &metrics), &all()).expect("a message");
+        assert_eq!((points.series.len(), points.left_out), (1, 100));
     }
 
     #[test]

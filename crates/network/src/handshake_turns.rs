@@ -3,7 +3,8 @@
 //! A step of a handshake (a key exchange, a signature, the check of a certificate) takes a worker some tenths of a
 //! millisecond. A worker looks at its sockets when nothing else is left to do, so that a record would wait for the steps
 //! of a whole crowd. Here one step is calculated at a time, and whoever has sent something meanwhile comes before the
-//! next one.
+//! next one. A handshake that has begun goes before those that have not: in a crowd that is larger than what can be
+//! calculated in time some get done, instead of all being half done when their time is over.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -11,6 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ottla_resources::giving_way::give_way;
+use ottla_resources::handshakes::HandshakePlace;
 use tokio::sync::Semaphore;
 
 /// A shorter step has calculated nothing: it waits for the client's bytes.
@@ -18,6 +20,9 @@ const CALCULATED_MIN: Duration = Duration::from_micros(30);
 
 pub(crate) struct HandshakeTurns {
     turns: Semaphore,
+    /// Of those that have not had a turn yet, as many ask for one at a time: the others do not stand before handshakes
+    /// that have begun.
+    first_turns: Semaphore,
 }
 
 impl Default for HandshakeTurns {
@@ -30,25 +35,30 @@ impl Default for HandshakeTurns {
 
 impl HandshakeTurns {
     fn new(at_a_time: usize) -> Self {
-        Self { turns: Semaphore::new(at_a_time) }
+        Self { turns: Semaphore::new(at_a_time), first_turns: Semaphore::new(at_a_time) }
     }
 
     /// Carries out a handshake, each of its steps in its turn. Turns are given in the order in which they are asked for.
-    pub(crate) async fn take<H: Future>(&self, handshake: H) -> H::Output {
+    pub(crate) async fn take<H: Future>(&self, place: &HandshakePlace, handshake: H) -> H::Output {
         let mut handshake = pin!(handshake);
+        let mut has_begun = false;
         loop {
-            // The semaphore is never closed.
+            place.waits_for_turn();
+            // The semaphores are never closed.
+            let first_turn = if has_begun { None } else { self.first_turns.acquire().await.ok() };
             let turn = self.turns.acquire().await;
             let began = Instant::now();
             let polled = poll_fn(|context| Poll::Ready(handshake.as_mut().poll(context))).await;
             let has_calculated = began.elapsed() >= CALCULATED_MIN;
+            has_begun |= has_calculated;
+            place.had_turn(has_calculated.then(Instant::now));
             if has_calculated {
                 // The worker looks at its sockets, and goes on with this before those that want something. The second
                 // time it has served them.
                 give_way().await;
                 give_way().await;
             }
-            drop(turn);
+            drop((turn, first_turn));
             match polled {
                 Poll::Ready(done) => return done,
                 // Something may have come while others had their turn: the handshake has not been asked since.
@@ -69,12 +79,18 @@ async fn woken() {
 mod tests {
     use std::sync::Arc;
 
+    use ottla_resources::handshakes::{HandshakePermit, Handshakes};
     use parking_lot::Mutex;
     use tokio::sync::Notify;
 
     use super::*;
 
     type Steps = Arc<Mutex<Vec<&'static str>>>;
+
+    fn permit() -> HandshakePermit {
+        let handshakes = Arc::new(Handshakes::default());
+        handshakes.enter([10, 0, 0, 1].into(), Instant::now()).expect("room")
+    }
 
     fn calculate(steps: &Steps, what: &'static str) {
         std::thread::sleep(CALCULATED_MIN);
@@ -95,7 +111,7 @@ mod tests {
                     calculate(&steps, "handshake");
                     arrived.notify_one();
                 };
-                turns.take(step).await;
+                turns.take(&permit().place, step).await;
             }));
         }
         let record = tokio::spawn({
@@ -129,11 +145,11 @@ mod tests {
                     finished.notified().await;
                     calculate(&steps, "finished");
                 };
-                turns.take(handshake).await;
+                turns.take(&permit().place, handshake).await;
             }
         });
         tokio::task::yield_now().await;
-        turns.take(async { calculate(&steps, "other") }).await;
+        turns.take(&permit().place, async { calculate(&steps, "other") }).await;
         hello.notify_one();
         while steps.lock().len() < 2 {
             tokio::task::yield_now().await;
@@ -142,6 +158,45 @@ mod tests {
         finished.notify_one();
         slow.await.expect("no panic");
         assert_eq!(*steps.lock(), ["other", "hello", "finished"]);
-        assert_eq!(turns.turns.available_permits(), 1);
+        assert_eq!((turns.turns.available_permits(), turns.first_turns.available_permits()), (1, 1));
+    }
+
+    /// It came after all of a crowd that began meanwhile, and after its own time-out where the crowd was large.
+    #[tokio::test]
+    async fn a_handshake_that_has_begun_goes_before_a_crowd_that_has_not() {
+        let turns = Arc::new(HandshakeTurns::new(1));
+        let steps = Steps::default();
+        let finished = Arc::new(Notify::new());
+        let begun = tokio::spawn({
+            let (turns, steps, finished) = (Arc::clone(&turns), Arc::clone(&steps), Arc::clone(&finished));
+            async move {
+                let handshake = async {
+                    calculate(&steps, "hello");
+                    finished.notified().await;
+                    calculate(&steps, "finished");
+                };
+                turns.take(&permit().place, handshake).await;
+            }
+        });
+        while steps.lock().is_empty() || turns.turns.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut crowd = Vec::new();
+        for _ in 0..10 {
+            let (turns, steps, finished) = (Arc::clone(&turns), Arc::clone(&steps), Arc::clone(&finished));
+            crowd.push(tokio::spawn(async move {
+                let step = async {
+                    calculate(&steps, "new");
+                    finished.notify_one();
+                };
+                turns.take(&permit().place, step).await;
+            }));
+        }
+        begun.await.expect("no panic");
+        // One more may have asked for its turn before the client had sent its last message.
+        assert!(steps.lock().len() <= 4, "{:?}", steps.lock());
+        for handshake in crowd {
+            handshake.await.expect("no panic");
+        }
     }
 }

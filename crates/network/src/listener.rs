@@ -388,7 +388,7 @@ async fn shake_hands<S: Service>(
     let address = context.peer.ip().to_canonical();
     let mut permit = shared.handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
     // In a box: clients that have not begun their handshake need not pay for its state.
-    let shaking = Box::pin(shared.handshake_turns.take(tls.accept(stream)));
+    let shaking = Box::pin(shared.handshake_turns.take(&permit.place, tls.accept(stream)));
     let shaking = tokio::time::timeout(HANDSHAKE_MAX, shaking);
     let done = tokio::select! {
         done = shaking => done.map_err(|_| HandshakeError::Slow)?,

@@ -1,9 +1,10 @@
 //! TLS handshakes under way: bounded in number, per address and in all.
 //!
 //! An address of IPv6 counts with its network of 64 bits. A handshake costs memory and CPU for a client that has not
-//! shown yet who it is. One that has been under way for [`PATIENCE`] gives way to a new one, so that clients that begin
-//! handshakes and do not end them keep nobody out; if all are younger, the new connection is refused, so that a crowd
-//! that reconnects at once does not keep itself from getting done.
+//! shown yet who it is. One whose client has had [`PATIENCE`] to go on gives way to a new one, so that clients that
+//! begin handshakes and do not end them keep nobody out; if no client has had that long, the new connection is refused,
+//! so that a crowd that reconnects at once does not keep itself from getting done. What a handshake waits for its turn
+//! is not its client's time: where turns are long, each would have given way to the next before it was done.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -25,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 struct UnderWay {
     number: u64,
+    /// Since when the client has to go on.
     since: Instant,
+    waits_for_turn: bool,
     /// Dropped: the handshake has to end.
     _cancel: oneshot::Sender<()>,
 }
@@ -42,13 +45,18 @@ pub struct Handshakes {
     state: Mutex<State>,
 }
 
-/// The place of one handshake; given back when dropped.
+/// One handshake under way.
 pub struct HandshakePermit {
+    pub place: HandshakePlace,
+    /// Completes when the handshake has to give way.
+    pub cancelled: oneshot::Receiver<()>,
+}
+
+/// The place of one handshake; given back when dropped.
+pub struct HandshakePlace {
     handshakes: Arc<Handshakes>,
     address: IpAddr,
     number: u64,
-    /// Completes when the handshake has to give way.
-    pub cancelled: oneshot::Receiver<()>,
 }
 
 impl Handshakes {
@@ -68,10 +76,11 @@ impl Handshakes {
         state.next += 1;
         state.total += 1;
         let (cancel, cancelled) = oneshot::channel();
-        let under_way = UnderWay { number, since: now, _cancel: cancel };
+        let under_way = UnderWay { number, since: now, waits_for_turn: false, _cancel: cancel };
         state.by_address.entry(address).or_default().push_back(under_way);
         drop(state);
-        Some(HandshakePermit { handshakes: Arc::clone(self), address, number, cancelled })
+        let place = HandshakePlace { handshakes: Arc::clone(self), address, number };
+        Some(HandshakePermit { place, cancelled })
     }
 }
 
@@ -80,7 +89,10 @@ impl State {
     /// are all young does not keep those of others in place.
     fn end_oldest(&mut self, is_of: impl Fn(IpAddr) -> bool, now: Instant) -> bool {
         let of_each = self.by_address.iter().filter(|(address, _)| is_of(**address));
-        let oldest = of_each.filter_map(|(address, all)| Some((*address, all.len(), all.front()?)));
+        let oldest = of_each.filter_map(|(address, all)| {
+            let with_clients = all.iter().filter(|under_way| !under_way.waits_for_turn);
+            Some((*address, all.len(), with_clients.min_by_key(|under_way| under_way.since)?))
+        });
         let timely = oldest.filter(|(.., oldest)| now.saturating_duration_since(oldest.since) >= PATIENCE);
         let most = timely.max_by_key(|(_, count, _)| *count);
         let Some((address, number)) = most.map(|(address, _, oldest)| (address, oldest.number)) else { return false };
@@ -99,7 +111,31 @@ impl State {
     }
 }
 
-impl Drop for HandshakePermit {
+impl HandshakePlace {
+    /// The client has sent something: until its turn the handshake does not give way.
+    pub fn waits_for_turn(&self) {
+        self.alter(|under_way| under_way.waits_for_turn = true);
+    }
+
+    /// The client has to go on: since `calculated`, or as before where what it had sent was of no use.
+    pub fn had_turn(&self, calculated: Option<Instant>) {
+        self.alter(|under_way| {
+            under_way.waits_for_turn = false;
+            under_way.since = calculated.unwrap_or(under_way.since);
+        });
+    }
+
+    fn alter(&self, change: impl FnOnce(&mut UnderWay)) {
+        let mut state = self.handshakes.state.lock();
+        let all = state.by_address.get_mut(&self.address);
+        // One that has to give way has no place any more.
+        if let Some(under_way) = all.and_then(|all| all.iter_mut().find(|it| it.number == self.number)) {
+            change(under_way);
+        }
+    }
+}
+
+impl Drop for HandshakePlace {
     fn drop(&mut self) {
         self.handshakes.state.lock().remove(self.address, self.number);
     }
@@ -141,6 +177,30 @@ mod tests {
         }
         assert!(handshakes.enter(address(99), start).is_none());
         assert!(handshakes.enter(address(99), start + PATIENCE).is_some());
+    }
+
+    /// A crowd that waited for its turns for more than a second ended each of its handshakes for the next one.
+    #[test]
+    fn a_handshake_that_waits_for_its_turn_does_not_give_way() {
+        let handshakes = Arc::new(Handshakes::default());
+        let start = Instant::now();
+        let mut crowd: Vec<_> =
+            (0..PER_ADDRESS_MAX).map(|_| handshakes.enter(address(1), start).expect("room")).collect();
+        crowd.iter().for_each(|permit| permit.place.waits_for_turn());
+        let (later, last) = (start + PATIENCE, start + 2 * PATIENCE);
+        assert!(handshakes.enter(address(1), later).is_none(), "it is not their fault");
+        crowd[5].place.had_turn(Some(later));
+        assert!(handshakes.enter(address(1), later).is_none(), "its client has all of its time");
+        crowd[6].place.waits_for_turn();
+        crowd[6].place.had_turn(None);
+        let mut ended = |at: usize| crowd[at].cancelled.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+        let other = handshakes.enter(address(1), later);
+        assert!(other.is_some() && ended(6) && !ended(5), "what it sent was of no use");
+        other.as_ref().expect("room").place.waits_for_turn();
+        let another = handshakes.enter(address(1), last);
+        assert!(another.is_some() && ended(5));
+        drop((crowd, other, another));
+        assert_eq!(handshakes.state.lock().total, 0);
     }
 
     /// An attacker has as many addresses as it likes in its network of IPv6.

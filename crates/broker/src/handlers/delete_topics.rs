@@ -90,7 +90,11 @@ fn without_both(image: &Image, topics: Vec<TopicRef>, responses: &mut Vec<Deleta
         TopicRef::Name(name) => image.topic(name).map(|found| TopicRef::Id(found.id)),
         TopicRef::Id(_) => None,
     };
-    let both: BTreeSet<TopicRef> = topics.iter().filter_map(id_of).filter(|id| topics.contains(id)).collect();
+    let both: BTreeSet<TopicRef> = {
+        // A set: a request may name a hundred thousand.
+        let asked: BTreeSet<&TopicRef> = topics.iter().collect();
+        topics.iter().filter_map(id_of).filter(|id| asked.contains(id)).collect()
+    };
     for topic in &topics {
         if let (TopicRef::Name(name), Some(TopicRef::Id(id))) = (topic, id_of(topic).filter(|id| both.contains(id))) {
             responses.push(result(Some(name), id, Some(&refusal)));
@@ -103,9 +107,10 @@ fn without_both(image: &Image, topics: Vec<TopicRef>, responses: &mut Vec<Deleta
 /// The topics by their ids, where this broker knows them. A request that names a topic is tried again when the quorum
 /// changes its leader: a later try must not delete what somebody has created under the name meanwhile.
 fn resolved(image: &Image, topics: &[TopicRef]) -> Vec<TopicRef> {
+    let asked: BTreeSet<&TopicRef> = topics.iter().collect();
     let resolve = |topic: &TopicRef| match topic {
         // A topic that is named by its id too is the quorum's to refuse.
-        TopicRef::Name(name) => image.topic(name).map(|found| TopicRef::Id(found.id)).filter(|id| !topics.contains(id)),
+        TopicRef::Name(name) => image.topic(name).map(|found| TopicRef::Id(found.id)).filter(|id| !asked.contains(id)),
         TopicRef::Id(_) => None,
     };
     topics.iter().map(|topic| resolve(topic).unwrap_or_else(|| topic.clone())).collect()

@@ -9,12 +9,14 @@
 //! - [`backlog`]: what waits while a step of another caller holds the partition, and in which order it is done.
 //! - [`load_queue`]: how many partitions are loaded at a time; [`timers`]: which partition is ticked next.
 //! - [`log`]: what the partition needs of its replica.
+//! - [`expression`]: regular expressions of clients over names.
 //!
 //! Layer 1: no clock, no entropy, no I/O; ordered maps only.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod backlog;
 pub mod effects;
+pub mod expression;
 pub mod load_queue;
 pub mod loading;
 pub mod log;
@@ -26,6 +28,7 @@ pub mod timers;
 
 pub use backlog::{Backlog, Job, Turn};
 pub use effects::{Batch, BatchKind, BatchNumber, Effects, RawRecord, RequestId, TransactionEnd};
+pub use expression::Expression;
 pub use load_queue::{LOADS_PER_DIRECTORY, LoadQueue};
 pub use loading::{LoadError, Loaded, Loader, Unreadable};
 pub use log::PartitionLog;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use ottla_coordinator_partition::Expression;
+use ottla_coordinator_partition::expression::Scan;
 use ottla_model::{ProducerId, TopicPartition, TransactionalId};
-use regex::Regex;
 
 use crate::transaction::{Producer, TransactionState, TransactionVersion};
 
@@ -73,7 +74,10 @@ pub struct ListTransactions {
 
 /// A regular expression that a whole transactional id has to match.
 #[derive(Clone, Debug)]
-pub struct Pattern(Regex);
+pub struct Pattern {
+    text: String,
+    expression: Expression,
+}
 
 /// The text is not a regular expression, or too large a one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -85,18 +89,18 @@ const PATTERN_MAX_BYTES: usize = 1024 * 1024;
 
 impl Pattern {
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
-        let whole = format!("^(?:{text})$");
-        let built = regex::RegexBuilder::new(&whole).size_limit(PATTERN_MAX_BYTES).build();
-        built.map(Self).map_err(|_| InvalidPattern)
+        let expression = Expression::new(text, PATTERN_MAX_BYTES).ok_or(InvalidPattern)?;
+        Ok(Self { text: text.to_owned(), expression })
     }
 
-    pub(crate) fn matches(&self, id: &TransactionalId) -> bool {
-        self.0.is_match(id.as_str())
+    /// Matches many ids; none any more where that is too much work.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        self.expression.scan()
     }
 }
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
+        self.text == other.text
     }
 }

@@ -7,7 +7,7 @@ use ottla_model::{ErrorCode, TransactionalId};
 use super::Shard;
 use crate::Now;
 use crate::answer::{Described, Listed, TransactionAnswer};
-use crate::request::ListTransactions;
+use crate::request::{ListTransactions, Pattern};
 use crate::transaction::Transaction;
 
 impl Shard {
@@ -26,7 +26,9 @@ impl Shard {
     }
 
     pub(super) fn list(&self, now: Now, request: &ListTransactions) -> TransactionAnswer {
-        let listed = self.entries.iter().filter(|(id, entry)| matches(request, now, id, &entry.current));
+        let mut pattern = request.pattern.as_ref().map(Pattern::scan);
+        let listed = self.entries.iter().filter(|(_, entry)| matches(request, now, &entry.current));
+        let listed = listed.filter(|(id, _)| pattern.as_mut().is_none_or(|pattern| pattern.is_match(id.as_str())));
         let listed = listed.map(|(id, entry)| Listed {
             id: id.clone(),
             producer_id: entry.current.producer.id,
@@ -45,10 +47,10 @@ impl Shard {
     }
 }
 
-fn matches(request: &ListTransactions, now: Now, id: &TransactionalId, transaction: &Transaction) -> bool {
+/// Without a look at its id.
+fn matches(request: &ListTransactions, now: Now, transaction: &Transaction) -> bool {
     let runs_for = now.wall.0.saturating_sub(transaction.start.0);
     (request.producer_ids.is_empty() || request.producer_ids.contains(&transaction.producer.id))
         && request.states.as_ref().is_none_or(|states| states.contains(&transaction.state))
         && (request.longer_than_ms < 0 || runs_for > request.longer_than_ms)
-        && request.pattern.as_ref().is_none_or(|pattern| pattern.matches(id))
 }

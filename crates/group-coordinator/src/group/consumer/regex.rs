@@ -1,12 +1,13 @@
 //! Regular expressions over topic names, in RE2's syntax.
 //!
-//! Matching takes time linear in the text whatever the expression, and what an expression may take when compiled is
-//! bounded, so that clients cannot hurt. An expression must match the whole name.
+//! What an expression may take when compiled is bounded, and how much work it may make ([`Expression`]): clients cannot
+//! hurt. An expression must match the whole name.
 
 use std::collections::{BTreeSet, VecDeque};
 
+use ottla_coordinator_partition::Expression;
 use ottla_model::{ErrorCode, TopicName};
-use regex::{Regex, RegexBuilder};
+use regex::RegexBuilder;
 
 use super::error::HeartbeatError;
 use crate::topics::{Topics, VisibleTopics};
@@ -14,8 +15,11 @@ use crate::topics::{Topics, VisibleTopics};
 /// Of one compiled expression. Counted repetitions multiply: `(((a{99}){99}){99})` would take gigabytes.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
-fn compile(expression: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(&format!(r"\A(?:{})\z", unquoted(expression))).size_limit(COMPILED_BYTES_MAX).build()
+fn compile(expression: &str) -> Result<Expression, regex::Error> {
+    let plain = unquoted(expression);
+    // It says what is wrong.
+    RegexBuilder::new(&format!(r"\A(?:{plain})\z")).size_limit(COMPILED_BYTES_MAX).build()?;
+    Expression::new(&plain, COMPILED_BYTES_MAX).ok_or(regex::Error::CompiledTooBig(COMPILED_BYTES_MAX))
 }
 
 /// RE2 takes `\Q…\E` literally, which this engine does not know.
@@ -47,14 +51,14 @@ fn unquoted(expression: &str) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct RegexCache {
     /// The last used one is last.
-    compiled: VecDeque<(String, Regex)>,
+    compiled: VecDeque<(String, Expression)>,
 }
 
 /// Expressions that are kept compiled: at most so many times [`COMPILED_BYTES_MAX`], mostly a few KB each.
 const COMPILED_MAX: usize = 32;
 
 impl RegexCache {
-    fn get(&mut self, expression: &str) -> Result<Regex, regex::Error> {
+    fn get(&mut self, expression: &str) -> Result<Expression, regex::Error> {
         let known = self.compiled.iter().position(|(known, _)| known == expression);
         let entry = match known.and_then(|at| self.compiled.remove(at)) {
             Some(entry) => entry,
@@ -89,7 +93,7 @@ impl RegexCache {
     }
 
     /// The names that an expression matches, and how many names there were. One that does not compile (of a log that
-    /// another system wrote) matches nothing.
+    /// another system wrote), or that is too much work, matches nothing.
     pub(super) fn matched(
         &mut self,
         expression: &str,
@@ -99,12 +103,16 @@ impl RegexCache {
         let mut matched = BTreeSet::new();
         let mut scanned = 0;
         let Ok(regex) = self.get(expression) else { return (matched, scanned) };
+        let mut scan = regex.scan();
         topics.names(&mut |name| {
             scanned += 1;
-            if regex.is_match(name.as_str()) && visible.contain(name.as_str()) {
+            if scan.is_match(name.as_str()) && visible.contain(name.as_str()) {
                 matched.insert(name.clone());
             }
         });
+        if scan.has_given_up() {
+            matched.clear();
+        }
         (matched, scanned)
     }
 }

@@ -63,6 +63,9 @@ struct State {
     relieved_at: Option<Instant>,
     /// Holders that had to give way, since the start.
     evicted: u64,
+    /// Looks at all holders for one that may be granted.
+    #[cfg(test)]
+    looks: usize,
 }
 
 #[derive(Default)]
@@ -245,6 +248,10 @@ impl State {
 
     fn grant_waiting(&mut self, capacity_bytes: usize, order: Order, now: Instant) {
         while self.waiting > 0 {
+            #[cfg(test)]
+            {
+                self.looks += 1;
+            }
             let Some(number) = self.first_waiting(order) else { return };
             let Some(holder) = self.holders.get(&number) else { return };
             let Some(wait) = &holder.wait else { return };
@@ -329,6 +336,8 @@ impl FramePermit {
             holder.waker = context.waker().clone();
         }
         match &mut holder.wait {
+            // Whoever gives back room looks at all that wait: thousands that look again in vain would do nothing else.
+            Some(wait) if wait.wanted_bytes == wanted_bytes => return Poll::Pending,
             Some(wait) => wait.wanted_bytes = wanted_bytes,
             None => {
                 holder.wait = Some(Wait { wanted_bytes, since: now });
@@ -356,6 +365,8 @@ impl FramePermit {
         for number in state.victims(&self.budget, now) {
             state.evict(number);
         }
+        // Who had to give way may have been the first that waited.
+        state.grant_waiting(self.budget.capacity_bytes, self.budget.order, now);
     }
 
     /// What the connection holds, more or less than it was granted. More: what TLS has taken of a record before it is
@@ -419,6 +430,22 @@ mod tests {
         assert!(grow(&mut second, 60, now) && grow(&mut third, 10, now));
         drop((second, third));
         assert_eq!((budget.used_bytes(), budget.waiting()), (0, 0));
+    }
+
+    /// Each of some thousand frames that waited looked at all others, again and again: nothing else was done.
+    #[test]
+    fn those_that_wait_do_not_look_at_each_other_again_and_again() {
+        let (budget, now) = (Arc::new(FrameBudget::new(100)), Instant::now());
+        let mut holder = open(&budget, OWN);
+        assert!(grow(&mut holder, 100, now));
+        let mut crowd: Vec<_> = (0..50).map(|_| open(&budget, OWN)).collect();
+        let mut granted = || crowd.iter_mut().map(|permit| grow(permit, 10, now)).filter(|granted| *granted).count();
+        assert_eq!(granted(), 0);
+        let looks = budget.state.lock().looks;
+        assert_eq!(granted(), 0);
+        assert_eq!(budget.state.lock().looks, looks);
+        drop(holder);
+        assert_eq!(granted(), 10);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition};
 use ottla_replication::{FetchAnswer, FetchPosition, FollowerStep, Following};
 
-use crate::config::{BACKOFF_MIN, FETCHES_UNDERWAY_MAX, FetcherConfig, RECONNECT_MAX, RECONNECT_MIN, REFUSED_PAUSE};
+use crate::config::{
+    ADDED_MAX, BACKOFF_MIN, FETCHES_UNDERWAY_MAX, FetcherConfig, RECONNECT_MAX, RECONNECT_MIN, REFUSED_PAUSE,
+};
 use crate::session::Session;
 use crate::slots::{Activity, News, Question, RequestNumber, Slots};
 
@@ -440,9 +442,12 @@ impl<H> Fetcher<H> {
             self.slots.forget_sent();
         }
         let number = link.begin(now);
-        let max_wait = if link.session.may_wait() { self.config.max_wait } else { Duration::ZERO };
+        // Without a session each request names everything.
+        let added_max = if link.session.is_refused() { usize::MAX } else { ADDED_MAX };
+        let News { partitions, forgotten } = self.slots.take_news(number, added_max);
+        let may_wait = link.session.may_wait() && !self.slots.has_news();
+        let max_wait = if may_wait { self.config.max_wait } else { Duration::ZERO };
         let (session_id, session_epoch) = link.session.next(number);
-        let News { partitions, forgotten } = self.slots.take_news(number);
         link.fetches_underway.push(number);
         effects.push(Effect::Fetch(FetchRequest {
             number,

@@ -22,7 +22,8 @@ mod tests;
 
 pub use assignments::{Assignments, Reassigned};
 pub use config::{
-    BACKOFF_MIN, BrokenRules, FETCHES_UNDERWAY_MAX, FetcherConfig, RECONNECT_MAX, RECONNECT_MIN, REFUSED_PAUSE,
+    ADDED_MAX, BACKOFF_MIN, BrokenRules, FETCHES_UNDERWAY_MAX, FetcherConfig, RECONNECT_MAX, RECONNECT_MIN,
+    REFUSED_PAUSE,
 };
 pub use fetcher::{BoundsQuestion, Disconnect, Effect, FetchRequest, FetchResponse, Fetcher, Followers, LogEnd};
 pub use slots::RequestNumber;

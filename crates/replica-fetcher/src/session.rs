@@ -23,6 +23,10 @@ impl Session {
         self.id != 0
     }
 
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
     /// Whether the source may hold the next request back: not the first of a session, because others can follow only
     /// its answer.
     pub fn may_wait(&self) -> bool {

@@ -276,8 +276,10 @@ impl<H> Slots<H> {
 
     /// The content of the request with this number: the partitions that are new or have moved, and those to forget.
     /// Partitions that have waited longest for records come first: the source fills its response in this order, and
-    /// partitions that always have data must not exclude the others.
-    pub fn take_news(&mut self, number: RequestNumber) -> News {
+    /// partitions that always have data must not exclude the others. Of partitions that the source does not know at
+    /// most `added_max` are named; the next request has more. One that has moved is always named: the source would send
+    /// its records again.
+    pub fn take_news(&mut self, number: RequestNumber, added_max: usize) -> News {
         let mut unsent = std::mem::take(&mut self.unsent);
         let mut forgotten = std::mem::take(&mut self.forgotten);
         // The request names each partition once.
@@ -286,15 +288,26 @@ impl<H> Slots<H> {
         forgotten.sort_unstable();
         forgotten.dedup();
         let mut news = News { partitions: Vec::with_capacity(unsent.len()), forgotten: Vec::new() };
-        for id in unsent.drain(..) {
-            let Some(slot) = self.slots.get_mut(&id) else { continue };
+        let mut added = 0;
+        // It keeps its memory: something is sent after every answer.
+        unsent.retain(|id| {
+            let Some(slot) = self.slots.get_mut(id) else { return false };
+            let Activity::Fetching(position) = slot.activity else {
+                slot.is_unsent = false;
+                return false;
+            };
+            if slot.sent.is_none() {
+                if added == added_max {
+                    return true;
+                }
+                added += 1;
+            }
             slot.is_unsent = false;
-            let Activity::Fetching(position) = slot.activity else { continue };
             slot.sent_before = slot.sent.map(|(position, _)| position);
             slot.sent = Some((position, number));
-            news.partitions.push((id, position));
-        }
-        // It keeps its memory: something is sent after every answer.
+            news.partitions.push((*id, position));
+            false
+        });
         self.unsent = unsent;
         // Added again meanwhile: a source first adds the listed partitions, then forgets.
         forgotten.retain(|id| self.slots.get(id).is_none_or(|slot| slot.sent.is_none()));

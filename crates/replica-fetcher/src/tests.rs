@@ -445,3 +445,33 @@ fn a_success_makes_the_next_pause_short_again() {
     bench.answered(100, fetch.number, &[(1, ErrorCode::None)]);
     assert_eq!(fails(&mut bench, 101), 10);
 }
+
+/// A leader whose follower came back took all of its partitions in one turn, and served nobody else for as long.
+#[test]
+fn very_many_partitions_are_added_in_parts() {
+    let all: Vec<i32> = (0..i32::try_from(2 * ADDED_MAX + 10).expect("few")).collect();
+    let mut bench = Bench::new();
+    all.iter().for_each(|number| bench.change(*number, fetch_from(0)));
+    assert_eq!(bench.tick(0), [Effect::Connect]);
+    bench.fetcher.connected(at(0));
+    let mut named = Vec::new();
+    let mut ask = |bench: &mut Bench| {
+        let request = bench.fetch(0);
+        named.extend(request.partitions.iter().map(|(id, position)| (id.partition.0, position.offset.0)));
+        (request.number, request.partitions.len(), request.max_wait.as_millis())
+    };
+    let (number, count, wait_ms) = ask(&mut bench);
+    assert_eq!((count, wait_ms), (ADDED_MAX, 0));
+    // One that has moved is named along, or its records would be sent again.
+    bench.followers.steps.insert(0, fetch_from(1));
+    bench.answered(0, number, &[(0, ErrorCode::None)]);
+    let (number, count, wait_ms) = ask(&mut bench);
+    assert_eq!((count, wait_ms), (ADDED_MAX + 1, 0));
+    bench.answered(0, number, &[]);
+    let (_, count, wait_ms) = ask(&mut bench);
+    assert_eq!((count, wait_ms), (10, 500));
+    let mut expected: Vec<_> = all.iter().map(|number| (*number, 0)).chain([(0, 1)]).collect();
+    expected.sort_unstable();
+    named.sort_unstable();
+    assert_eq!(named, expected);
+}

@@ -38,8 +38,9 @@ const PRODUCER_IDS_SKIPPED: i64 = 1 << 32;
 const BROKER_IDS_SKIPPED: i32 = 1 << 10;
 /// A file may be restored more than once, because the first quorum of it was lost too: brokers have seen what that one
 /// gave out. So the counters begin no lower than they would be if they had grown by so much in each second since the
-/// beginning of 2026, and epochs by one.
-const REVISIONS_PER_SECOND: u64 = 1 << 20;
+/// beginning of 2026, and epochs by one. Revisions by so much that brokers notice it where the second quorum begins ten
+/// seconds after the first one: logs that it does not know are set aside, not deleted.
+const REVISIONS_PER_SECOND: u64 = 1 << 28;
 const PRODUCER_IDS_PER_SECOND: i64 = 1 << 20;
 const BEGINNING_OF_2026: Duration = Duration::from_secs(1_767_225_600);
 /// What `mkfs` puts into each file system: one that was made for the data directory has nothing else.
@@ -123,16 +124,25 @@ fn read(file: &Path) -> Result<(u64, u64, Bytes), OfflineError> {
     Ok((index, term, Bytes::copy_from_slice(data)))
 }
 
+/// Where a counter begins that the snapshot knows up to `known`.
+fn begins_at(known: i64, skipped: i64, of_time: i64) -> i64 {
+    // It counted on from a restore before, from the time of that one: a step from there would be the same at each
+    // restore of the next days.
+    if (skipped..of_time).contains(&known) { of_time } else { known.saturating_add(skipped).max(of_time) }
+}
+
 /// Passes over what may have been given out after the snapshot. `seconds`: since the beginning of 2026.
 fn given_out_later(tree: &Tree, image: &Image, seconds: u32) -> Vec<Change> {
     let put = |path: TreePath, payload| match tree.get(&path) {
         Some(known) => Change::Set { expected: known.version, path, payload },
         None => Change::Create { path, payload },
     };
-    let of_time = i32::try_from(seconds).unwrap_or(i32::MAX);
-    let later = |epoch: i32| epoch.saturating_add(EPOCHS_SKIPPED).max(of_time);
+    let later = |epoch: i32| {
+        let later = begins_at(epoch.into(), EPOCHS_SKIPPED.into(), seconds.into());
+        i32::try_from(later).unwrap_or(i32::MAX)
+    };
     let block = image.producer_ids().unwrap_or(ProducerIdBlock { broker: BrokerId::NONE, first: 0, last: -1 });
-    let last = block.last.saturating_add(PRODUCER_IDS_SKIPPED).max(i64::from(seconds) * PRODUCER_IDS_PER_SECOND);
+    let last = begins_at(block.last, PRODUCER_IDS_SKIPPED, i64::from(seconds) * PRODUCER_IDS_PER_SECOND);
     let block = ProducerIdBlock { last, ..block };
     let controller_epoch = ControllerEpoch(later(image.controller_epoch().0));
     let mut changes = vec![

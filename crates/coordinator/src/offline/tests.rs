@@ -7,7 +7,7 @@ use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, first_trans
 use ottla_metadata::image::{ConfigEntity, IsrMember, LeaderRecoveryState, PartitionState, Standing};
 use ottla_metadata::nodes;
 use ottla_metadata::transaction::{Change, Transaction};
-use ottla_metadata::tree::{Node, NodeChange, Path as TreePath};
+use ottla_metadata::tree::{Node, NodeChange, Path as TreePath, REVISIONS_SKIPPED_BY_RESTORE};
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, CoordinatorId, IncarnationId, LeaderEpoch, PartitionEpoch,
     PartitionId, Revision, TopicId, TopicIdPartition, TopicName,
@@ -246,21 +246,29 @@ fn a_restored_quorum_gives_out_no_epoch_and_no_producer_id_twice() {
     let broker_ids = |tree: &ottla_metadata::tree::Tree| tree.get(&nodes::sequence_id::path()).map(|node| node.version);
     assert_eq!(broker_ids(&tree), Some(1 << 10), "none was given out before");
     // The first quorum of the file is lost too, a minute later.
-    let at = |seconds| {
+    let at = |file: &Path, seconds| {
         let directory = tempfile::tempdir().expect("a directory");
-        let restored = restore_at(&file, directory.path(), CoordinatorId(2), "c2:2181", seconds).expect("restored");
+        let restored = restore_at(file, directory.path(), CoordinatorId(2), "c2:2181", seconds).expect("restored");
         let tree = Disk::open_read_only(directory.path()).expect("opens").tree().expect("readable");
         let image = ottla_metadata::image::Image::from_tree(&tree);
         let state = image.partition(id).expect("is there");
         let producer_ids = image.producer_ids().expect("passed over").last;
-        (restored.revision.0, state.leader_epoch.0, state.partition_epoch.0, producer_ids)
+        ((restored.revision.0, state.leader_epoch.0, state.partition_epoch.0, producer_ids), directory)
     };
-    let (first, second) = (at(30_000_000), at(30_000_060));
-    assert!(second.0 - first.0 > 1_000_000 && second.3 - first.3 > 1_000_000, "{first:?} {second:?}");
+    let ((first, directory), (second, _)) = (at(&file, 30_000_000), at(&file, 30_000_060));
+    assert!(second.3 - first.3 > 1_000_000, "{first:?} {second:?}");
     assert_eq!((second.1 - first.1, second.2 - first.2), (60, 60));
+    assert!(second.0 - first.0 > REVISIONS_SKIPPED_BY_RESTORE, "brokers must notice: {first:?} {second:?}");
+    // So it is with a snapshot of a quorum that was restored.
+    let file = other.path().join("tree");
+    save(directory.path(), &file).expect("saved");
+    let ((third, _), (fourth, _)) = (at(&file, 30_000_120), at(&file, 30_000_180));
+    assert!(third.0 - first.0 > REVISIONS_SKIPPED_BY_RESTORE && third.3 - first.3 > 1_000_000, "{first:?} {third:?}");
+    assert!(fourth.3 - third.3 > 1_000_000, "{third:?} {fourth:?}");
+    assert_eq!((third.1 - first.1, fourth.1 - third.1, fourth.2 - third.2), (120, 60, 60));
     // By a clock that is wrong, as far as the snapshot tells.
-    let without_time = at(0);
-    assert!(without_time.0 > 1_000_000 && without_time.1 > 1_000_000, "{without_time:?}");
+    let (without_time, _) = at(&file, 0);
+    assert!(without_time.0 > first.0 && without_time.1 - first.1 > 1_000_000, "{first:?} {without_time:?}");
 }
 
 /// It became a coordinator's beside what it had: a former member's clusters of chroots went on with it.

@@ -14,7 +14,7 @@ use super::electorate::{TopicElectorate, min_insync_replicas_of, unclean_electio
 use super::features::Gated;
 use super::ledger;
 use super::topics::Repeated;
-use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
+use super::work_queue::{PARTITIONS_PER_TRANSACTION, Work};
 use super::{
     AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, IdempotencyKey, Refusal, RequestId,
 };
@@ -201,6 +201,7 @@ impl Controller {
             return false;
         }
         let before = current.and_then(|config| min_insync_replicas_of(&config.entries));
+        let unclean_before = current.and_then(|config| unclean_election_of(&config.entries));
         let mut draft = Draft::default();
         if before != min_insync_replicas_of(entries) {
             draft = self.end_elrs(entity, entries);
@@ -214,9 +215,9 @@ impl Controller {
             self.remember(&mut draft, Some(key), &answer);
         }
         self.propose(draft);
-        // Partitions that wait for a leader need not wait any longer.
-        if unclean_election_of(entries) == Some(true) && !self.work.contains(Work::ElectAll) {
-            self.work.push(Progress::new(Work::ElectAll));
+        // Partitions that wait for a leader need not wait any longer, also where what forbade the election is gone.
+        if unclean_before != unclean_election_of(entries) {
+            self.work.begin_again(Work::ElectAll);
         }
         true
     }

@@ -161,9 +161,7 @@ impl Controller {
         }
         self.propose(draft);
         for broker in over {
-            // One that is under way may be past some partitions.
-            self.work.remove(Work::Balance(broker.id));
-            self.work.push(Progress::new(Work::Balance(broker.id)));
+            self.work.begin_again(Work::Balance(broker.id));
             self.note(format!(
                 "broker {} leads its partitions again, {} s after it came back",
                 broker.id,

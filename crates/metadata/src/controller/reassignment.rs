@@ -13,7 +13,7 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicIdPartition};
 
 use super::draft::Draft;
 use super::topics::check_replicas;
-use super::work_queue::{PARTITIONS_PER_TRANSACTION, Progress, Work};
+use super::work_queue::{PARTITIONS_PER_TRANSACTION, Work};
 use super::{AlterReassignments, Answer, Controller, PartitionOutcome, PartitionOutcomes, Refusal, RequestId};
 use crate::election::{Electorate, PartitionChange, Unclean};
 use crate::image::{Assignment, PartitionState, Reassignment, TopicImage};
@@ -269,9 +269,8 @@ impl Controller {
 
     /// A broker can lead again: reassignments may have waited for it.
     pub(super) fn complete_reassignments(&mut self) {
-        let is_any = self.ledger.ahead().reassigning().next().is_some();
-        if is_any && !self.work.contains(Work::Reassign) {
-            self.work.push(Progress::new(Work::Reassign));
+        if self.ledger.ahead().reassigning().next().is_some() {
+            self.work.begin_again(Work::Reassign);
         }
     }
 }

@@ -105,6 +105,12 @@ impl WorkQueue {
         self.queue.push_back(progress);
     }
 
+    /// From the beginning: if it is under way, it may be past some partitions.
+    pub fn begin_again(&mut self, work: Work) {
+        self.remove(work);
+        self.push(Progress::new(work));
+    }
+
     pub fn contains(&self, work: Work) -> bool {
         self.queue.iter().any(|progress| progress.work == work)
     }

@@ -19,10 +19,13 @@ fn elect(cluster: &mut Cluster, election: ElectionType, all: bool) -> Vec<ErrorC
     outcomes.map(|outcome| outcome.refusal.map_or(ErrorCode::None, |refusal| refusal.error)).collect()
 }
 
+fn alter(entity: ConfigEntity, name: &str, op: ConfigOp) -> Request {
+    let entities = vec![AlterConfig { entity, changes: vec![(name.to_owned(), op)], replace_all: false }];
+    Request::AlterConfigs(AlterConfigs { entities, validate_only: false })
+}
+
 fn set(cluster: &mut Cluster, entity: ConfigEntity, name: &str, value: &str) {
-    let changes = vec![(name.to_owned(), ConfigOp::Set(value.to_owned()))];
-    let entities = vec![AlterConfig { entity, changes, replace_all: false }];
-    cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    cluster.ask(alter(entity, name, ConfigOp::Set(value.to_owned())));
 }
 
 /// Broker 1 starts, and is in the ISR again.
@@ -298,6 +301,38 @@ fn unclean_elections_are_enabled_while_partitions_wait() {
         let leader = if entity == ConfigEntity::broker(BrokerId(3)) { 3 } else { 2 };
         assert_eq!(cluster.state("t", 0).leader, BrokerId(leader), "{entity:?}");
     }
+}
+
+/// It took a broker that came, or another quorum leader, to elect one.
+#[test]
+fn what_forbids_unclean_elections_is_taken_away_while_partitions_wait() {
+    let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1, (UNCLEAN, "false")]);
+    set(&mut cluster, ConfigEntity::default_broker(), UNCLEAN, "true");
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    cluster.ask(alter(ConfigEntity::topic("t"), UNCLEAN, ConfigOp::Delete));
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+}
+
+/// Of very many partitions: the elections that the first one brings are under way, and past those of the second one.
+#[test]
+fn unclean_elections_are_enabled_one_after_the_other() {
+    let mut cluster = Cluster::of(3);
+    (2..=3).for_each(|id| cluster.kill(id));
+    let (few, many): (&[i32], &[i32]) = (&[1, 2], &[1, 3]);
+    let of_3 = std::iter::repeat_n(many, MAX_BATCHES_IN_FLIGHT * PARTITIONS_PER_TRANSACTION + 1);
+    let assignments: Vec<_> = std::iter::once(few).chain(of_3).collect();
+    cluster.create("t", &assignments, &[MIN_ISR_1]);
+    (2..=3).for_each(|id| {
+        cluster.start(id);
+    });
+    cluster.kill(1);
+    (2..=3).for_each(|id| cluster.beat(id));
+    assert_eq!(cluster.image.leaderless().count(), assignments.len());
+    for id in [3, 2] {
+        cluster.send(alter(ConfigEntity::broker(BrokerId(id)), UNCLEAN, ConfigOp::Set("true".to_owned())));
+    }
+    cluster.commit_all();
+    assert_eq!(cluster.image.leaderless().count(), 0);
 }
 
 #[test]

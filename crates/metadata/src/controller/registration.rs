@@ -72,6 +72,13 @@ impl Registrations {
         }
     }
 
+    /// The work queue was cleared: what registrations wait for is to be queued again.
+    pub fn begin_again(&mut self) {
+        self.pending.iter_mut().filter(|pending| pending.stage == Stage::Cleaning).for_each(|pending| {
+            pending.stage = Stage::Clearing;
+        });
+    }
+
     fn find(&mut self, register: &Register) -> Option<&mut Pending> {
         let is_same = |pending: &&mut Pending| match register.broker {
             BrokerId::NONE => pending.register.incarnation == register.incarnation,

@@ -34,6 +34,7 @@ impl Controller {
         }
         // A pause may have ended, and what it held back not have returned.
         self.balance_at = Some(self.now.monotonic);
+        self.registrations.begin_again();
         self.resume_shutdowns();
         self.ensure_controller();
     }

@@ -101,6 +101,22 @@ fn a_lost_proposal_ends_a_registration_that_waits() {
     assert!(cluster.notes.iter().any(|note| note.is_warning && note.text.contains("a proposal was refused or lost")));
 }
 
+/// It had its epoch at once, and stayed eligible with a log that may have lost its end.
+#[test]
+fn a_registration_waits_for_its_work_also_when_a_batch_is_refused() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[2, 1]], &[("min.insync.replicas", "2")]);
+    cluster.kill(1);
+    assert_eq!(cluster.state("t", 0).elr, ids(&[1]));
+    cluster.controller.work.is_refused = true;
+    let register = cluster.registration(1, 201, BrokerEpoch::NONE);
+    let waiting = cluster.send(Request::Register(register));
+    cluster.tick();
+    cluster.commit_all();
+    assert!(matches!(cluster.answers.remove(&waiting), Some(Answer::Register(Ok(_)))));
+    assert!(cluster.state("t", 0).elr.is_empty());
+}
+
 #[test]
 fn a_registration_names_as_much_as_the_limits_allow() {
     let mut cluster = Cluster::new();

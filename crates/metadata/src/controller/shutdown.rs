@@ -181,19 +181,19 @@ impl Controller {
                 let moved_at = *self.shutdowns.moved_at.entry(broker).or_insert(committed);
                 self.others_have_reached(broker, moved_at)
             };
+            if !is_known && self.now.monotonic < waiting.deadline {
+                self.shutdowns.waiting.insert(id, waiting);
+                continue;
+            }
             let (remaining, may_move) = self.remaining_leaderships(broker);
             let is_done = is_known && !may_move;
-            if is_done || (is_known && remaining > 0) || self.now.monotonic >= waiting.deadline {
-                if let Some(session) = self.liveness.session_mut(broker).filter(|_| is_done) {
-                    session.is_leaving = true;
-                }
-                let revision = self.shutdowns.moved_at.get(&broker).copied();
-                let mut answer = shutdown_progress(ErrorCode::None, remaining, is_done);
-                answer.stamp(revision.unwrap_or(committed), false);
-                self.effects.answers.push((id, answer));
-            } else {
-                self.shutdowns.waiting.insert(id, waiting);
+            if let Some(session) = self.liveness.session_mut(broker).filter(|_| is_done) {
+                session.is_leaving = true;
             }
+            let revision = self.shutdowns.moved_at.get(&broker).copied();
+            let mut answer = shutdown_progress(ErrorCode::None, remaining, is_done);
+            answer.stamp(revision.unwrap_or(committed), false);
+            self.effects.answers.push((id, answer));
         }
     }
 
@@ -213,8 +213,8 @@ impl Controller {
     fn remaining_leaderships(&self, broker: BrokerId) -> (u32, bool) {
         let ahead = self.ledger.ahead();
         let (mut remaining, mut may_move) = (0_u32, false);
-        for partition in ahead.in_sync_on(broker) {
-            let Some(state) = ahead.partition(partition).filter(|state| state.leader == broker) else { continue };
+        for partition in ahead.led_by(broker) {
+            let Some(state) = ahead.partition(partition) else { continue };
             remaining = remaining.saturating_add(1);
             may_move |= state
                 .replicas

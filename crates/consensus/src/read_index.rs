@@ -22,39 +22,40 @@ pub struct Reads<T> {
     questions: u64,
     /// Reads that arrived after the last request.
     fresh: Vec<T>,
-    /// Reads by the number of their request, with the time of the request.
-    asked: BTreeMap<u64, (MonotonicMs, Vec<T>)>,
+    /// Reads by the number of their first request. Each later one is for them, too.
+    asked: BTreeMap<u64, Vec<T>>,
+    /// The time of the last request.
+    asked_at: MonotonicMs,
     confirmed: Deferred<Revision, T>,
 }
 
 impl<T> Reads<T> {
     pub fn new(id: CoordinatorId, nonce: u64) -> Self {
-        Self { id, nonce, questions: 0, fresh: Vec::new(), asked: BTreeMap::new(), confirmed: Deferred::default() }
+        Self {
+            id,
+            nonce,
+            questions: 0,
+            fresh: Vec::new(),
+            asked: BTreeMap::new(),
+            asked_at: MonotonicMs(0),
+            confirmed: Deferred::default(),
+        }
     }
 
     pub fn push(&mut self, read: T) {
         self.fresh.push(read);
     }
 
-    /// The context of the request to send now, if any. Old requests are dropped, and their reads join the new one.
+    /// The context of the request to send now, if any.
     pub fn question(&mut self, now: MonotonicMs) -> Option<Vec<u8>> {
-        let old: Vec<u64> = self
-            .asked
-            .iter()
-            .filter(|(_, (asked_at, _))| now.since(*asked_at) >= RETRY_AFTER)
-            .map(|(&number, _)| number)
-            .collect();
-        for number in old {
-            if let Some((_, mut reads)) = self.asked.remove(&number) {
-                reads.append(&mut self.fresh);
-                self.fresh = reads;
-            }
-        }
-        if self.fresh.is_empty() {
+        let is_old = !self.asked.is_empty() && now.since(self.asked_at) >= RETRY_AFTER;
+        if self.fresh.is_empty() && !is_old {
             return None;
         }
-        self.questions += 1;
-        self.asked.insert(self.questions, (now, std::mem::take(&mut self.fresh)));
+        (self.questions, self.asked_at) = (self.questions + 1, now);
+        if !self.fresh.is_empty() {
+            self.asked.insert(self.questions, std::mem::take(&mut self.fresh));
+        }
         Some(self.context(self.questions))
     }
 
@@ -62,19 +63,19 @@ impl<T> Reads<T> {
         [self.id.0.to_be_bytes(), self.nonce.to_be_bytes(), number.to_be_bytes()].concat()
     }
 
-    /// The quorum answered a question. Strangers' answers and those to questions that were given up change nothing.
+    /// The quorum answered a question. Strangers' answers change nothing. A late one counts for the reads that were
+    /// there before its question: a quorum that needs longer than [`RETRY_AFTER`] would answer none otherwise.
     pub fn confirmed(&mut self, answer: &ReadConfirmed) {
         let Some(number) = answer.context.get(16..24).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
         else {
             return;
         };
-        if answer.context != self.context(number) {
+        if number > self.questions || answer.context != self.context(number) {
             return;
         }
-        if let Some((_, reads)) = self.asked.remove(&number) {
-            for read in reads {
-                self.confirmed.push(answer.revision, read);
-            }
+        let later = self.asked.split_off(&(number + 1));
+        for read in std::mem::replace(&mut self.asked, later).into_values().flatten() {
+            self.confirmed.push(answer.revision, read);
         }
     }
 
@@ -84,7 +85,7 @@ impl<T> Reads<T> {
     }
 
     pub fn len(&self) -> usize {
-        self.fresh.len() + self.confirmed.len() + self.asked.values().map(|(_, reads)| reads.len()).sum::<usize>()
+        self.fresh.len() + self.confirmed.len() + self.asked.values().map(Vec::len).sum::<usize>()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -94,10 +95,10 @@ impl<T> Reads<T> {
     /// Keeps those that `keep` says, wherever they wait for the quorum: for readers that went away.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.fresh.retain(&mut keep);
-        for (_, reads) in self.asked.values_mut() {
+        for reads in self.asked.values_mut() {
             reads.retain(&mut keep);
         }
-        self.asked.retain(|_, (_, reads)| !reads.is_empty());
+        self.asked.retain(|_, reads| !reads.is_empty());
     }
 }
 
@@ -131,10 +132,27 @@ mod tests {
         let first = reads.question(MonotonicMs(0)).expect("a question");
         assert_eq!(reads.question(MonotonicMs(99)), None);
         let second = reads.question(MonotonicMs(100)).expect("again");
-        reads.confirmed(&ReadConfirmed { context: first, revision: Revision(1) });
-        assert!(reads.complete_up_to(Revision(1)).is_empty());
+        assert_ne!(first, second);
+        assert_eq!(reads.question(MonotonicMs(199)), None);
         reads.confirmed(&ReadConfirmed { context: second, revision: Revision(2) });
         assert_eq!(reads.complete_up_to(Revision(2)), ['a']);
         assert!(reads.is_empty());
+    }
+
+    /// Each question was given up before its answer came, and no read ended.
+    #[test]
+    fn a_quorum_that_is_far_away_answers_too() {
+        let mut reads = Reads::new(CoordinatorId(1), 7);
+        reads.push('a');
+        let first = reads.question(MonotonicMs(0)).expect("a question");
+        reads.push('b');
+        let second = reads.question(MonotonicMs(100)).expect("again, and for the other");
+        reads.confirmed(&ReadConfirmed { context: first, revision: Revision(5) });
+        assert_eq!(reads.complete_up_to(Revision(5)), ['a'], "the other came later");
+        let forged = second.iter().take(16).copied().chain([0xFF; 8]).collect();
+        reads.confirmed(&ReadConfirmed { context: forged, revision: Revision(5) });
+        assert_eq!(reads.len(), 1, "it was not asked");
+        reads.confirmed(&ReadConfirmed { context: second, revision: Revision(6) });
+        assert_eq!(reads.complete_up_to(Revision(6)), ['b']);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,9 +62,23 @@ impl QuorumMember {
         Self { config, disk, identity, shared, connect_lists, clock, metrics, own_address }
     }
 
-    /// Forms or joins the quorum, and is its member until `shutdown`.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), CoordinatorError> {
+    /// Forms or joins the quorum, and is its member until `shutdown`. One that may not be a member of a chroot's quorum
+    /// waits for `shutdown`, too: the cluster at the root, and those of other chroots, go on.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), CoordinatorError> {
         tokio::pin!(shutdown);
+        let chroot = self.shared.chroot().cloned();
+        let ended = self.take_part(shutdown.as_mut()).await;
+        match (chroot, ended) {
+            (Some(chroot), Err(error @ (CoordinatorError::Removed { .. } | CoordinatorError::Conflict(_)))) => {
+                tracing::error!("chroot {chroot}: {error}");
+                shutdown.await;
+                Ok(())
+            }
+            (_, ended) => ended,
+        }
+    }
+
+    async fn take_part(mut self, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> Result<(), CoordinatorError> {
         let mut store = RocksDbStore::open(self.disk.clone())?;
         if self.identity.voters.is_empty() {
             let way = match (self.config.servers.is_empty(), self.config.id) {
@@ -110,16 +125,6 @@ impl QuorumMember {
                     Err(_) => break Err(CoordinatorError::Stopped),
                 },
             }
-        };
-        // The cluster at the root, and those of other chroots, go on.
-        let stopped = match (self.shared.chroot().cloned(), stopped) {
-            (Some(chroot), Err(error @ (CoordinatorError::Removed { .. } | CoordinatorError::Conflict(_)))) => {
-                tracing::error!("chroot {chroot}: {error}");
-                let _ = started.handle.send(Input::Stop).await;
-                shutdown.await;
-                Ok(())
-            }
-            (_, stopped) => stopped,
         };
         let _ = started.handle.send(Input::Stop).await;
         let _ = tokio::time::timeout(DRIVER_END_TIMEOUT, started.ended).await;
@@ -286,5 +291,40 @@ fn write_myid(config: &CoordinatorConfig, id: CoordinatorId) {
         && let Err(error) = std::fs::write(&path, format!("{id}\n"))
     {
         tracing::warn!("{}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_config::Sources;
+    use ottla_consensus::{LogStore as _, Membership};
+    use ottla_quorum_node::Voter;
+
+    use super::*;
+
+    /// It had gone on when it was removed from a chroot's quorum, and each later start ended: the cluster at the root
+    /// lacked this member, too.
+    #[tokio::test]
+    async fn who_was_removed_from_a_chroots_quorum_starts_for_the_others() {
+        for (chroot, goes_on) in [("", false), ("/kafka", true)] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let data_dir = directory.path().display().to_string();
+            let flags = [("id", "1"), ("data.dir", &*data_dir)];
+            let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+            let sources = Sources { flags, ..Sources::default() };
+            let config = CoordinatorConfig::load(&sources).expect("a configuration").config;
+            let (disk, mut identity) = open_disk(&config).expect("a disk");
+            identity.voters = [(CoordinatorId(2), Voter { address: "c2:2181".to_owned(), disk: None })].into();
+            let mut store = RocksDbStore::open(disk.clone()).expect("readable");
+            let without = Membership::new([CoordinatorId(2)]).expect("one");
+            store.bootstrap(without.to_conf_state()).expect("written");
+            drop(store);
+            let (security, place) = (OutgoingSecurity::default(), (Chroot::parse(chroot).expect("valid"), None));
+            let member = QuorumMember::new(config, (disk, identity), security, place, Clock::default(), String::new());
+            match member.run(async {}).await {
+                Ok(()) => assert!(goes_on),
+                Err(error) => assert!(!goes_on && matches!(error, CoordinatorError::Removed { .. }), "{error}"),
+            }
+        }
     }
 }

@@ -11,8 +11,8 @@ use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicId, TopicP
 use ottla_replication::epoch_history::Divergence;
 use ottla_storage::env::Env;
 use ottla_storage::{
-    AppendError, DirectoryError, DirectoryHealth, DiskFault, Log, LogConfig, LogDir, LogSlice, OpenError, OpenOptions,
-    Read, ReadError,
+    AppendError, CutWatch, DirectoryError, DirectoryHealth, DiskFault, Log, LogConfig, LogDir, LogSlice, OpenError,
+    OpenOptions, Read, ReadError,
 };
 
 use crate::rules::BrokenRules;
@@ -102,6 +102,8 @@ pub struct FutureReplica<E: Env> {
     copy: Log<E>,
     path: PathBuf,
     unsynced_bytes: usize,
+    /// Of the log, since the last look at it.
+    cuts: Option<CutWatch>,
     rules: BrokenRules,
 }
 
@@ -116,7 +118,7 @@ impl<E: Env> FutureReplica<E> {
         rules: BrokenRules,
     ) -> Result<Self, OpenError> {
         let copy = Log::create(env, path.clone(), partition, topic_id, config, now)?;
-        Ok(Self { copy, path, unsynced_bytes: 0, rules })
+        Ok(Self { copy, path, unsynced_bytes: 0, cuts: None, rules })
     }
 
     pub fn path(&self) -> &Path {
@@ -133,7 +135,8 @@ impl<E: Env> FutureReplica<E> {
     }
 
     /// What brings the copy nearer to `log`.
-    pub fn next(&self, log: &Log<E>) -> Result<Next<E>, MoveError> {
+    pub fn next(&mut self, log: &Log<E>) -> Result<Next<E>, MoveError> {
+        self.cuts = Some(log.watch_cuts());
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let (from, epoch) = (self.copy.log_end_offset(), self.copy.epoch_history().latest_epoch());
         if from < start {
@@ -163,13 +166,15 @@ impl<E: Env> FutureReplica<E> {
         Ok(())
     }
 
-    /// Appends records of the log; returns how many bytes they are.
+    /// Appends records that the last look at the log found; returns how many bytes they are.
     pub fn append(&mut self, records: &LogSlice<E::File>, now: TimestampMs) -> Result<usize, MoveError> {
-        let bytes = match records.read() {
-            // Cut under the slice: the next look says how far.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(0),
-            read => read?,
-        };
+        let read = records.read();
+        // Cut under the slice: it may have other records by now, which follow some that the copy has and the log has
+        // not. The next look says how far.
+        if self.cuts.as_ref().is_some_and(CutWatch::was_cut) {
+            return Ok(0);
+        }
+        let bytes = read?;
         self.copy.append_as_follower(&bytes, ANY_EPOCH, now)?;
         self.unsynced_bytes += bytes.len();
         Ok(bytes.len())

@@ -173,6 +173,21 @@ fn records_that_were_cut_from_the_log_while_they_were_copied_are_left_out() {
     assert_eq!(moving.copy.end(), Offset(0));
 }
 
+/// Another leader's records, at the same offsets and positions, followed records of the copy that the log had no more:
+/// the two differed there for ever, because the epochs of their ends were the same.
+#[test]
+fn records_that_took_the_place_of_others_while_these_were_copied_are_left_out() {
+    let mut moving = Moving::copied(&[(0, 5, 3), (5, 5, 3)]);
+    moving.append(&[(10, 5, 3)]);
+    let Next::Copy(Read::Done(records)) = moving.copy.next(&moving.log).unwrap() else { panic!("it is in memory") };
+    moving.log.truncate_to(Offset(5), WALL).unwrap();
+    moving.append(&[(5, 5, 4), (10, 5, 4)]);
+    assert_eq!(moving.copy.append(&records, WALL).unwrap(), 0);
+    assert_eq!((moving.step(), moving.copy.end()), (Step::CutTo(5), Offset(5)));
+    while moving.step() != Step::CaughtUp {}
+    assert_eq!(moving.copy.end(), Offset(15));
+}
+
 #[test]
 fn a_log_that_cannot_be_read_is_not_taken_for_one_that_was_cut() {
     let mut moving = Moving::begin(&[(0, 5, 3)]);

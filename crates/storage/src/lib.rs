@@ -43,8 +43,8 @@ pub use index_file::Entry;
 pub use kept_offsets::{Checkpoints, Collected, LogCut};
 pub use last_run::{LastRun, LeftBy, has_replaced};
 pub use log::{
-    AbortedSearch, AgeSearch, Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read,
-    RecoveryProgress, TimeSearch, TimestampOffset,
+    AbortedSearch, AgeSearch, Appended, ColdRead, CutWatch, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened,
+    Read, RecoveryProgress, TimeSearch, TimestampOffset,
 };
 pub use log_dirs::{ClosedLogs, DirectoryContent, LogDir, LogDirs, LogDirsError};
 pub use offset_index::OffsetEntry;

@@ -122,6 +122,19 @@ impl Shared {
     }
 }
 
+/// Sees whether a log has lost records from its end, or all of them, since this was asked for: others may be in their
+/// place, at the same positions of the same file.
+pub struct CutWatch {
+    shared: Arc<Shared>,
+    truncations: u64,
+}
+
+impl CutWatch {
+    pub fn was_cut(&self) -> bool {
+        self.shared.truncations.load(Ordering::Acquire) != self.truncations
+    }
+}
+
 /// An earlier log of this name should have been renamed, and was not: its records must not become this log's.
 fn refuse_records(env: &impl Env, directory: &Path) -> io::Result<()> {
     if !env.exists(directory)? {
@@ -296,6 +309,12 @@ impl<E: Env> Log<E> {
         // What began with the files of the other one proves nothing about these, and may miss its own.
         let cuts = replaced.shared.cuts.fetch_add(1, Ordering::AcqRel) + 1;
         self.shared.cuts.store(cuts, Ordering::Release);
+    }
+
+    /// For what is read without the partition's lock.
+    pub fn watch_cuts(&self) -> CutWatch {
+        let truncations = self.shared.truncations.load(Ordering::Acquire);
+        CutWatch { shared: Arc::clone(&self.shared), truncations }
     }
 
     /// Forgets producers that have been idle for too long (`producer.id.expiration.ms`); returns how many.

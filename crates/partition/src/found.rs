@@ -138,6 +138,7 @@ impl<E: Env, D> Found for FoundLog<E, D> {
         LogFacts {
             topic_id: self.topic_id,
             reach: log.map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset())),
+            log_start: log.map_or(Offset::ZERO, |log| log.log_start_offset()),
             has_records: log.is_some_and(|log| log.log_end_offset() > log.log_start_offset()),
             is_damaged: self.is_damaged,
         }

@@ -19,6 +19,8 @@ pub struct LogFacts {
     pub topic_id: Option<TopicId>,
     /// Its last leader epoch and its end; none if it cannot be opened.
     pub reach: Option<(LeaderEpoch, Offset)>,
+    /// Where it starts; 0 if it cannot be opened.
+    pub log_start: Offset,
     pub has_records: bool,
     /// The log cannot be opened because of its content: damaged records, or a missing topic id.
     pub is_damaged: bool,
@@ -27,14 +29,16 @@ pub struct LogFacts {
 /// Of several logs with one name, the index of the one that belongs to the partition; all others are renamed to
 /// `-stray`. Topic ids decide first: a log of a deleted topic of the same name may be longer (scenario 35). Then the
 /// later leader epoch decides, then the length: the log with the later epoch has the most recent committed records, as
-/// in an election. A log without an id and without records is no reason to believe that the partition's log is here: if
-/// a directory is missing or new, the log may be, or have been, in that one.
+/// in an election. Of logs that reach equally far it is the one that starts later: what was deleted of it must not come
+/// back with one that a disk did not let rename when its replica had moved. A log without an id and without records is
+/// no reason to believe that the partition's log is here: if a directory is missing or new, the log may be, or have
+/// been, in that one.
 pub fn choose_log(found: &[LogFacts], topic_id: TopicId, absent: AbsentLog, rules: BrokenRules) -> Option<usize> {
     let is_of_topic = |log: &LogFacts| match log.topic_id {
         Some(id) => id == topic_id,
         None => log.has_records || log.reach.is_none() || absent == AbsentLog::NeverMade,
     };
-    let rank = |log: &LogFacts| (log.topic_id.is_some(), log.reach);
+    let rank = |log: &LogFacts| (log.topic_id.is_some(), log.reach, log.log_start);
     let mut chosen: Option<(usize, &LogFacts)> = None;
     for (place, log) in found.iter().enumerate().filter(|(_, log)| rules.longest_log_wins || is_of_topic(log)) {
         if chosen.is_none_or(|(_, known)| rank(log) > rank(known) && !rules.first_found_wins) {
@@ -182,6 +186,7 @@ mod tests {
         LogFacts {
             topic_id: Some(TopicId([topic; 16])),
             reach: reach.map(|(epoch, end)| (LeaderEpoch(epoch), Offset(end))),
+            log_start: Offset::ZERO,
             has_records: reach.is_some_and(|(_, end)| end > 0),
             is_damaged: reach.is_none(),
         }
@@ -260,6 +265,21 @@ mod tests {
     fn of_equal_copies_the_first_is_taken() {
         let copies = [log(2, Some((4, 40))), log(2, Some((4, 40)))];
         assert_eq!(choose_log(&copies, TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default()), Some(0));
+    }
+
+    /// A replica had moved, and its former disk did not let the old log be renamed. Nothing was written afterwards, but
+    /// records were deleted: the next start took the old log, which was the first one, and showed them again.
+    #[test]
+    fn of_copies_that_reach_equally_far_the_one_with_more_deleted_is_taken() {
+        let left_behind = log(2, Some((4, 40)));
+        let moved = LogFacts { log_start: Offset(30), ..left_behind };
+        for (copies, taken) in [([left_behind, moved], 1), ([moved, left_behind], 0)] {
+            let chosen = choose_log(&copies, TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default());
+            assert_eq!(chosen, Some(taken));
+        }
+        let further = log(2, Some((4, 41)));
+        let chosen = choose_log(&[moved, further], TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default());
+        assert_eq!(chosen, Some(1));
     }
 
     #[test]

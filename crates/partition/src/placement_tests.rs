@@ -44,6 +44,7 @@ fn log(topic: u8, end: Option<i64>) -> TestLog {
     let facts = LogFacts {
         topic_id: Some(TopicId([topic; 16])),
         reach,
+        log_start: Offset::ZERO,
         has_records: end.is_some_and(|end| end > 0),
         is_damaged: end.is_none(),
     };

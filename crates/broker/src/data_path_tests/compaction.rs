@@ -9,7 +9,8 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::record_batch::{BatchBuilder, Batches, Records};
 use ottla_replica_manager::clock;
 
-use super::harness::{Cluster, TestBroker, eventually, topic_id};
+use super::disks::move_to;
+use super::harness::{Cluster, SECOND_DIRECTORY, TestBroker, eventually, topic_id};
 
 const NEVER_MS: i32 = 60_000;
 /// Segments have at least 1 MiB: so many records of this size fill a few of them.
@@ -175,4 +176,33 @@ fn a_policy_that_changes_takes_effect_at_once() {
     let broker = cluster.start(1);
     assert_eq!(broker.log_end(id, 0), Offset(80));
     broker.kill();
+}
+
+/// A move had copied a record before a cleaning took it away, and the tombstone that came after it was cleaned away
+/// before the move had come there: the moved replica had the record for ever.
+#[test]
+fn a_log_is_not_cleaned_while_it_is_copied() {
+    const RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+    let cluster = Cluster::new(&[FLAGS, &[(SECOND_DIRECTORY, "")]].concat());
+    let broker = cluster.start(1);
+    let (id, other) = (topic_id(1), topic_id(2));
+    // Not to be cleaned before it moves.
+    let later = [CONFIG, &[("min.compaction.lag.ms", "600000")]].concat();
+    cluster.quorum.create_topic("t", id, 1, &[1], &later);
+    produce_keys(&broker, id, 30);
+    let partition = broker.partition(id, 0);
+    let directories = broker.broker.replicas.log_dirs().all();
+    let to = directories.iter().find(|directory| !partition.is_in(directory)).cloned().unwrap();
+    cluster.quorum.configure_broker(1, &[(RATE, "1000")]);
+    assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
+    eventually("it moves", || partition.is_moving());
+    cluster.quorum.configure_topic("t", CONFIG);
+    // When another log that became dirty later is clean, the cleaner has passed over this one.
+    cluster.quorum.create_topic("other", other, 1, &[1], CONFIG);
+    produce_keys(&broker, other, 30);
+    eventually("the other log is clean", || read(&broker, other).0.len() < 20);
+    assert_eq!((read(&broker, id).0.len(), partition.is_moving()), (30, true));
+    cluster.quorum.configure_broker(1, &[(RATE, "1000000000")]);
+    eventually("it has moved", || partition.is_in(&to));
+    eventually("it is clean there", || read(&broker, id).0.len() < 20);
 }

@@ -276,7 +276,7 @@ fn the_newest_description_of_directories_says_which_are_cordoned() {
 }
 
 /// The error of one partition's move.
-fn move_to(broker: &TestBroker, topic: &str, partition: i32, path: &Path) -> i16 {
+pub(super) fn move_to(broker: &TestBroker, topic: &str, partition: i32, path: &Path) -> i16 {
     use ottla_protocol::kafka_protocol::messages::TopicName;
     use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
         AlterReplicaLogDir, AlterReplicaLogDirTopic,

@@ -235,6 +235,7 @@ impl LogCleaner {
 
     fn may_clean(&self, partition: &Partition) -> bool {
         !partition.is_closed()
+            && !partition.is_moving()
             && partition.settings().log.compact
             && !partition.directory().health().is_failed()
             && !self.uncleanable.lock().contains_key(&partition.id())

@@ -18,7 +18,7 @@ pub(super) fn clean(cleaner: &Arc<LogCleaner>, choice: &Choice) -> Result<Cleani
     let (name, now) = (partition.topic_partition(), clock::wall());
     let begin = |log: &mut Log| partition.is_in(directory).then(|| log.begin_cleaning(dirt, now)).flatten();
     let job = partition.with_log(begin).flatten().ok_or(CleanError::Aborted)?;
-    let is_over = || cleaner.is_stopping() || partition.is_closed();
+    let is_over = || cleaner.is_stopping() || partition.is_closed() || partition.is_moving();
     let pace = &mut |bytes: u64| {
         let rate = cleaner.config().io_max_bytes_per_second;
         let wait = cleaner.throttle.ask(bytes, rate, clock::monotonic());

@@ -246,7 +246,10 @@ impl ReplicaManager {
     fn run_and_log(&self, one: &Move) {
         let (from, name) = (one.partition.directory(), one.partition.name());
         let (from, to) = (from.path().display(), one.to.path().display());
-        match self.run_move(one) {
+        one.partition.set_moving(true);
+        let moved = self.run_move(one);
+        one.partition.set_moving(false);
+        match moved {
             Ok(()) => tracing::info!(partition = name, %from, %to, "a replica has moved"),
             Err(MoveError::CalledOff) => {
                 tracing::info!(partition = name, %from, %to, "the move of a replica was called off")

@@ -134,6 +134,8 @@ pub struct Partition {
     context: Arc<PartitionContext>,
     /// Changes when the replica has moved to another.
     directory: ArcSwap<LogDir>,
+    /// A copy of its log grows in another directory.
+    moving: AtomicBool,
     settings: ArcSwap<TopicSettings>,
     /// The last append, or the creation of the log, found no room on the disk.
     out_of_room: AtomicBool,
@@ -170,6 +172,7 @@ impl Partition {
             id,
             context,
             directory: ArcSwap::new(directory),
+            moving: AtomicBool::new(false),
             settings: ArcSwap::new(settings),
             out_of_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -205,6 +208,20 @@ impl Partition {
     /// Whether its log is, or would be, in this directory.
     pub fn is_in(&self, directory: &Arc<LogDir>) -> bool {
         Arc::ptr_eq(&self.directory.load(), directory)
+    }
+
+    /// A copy of its log begins to grow in another directory, or does not grow any more. The log is not cleaned
+    /// meanwhile: the copy may have a record that was cleaned away since, and would not get the tombstone that went
+    /// after it.
+    pub fn set_moving(self: &Arc<Self>, moving: bool) {
+        self.moving.store(moving, Ordering::Release);
+        if !moving && !self.is_closed() {
+            self.may_be_cleaned();
+        }
+    }
+
+    pub fn is_moving(&self) -> bool {
+        self.moving.load(Ordering::Acquire)
     }
 
     /// Whether the last append, or the creation of the log, found no room on the disk.

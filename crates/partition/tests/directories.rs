@@ -88,6 +88,33 @@ fn the_next_start_trusts_a_directory_whose_logs_were_all_closed() {
     assert_eq!(log_start, Some(Offset(3)), "what was deleted does not come back");
 }
 
+/// The process had no descriptor to sync a directory when a topic was deleted. The next topic of that name was killed
+/// before its first checkpoint, and began where the records of the former one had been deleted: its own were gone.
+#[test]
+fn the_offsets_of_logs_that_leave_are_forgotten_though_the_directory_cannot_be_synced() {
+    let env = FaultyEnv::new(1);
+    let dirs = open(&env);
+    let directory = dirs.get(0).unwrap();
+    let offsets = || ["t", "u"].map(|topic| (name(topic), Some(Offset(3)))).to_vec();
+    for topic in ["t", "u"] {
+        drop(log(directory, topic, 5, LogConfig::default()));
+    }
+    directory.write_checkpoint(CheckpointKind::LogStart, offsets).unwrap();
+    env.set_faults(Faults { no_descriptor_ppm: 1_000_000, ..Faults::NONE });
+    assert!(directory.mark_deleted(&[name("t")], || [7; 16]).is_err());
+    assert!(directory.mark_stray(&name("u"), [8; 16]).is_err());
+    env.set_faults(Faults::NONE);
+    for topic in ["t", "u"] {
+        let opened = open_in(directory, name(topic), TopicId([2; 16]), Arc::default(), None, WALL);
+        opened.map_err(|refused| refused.error).unwrap();
+    }
+    drop(dirs);
+    for topic in ["t", "u"] {
+        let (_, checkpoints) = left(&env, topic);
+        assert_eq!(checkpoints[2], None, "{topic}");
+    }
+}
+
 /// The checkpoint waited for the replica, the truncation for the claim, and the claim for the checkpoint: for ever.
 #[test]
 fn a_log_is_cut_while_a_checkpoint_is_collected_and_the_directory_is_to_be_claimed() {

@@ -176,9 +176,10 @@ impl<E: Env> LogDir<E> {
                     Err(error) => tracing::warn!(%partition, %error, "a deleted partition is not set aside"),
                 }
             }
-            storage.sync()?;
+            let synced = storage.sync();
+            // Also if it cannot be synced now: the names are free.
             self.checkpoints.forget(storage, partitions.iter())?;
-            Ok(renamed)
+            synced.map(|()| renamed)
         })
     }
 
@@ -186,8 +187,9 @@ impl<E: Env> LogDir<E> {
     pub fn mark_stray(&self, partition: &TopicPartition, unique: [u8; 16]) -> Result<(), DirectoryError> {
         self.with_storage(|storage| {
             storage.mark_stray(partition, unique)?;
-            storage.sync()?;
-            self.checkpoints.forget(storage, std::iter::once(partition))
+            let synced = storage.sync();
+            self.checkpoints.forget(storage, std::iter::once(partition))?;
+            synced
         })
     }
 

@@ -128,7 +128,7 @@ impl ReplicaManager {
         let mut work = Work::default();
         let mut wakes = Wakes::default();
         let mut hosted: HostedPartitions = (**self.hosted.load()).clone();
-        let mut has_new = false;
+        let mut new = Vec::new();
         for topic in deleted {
             if hosted.topics.get(&topic.name) == Some(&topic.id) {
                 hosted.topics.remove(&topic.name);
@@ -168,16 +168,17 @@ impl ReplicaManager {
                 Placement::Place { id, topic, state, log } => {
                     let settings = self.topic_settings(delta_state, image, &topic);
                     if let Some(partition) = self.place_new(&mut work, &topic, id, &state, log, settings, now) {
-                        hosted.insert(partition);
-                        has_new = true;
+                        hosted.insert(partition.clone());
+                        new.push(partition);
                     }
                 }
             }
         }
         self.open_found(std::mem::take(&mut work.found));
-        if has_new || !work.removed.is_empty() {
+        if !new.is_empty() || !work.removed.is_empty() {
             self.hosted.store(Arc::new(hosted));
         }
+        new.iter().for_each(|partition| partition.can_be_found());
         drop(wakes);
         self.execute(work);
     }

@@ -324,6 +324,13 @@ impl Partition {
         self.context.touched.touch(self.id, &self.marks);
     }
 
+    /// The partition has a place here from now on, where timers find it. One that took it before did not find it, and
+    /// would not look at it ever again.
+    pub fn can_be_found(&self) {
+        self.marks.forget();
+        self.touch();
+    }
+
     /// This pass looks at the partition now, which it took from [`touched::Touched::take`].
     pub fn looked_at(&self, pass: Pass) {
         self.marks.clear(pass);

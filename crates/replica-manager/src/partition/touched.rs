@@ -32,8 +32,8 @@ impl Pass {
 #[derive(Default)]
 pub struct Marks(AtomicU8);
 
-/// The partitions that each pass will look at. Each is there once, and in addition those that have been removed since
-/// the last pass.
+/// The partitions that each pass will look at. Each is there once, and in addition those that have been removed or
+/// placed since the last pass.
 #[derive(Default)]
 pub struct Touched([Mutex<Vec<TopicIdPartition>>; Pass::ALL.len()]);
 
@@ -73,6 +73,11 @@ impl Marks {
     pub fn clear(&self, pass: Pass) {
         self.0.fetch_and(!pass.bit(), Ordering::AcqRel);
     }
+
+    /// The passes that took the partition did not find it.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Release);
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +103,18 @@ mod tests {
         touched.touch(id(1), &marks[1]);
         assert_eq!(touched.take(Pass::Sums), [id(0), id(1)]);
         assert_eq!(touched.take(Pass::Leaders), [id(1), id(0)], "each pass for itself");
+    }
+
+    /// A pass came while a delta placed partitions, did not find them yet, and never looked at them again: followers
+    /// that lagged stayed in their ISRs, and no checkpoint was written.
+    #[test]
+    fn a_partition_that_was_not_found_yet_is_looked_at_once_it_can_be() {
+        let (touched, marks) = (Touched::default(), Marks::default());
+        touched.touch(id(0), &marks);
+        assert_eq!(touched.take(Pass::Leaders), [id(0)], "and nobody clears its mark");
+        marks.forget();
+        touched.touch(id(0), &marks);
+        assert_eq!(touched.take(Pass::Leaders), [id(0)]);
     }
 
     #[test]

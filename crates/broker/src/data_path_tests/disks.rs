@@ -178,6 +178,36 @@ fn a_topic_that_is_deleted_while_its_disk_stalls_holds_up_no_change_of_the_tree(
     eventually("it has ended", || stalled.is_closed() && leaders() == 0);
 }
 
+/// A replica left a disk that did not answer, and came back to another one. When the disk answered, the one that had
+/// left took the fetcher of the other one away: that never caught up.
+#[test]
+fn a_replica_that_ends_late_leaves_the_one_that_came_back_its_fetcher() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[2, 1], &[]);
+    let produce = || {
+        let answer = brokers[1].produce(TopicRef::Id(id), 0, &batch(&["x"]), 1, NEVER_MS);
+        assert_eq!(answer.error, ErrorCode::None);
+    };
+    let end = || brokers[0].partition(id, 0).with_log(|log| log.log_end_offset());
+    produce();
+    eventually("it follows", || end() == Some(Offset(1)));
+    let left = brokers[0].partition(id, 0);
+    let from = left.directory();
+    cluster.quorum.configure_broker(1, &[("cordoned.log.dirs", from.path().to_str().unwrap())]);
+    let release = held(&left);
+    cluster.quorum.set_replicas("t", 0, &[2]);
+    cluster.quorum.set_replicas("t", 0, &[2, 1]);
+    assert!(!brokers[0].partition(id, 0).is_in(&from));
+    eventually("it follows again", || end() == Some(Offset(1)));
+    assert!(!left.is_closed());
+    drop(release);
+    eventually("what had left is gone", || !from.path().join("t-0").exists());
+    produce();
+    eventually("it goes on", || end() == Some(Offset(2)));
+}
+
 #[test]
 fn a_directory_that_fails_takes_only_its_own_replicas_away_and_the_last_one_ends_the_broker() {
     let cluster = Cluster::new(TWO_DIRECTORIES);

@@ -64,7 +64,7 @@ impl ReplicaManager {
             if partitions.iter().filter(|partition| partition.directory_failed()).count() > 0 {
                 manager.metrics.leader_partitions.set(manager.count_leaders());
             }
-            manager.fetchers.update(&partitions);
+            manager.update_fetchers(&partitions);
         };
         leaving.run(WATCH_INTERVAL, leave).await;
     }

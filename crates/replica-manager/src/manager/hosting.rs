@@ -196,7 +196,7 @@ impl ReplicaManager {
             let mut wakes = Wakes::default();
             manager.counting_leaders(&partition, || partition.assume(&state, clock::monotonic(), &mut wakes));
             drop(wakes);
-            manager.fetchers.update([&partition]);
+            manager.update_fetchers([&partition]);
         });
     }
 
@@ -230,7 +230,7 @@ impl ReplicaManager {
                 directory.run(Urgency::Urgent, move || {
                     if !opening.is_closed() {
                         manager.open_log(&opening, found.log);
-                        manager.fetchers.update([&opening]);
+                        manager.update_fetchers([&opening]);
                     }
                 });
             }
@@ -284,9 +284,9 @@ impl ReplicaManager {
             self.remove(&work.removed);
         }
         if work.changed.len() <= FETCHERS_AT_ONCE_MAX {
-            self.fetchers.update(&work.changed);
+            self.update_fetchers(&work.changed);
         } else {
-            self.context.data.spawn(self.clone().update_fetchers(work.changed));
+            self.context.data.spawn(self.clone().update_many_fetchers(work.changed));
         }
         if work.created.is_empty() {
             return;
@@ -320,11 +320,18 @@ impl ReplicaManager {
     }
 
     /// Beside the deltas: who is asked late says what holds then.
-    async fn update_fetchers(self: Arc<Self>, changed: Vec<Arc<Partition>>) {
+    async fn update_many_fetchers(self: Arc<Self>, changed: Vec<Arc<Partition>>) {
         for partitions in changed.chunks(PARTITIONS_PER_TURN) {
             give_way().await;
-            self.fetchers.update(partitions.iter().filter(|partition| !partition.is_closed()));
+            self.update_fetchers(partitions.iter().filter(|partition| !partition.is_closed()));
         }
+    }
+
+    /// The roles of these partitions may have changed. Asked is whoever has their places by now: a replica that ends
+    /// late says nothing of the one that has come back since.
+    pub(super) fn update_fetchers<'a>(&self, partitions: impl IntoIterator<Item = &'a Arc<Partition>>) {
+        let hosted = |partition: &Arc<Partition>| self.partition(partition.id()).unwrap_or_else(|| partition.clone());
+        self.fetchers.update(partitions.into_iter().map(hosted));
     }
 
     /// Makes the logs of new partitions. Waits for the disk, briefly.
@@ -334,7 +341,7 @@ impl ReplicaManager {
                 self.open_log(partition, None);
             }
         }
-        self.fetchers.update(partitions);
+        self.update_fetchers(partitions);
     }
 
     /// The roles of these partitions begin, with their logs. A start waits for a hundred thousand of them, while the
@@ -364,7 +371,7 @@ impl ReplicaManager {
                 if let Some(mut log) = manager.counting_leaders(&ending, close) {
                     log.abandon();
                 }
-                manager.fetchers.update([&ending]);
+                manager.update_fetchers([&ending]);
             };
             let mut owner = self.end_move(partition);
             if partition.goes_later(Errand::Image) {

@@ -407,7 +407,7 @@ impl ReplicaManager {
         one.to.place();
         from.unplace();
         // It may be another directory's fetcher that brings its records now.
-        self.fetchers.update([&one.partition]);
+        self.update_fetchers([&one.partition]);
         // Before the old directory forgets them.
         self.checkpoint(&one.to, CHECKPOINTS);
         let (owner, name) = (from.clone(), one.partition.topic_partition());

@@ -56,7 +56,7 @@ impl ReplicaManager {
         if let Some(found) = opened {
             directory.health().has_room();
             self.open_log(&partition, found.log);
-            self.fetchers.update([&partition]);
+            self.update_fetchers([&partition]);
         }
         !awaits_room
     }

@@ -94,7 +94,7 @@ impl Partition {
     pub(super) fn fetch_anew(self: &Arc<Self>) {
         let Some(fetchers) = self.context.fetchers.upgrade() else { return };
         let partition = self.clone();
-        self.context.data.spawn(async move { fetchers.update([&partition]) });
+        self.context.data.spawn(async move { fetchers.update([partition]) });
     }
 
     /// The log has begun a segment: what the one before holds is to be synced, and may be compacted.

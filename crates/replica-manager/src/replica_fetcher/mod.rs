@@ -110,7 +110,7 @@ impl Fetchers {
     /// The roles of these partitions may have changed: each is fetched from the broker that it follows now, or not at
     /// all. What counts is what the partition says when this asks it, so that calls may come in any order. It is asked
     /// without its lock, which a disk may hold: all other partitions would wait for that disk.
-    pub fn update<'a>(&self, partitions: impl IntoIterator<Item = &'a Arc<Partition>>) {
+    pub fn update(&self, partitions: impl IntoIterator<Item = Arc<Partition>>) {
         let mut state = self.state.lock();
         if state.stopped {
             return;
@@ -123,7 +123,7 @@ impl Fetchers {
                 changes.entry(from).or_default().push(Change::Leave(partition.id()));
             }
             if let Some(to) = to {
-                changes.entry(to).or_default().push(Change::RoleChanged(partition.clone()));
+                changes.entry(to).or_default().push(Change::RoleChanged(partition));
             }
         }
         for (source, changes) in changes {

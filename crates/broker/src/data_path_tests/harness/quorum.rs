@@ -119,6 +119,15 @@ impl Quorum {
         self.set_state(topic, partition, &next);
     }
 
+    /// Other replicas under the same leader.
+    pub fn set_replicas(&self, topic: &str, partition: i32, replicas: &[i32]) {
+        let state = self.state(topic, partition);
+        let replicas: Vec<_> = replicas.iter().map(|id| BrokerId(*id)).collect();
+        let isr = state.isr.iter().filter(|member| replicas.contains(&member.broker)).copied().collect();
+        let next = PartitionState { partition_epoch: state.partition_epoch.next(), replicas, isr, ..state };
+        self.set_state(topic, partition, &next);
+    }
+
     fn set_state(&self, topic: &str, partition: i32, state: &PartitionState) {
         let path = nodes::partition::path(&name(topic), PartitionId(partition));
         self.commit(vec![(path, Some(nodes::partition::encode(state)))]);

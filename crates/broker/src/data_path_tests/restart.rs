@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::messages::TopicRef;
@@ -45,6 +47,46 @@ fn a_clean_stop_is_remembered_and_nothing_is_lost() {
     let broker = cluster.start(1);
     assert_eq!(broker.opened.clean_shutdown_epoch, epoch, "the machine runs on, with its page cache");
     assert_eq!(broker.log_end(id, 0), Offset(2));
+}
+
+/// A checkpoint that was written while the replicas of a start took up their roles named none of them: with a kill
+/// right then, records that had been deleted would have come back, and all logs been read again.
+#[test]
+fn a_checkpoint_that_comes_while_a_start_places_its_replicas_forgets_none() {
+    const PARTITIONS: i32 = 500;
+    let all = usize::try_from(PARTITIONS).unwrap();
+    let cluster = Cluster::new(&[("replica.high.watermark.checkpoint.interval.ms", "1")]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, PARTITIONS, &[1], &[]);
+    eventually("all lead", || broker.broker.telemetry.replicas.leader_partitions.get() == i64::from(PARTITIONS));
+    for partition in 0..PARTITIONS {
+        let produced = broker.produce(TopicRef::Id(id), partition, &batch(&["a"]), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+    }
+    broker.kill();
+    // The high watermarks move when the roles begin.
+    let path = cluster.log_directory(1).join("replication-offset-checkpoint");
+    let before: String = (0..PARTITIONS).map(|partition| format!("t {partition} 0\n")).collect();
+    std::fs::write(&path, format!("0\n{PARTITIONS}\n{before}")).unwrap();
+    let lines_with = |end: &str| {
+        let content = std::fs::read_to_string(&path).unwrap();
+        content.lines().filter(|line| line.starts_with("t ") && line.ends_with(end)).count()
+    };
+    let (is_over, fewest) = (AtomicBool::new(false), AtomicUsize::new(all));
+    let patience = Instant::now() + Duration::from_secs(60);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) && Instant::now() < patience {
+                fewest.fetch_min(lines_with(""), Ordering::Relaxed);
+            }
+        });
+        let broker = cluster.start(1);
+        eventually("they are written", || lines_with(" 1") == all);
+        is_over.store(true, Ordering::Relaxed);
+        drop(broker);
+    });
+    assert_eq!(fewest.into_inner(), all);
 }
 
 /// As if the machine had started anew since the broker registered.

@@ -10,6 +10,8 @@ use crate::partition::Partition;
 /// The partitions that have a place here, in maps that share structure: a change copies a path, not a map.
 #[derive(Clone, Default)]
 pub(super) struct HostedPartitions {
+    /// The image has been loaded: all that have a place are here.
+    pub is_loaded: bool,
     pub partitions: SharedMap<TopicIdPartition, Arc<Partition>>,
     pub topics: SharedMap<TopicName, TopicId>,
 }

@@ -175,7 +175,8 @@ impl ReplicaManager {
             }
         }
         self.open_found(std::mem::take(&mut work.found));
-        if !new.is_empty() || !work.removed.is_empty() {
+        let was_loaded = std::mem::replace(&mut hosted.is_loaded, self.replicas.lock().is_current());
+        if !new.is_empty() || !work.removed.is_empty() || hosted.is_loaded != was_loaded {
             self.hosted.store(Arc::new(hosted));
         }
         new.iter().for_each(|partition| partition.can_be_found());

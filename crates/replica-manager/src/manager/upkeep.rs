@@ -164,7 +164,8 @@ impl ReplicaManager {
 
     /// Writes checkpoints of one directory. Waits for the disk.
     pub(super) fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
-        let is_current = self.replicas.lock().is_current();
+        // Not before its partitions can be found: the files would lose all of them.
+        let is_current = self.hosted.load().is_loaded;
         if !is_current {
             self.context.checkpoints_unwritten.store(true, Ordering::Release);
         }

@@ -142,7 +142,11 @@ impl Position {
             None if !settings.exit_at_end && !client.may_have_leader(topic, partition) => {
                 (Offset::ZERO, Some(settings.from))
             }
-            None => (begin(client, &at, settings.from).await?, None),
+            None => match begin(client, &at, settings.from).await {
+                Ok(next) => (next, None),
+                Err(error) if !settings.exit_at_end && error.may_pass() => (Offset::ZERO, Some(settings.from)),
+                Err(error) => return Err(error.into()),
+            },
         };
         let end = match settings.exit_at_end {
             true => Some(client.list_offsets(topic, partition, LATEST).await?.offset),
@@ -153,7 +157,7 @@ impl Position {
 
     /// The positions of all partitions of a topic, or of the one that the settings name.
     async fn of_topic(kafka: &Kafka, topic: &str, settings: &Settings) -> Result<Vec<Self>, KafkaError> {
-        let mut partitions = kafka.partitions(topic).await?;
+        let mut partitions = kafka.partitions_led(topic, settings.exit_at_end).await?;
         if let Some(only) = settings.partition {
             partitions.retain(|partition| partition.0 == only);
             if partitions.is_empty() {
@@ -354,10 +358,11 @@ impl Alone {
     async fn look(&mut self) -> Result<(), KafkaError> {
         let names = self.topics.names(&self.kafka).await?;
         let mut positions = Vec::new();
-        for name in names.into_iter().filter(|name| !self.known.contains(name)).collect::<Vec<_>>() {
-            positions.extend(Position::of_topic(&self.kafka, &name, &self.settings).await?);
-            self.known.insert(name);
+        let new: Vec<String> = names.into_iter().filter(|name| !self.known.contains(name)).collect();
+        for name in &new {
+            positions.extend(Position::of_topic(&self.kafka, name, &self.settings).await?);
         }
+        self.known.extend(new);
         if let Some(sender) = self.sender.clone().filter(|_| !positions.is_empty()) {
             self.reading.add(&self.kafka, positions, &self.settings, &sender);
         }
@@ -379,7 +384,12 @@ impl Alone {
                 () = tokio::time::sleep_until(self.next_look) => {}
             }
             if let Err(error) = self.look().await {
-                return Some(Err(error));
+                if !error.may_pass() {
+                    return Some(Err(error));
+                }
+                // The topics that are known are read on.
+                err!("new topics cannot be looked for now: {error}");
+                self.next_look = Instant::now() + LOOK_EVERY;
             }
         }
     }
@@ -538,14 +548,18 @@ mod tests {
         Position { at: at("t", 0), next: Offset(7), end, reset: LATEST, later, is_away: false }
     }
 
-    /// A reader of three partitions ended when the broker of one of them was away for half a minute.
-    #[tokio::test]
-    async fn a_partition_without_a_broker_is_tried_again_unless_it_is_read_to_an_end() {
+    /// No broker is where it looks for one.
+    async fn of_nobody() -> Client {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         drop(listener);
-        let config = ClientConfig { retry_timeout: Duration::from_millis(10), ..ClientConfig::new(&address) };
-        let client = Client::new(config);
+        Client::new(ClientConfig { retry_timeout: Duration::from_millis(10), ..ClientConfig::new(&address) })
+    }
+
+    /// A reader of three partitions ended when the broker of one of them was away for half a minute.
+    #[tokio::test]
+    async fn a_partition_without_a_broker_is_tried_again_unless_it_is_read_to_an_end() {
+        let client = of_nobody().await;
         let (sender, _pieces) = mpsc::channel(1);
         for (end, later, goes_on) in
             [(None, None, true), (None, Some(From::Beginning), true), (Some(Offset(9)), None, false)]
@@ -555,6 +569,24 @@ mod tests {
             assert_eq!(read.is_ok_and(|read| read == Some(0)), goes_on);
             assert_eq!((position.next, position.later, position.is_away), (Offset(7), later, goes_on));
         }
+    }
+
+    /// One topic whose only broker was away kept a reader from all others.
+    #[tokio::test]
+    async fn a_partition_that_cannot_be_asked_where_to_begin_is_asked_later() {
+        let client = of_nobody().await;
+        let mut settings = Settings {
+            partition: None,
+            from: From::Beginning,
+            exit_at_end: false,
+            isolation_level: IsolationLevel::ReadUncommitted,
+            fetch_bytes: FETCH_BYTES,
+            group: None,
+        };
+        let found = Position::find(&client, at("t", 0), None, &settings).await;
+        assert_eq!(found.map(|position| position.later).ok(), Some(Some(From::Beginning)));
+        settings.exit_at_end = true;
+        assert!(Position::find(&client, at("t", 0), None, &settings).await.is_err(), "its end is not known");
     }
 
     #[test]

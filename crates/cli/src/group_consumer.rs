@@ -165,7 +165,7 @@ impl GroupConsumer {
                     // there may be misspelt.
                     Err(error)
                         if !self.settings.exit_at_end
-                            && is_coordinators(&error)
+                            && error.may_pass()
                             && !error.is(ErrorCode::UnknownTopicOrPartition) =>
                     {
                         err!("the share of group {} cannot be read now: {error}", self.group.group);
@@ -255,7 +255,7 @@ impl GroupConsumer {
         loop {
             let mut is_known = true;
             for name in &self.names {
-                let known = self.kafka.partitions(name).await?;
+                let known = self.kafka.partitions_led(name, self.settings.exit_at_end).await?;
                 let of_topic = share.iter().filter(|at| at.topic.as_str() == name);
                 is_known &= of_topic.into_iter().all(|at| known.contains(&at.partition));
             }
@@ -359,7 +359,7 @@ impl GroupConsumer {
         let mut result = Ok(());
         while self.group.commit_every.is_some() {
             result = self.commit().await;
-            let again = result.as_ref().is_err_and(is_coordinators) && began.elapsed() < PATIENCE;
+            let again = result.as_ref().is_err_and(KafkaError::may_pass) && began.elapsed() < PATIENCE;
             if !again {
                 break;
             }
@@ -380,17 +380,9 @@ impl GroupConsumer {
     }
 }
 
-/// Whether a commit failed because the coordinator is away or busy.
-fn is_coordinators(error: &KafkaError) -> bool {
-    match error {
-        KafkaError::Refused { code, .. } => code.is_retriable(),
-        KafkaError::Failed(error) => error.may_pass(),
-    }
-}
-
 /// Whether a commit failed for a reason that the group itself clears up.
 fn passes(error: &KafkaError) -> bool {
-    is_coordinators(error)
+    error.may_pass()
         || [
             ErrorCode::RebalanceInProgress,
             ErrorCode::IllegalGeneration,

@@ -48,6 +48,14 @@ impl KafkaError {
     pub fn is(&self, wanted: ErrorCode) -> bool {
         matches!(self, Self::Refused { code, .. } if *code == wanted)
     }
+
+    /// Whether the same may succeed later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => code.is_retriable(),
+            Self::Failed(error) => error.may_pass(),
+        }
+    }
 }
 
 impl From<ClientError> for KafkaError {
@@ -401,6 +409,11 @@ impl Kafka {
     /// The partitions of a topic, which is created where it does not exist and the brokers allow it. All have a leader,
     /// or some had none for a while: these do not hold up the others.
     pub async fn partitions(&self, topic: &str) -> Result<Vec<PartitionId>, KafkaError> {
+        self.partitions_led(topic, true).await
+    }
+
+    /// As `partitions`. Who can go on with a topic that has no leader at all does not wait for any.
+    pub async fn partitions_led(&self, topic: &str, waits: bool) -> Result<Vec<PartitionId>, KafkaError> {
         let patience = self.client.config().retry_timeout;
         let mut progress = Progress::new(Duration::from_secs(1));
         loop {
@@ -409,9 +422,9 @@ impl Kafka {
                 return Err(ClientError::Incomplete(ottla_protocol::Api::Metadata).into());
             };
             let (all, led) = (found.partitions.len(), found.led().count());
-            if found.error.is_ok() && led > 0 && (led == all || progress.elapsed() > LEADERS_PATIENCE) {
+            if found.error.is_ok() && is_usable(led, all, waits.then(|| progress.elapsed())) {
                 progress.clear();
-                if led < all {
+                if waits && led < all {
                     err!("{} of {all} partitions of {topic} have no leader", all - led);
                 }
                 return Ok(found.partitions.keys().copied().collect());
@@ -424,6 +437,15 @@ impl Kafka {
             progress.show(&format!("waiting for the leaders of {topic}"));
             tokio::time::sleep(CONNECT_PAUSE).await;
         }
+    }
+}
+
+/// Whether a topic with so many partitions, of which some have a leader, is waited for no longer. `waited`: none where
+/// leaders are not waited for.
+fn is_usable(led: usize, all: usize, waited: Option<Duration>) -> bool {
+    match waited {
+        None => all > 0,
+        Some(waited) => led > 0 && (led == all || waited > LEADERS_PATIENCE),
     }
 }
 
@@ -467,4 +489,17 @@ fn config_of(address: &str) -> ClientConfig {
 pub async fn controller_id(address: &str) -> Result<Option<i32>, KafkaError> {
     let view = Client::new(config_of(address)).metadata(Some(&[])).await?;
     Ok(view.controller.map(|id| id.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Readers of a pattern read nothing as long as one topic had no leader at all.
+    #[test]
+    fn who_reads_on_without_leaders_does_not_wait_for_them() {
+        assert!(is_usable(0, 1, None) && is_usable(1, 3, None) && !is_usable(0, 0, None));
+        let (now, later) = (Some(Duration::ZERO), Some(2 * LEADERS_PATIENCE));
+        assert!(is_usable(3, 3, now) && !is_usable(2, 3, now) && is_usable(2, 3, later) && !is_usable(0, 3, later));
+    }
 }

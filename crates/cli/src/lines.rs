@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::kafka_tools::console_consumer::terminated;
 use crate::kafka_tools::format::LineError;
@@ -63,16 +63,26 @@ async fn signalled() -> u8 {
     }
 }
 
-async fn interrupted() -> u8 {
-    let code = signalled().await;
-    tokio::spawn(end_at_once());
-    code
-}
-
-/// Whoever does not want to wait for brokers that do not answer asks a second time.
-async fn end_at_once() {
-    let code = signalled().await;
-    std::process::exit(i32::from(code));
+/// The exit code of the first signal. Whoever does not want to wait for brokers that do not answer asks a second time,
+/// and `end` is called: on a task of its own, because nobody looks for signals while batches are on their way.
+fn interrupted<S: Future<Output = u8> + Send + 'static>(
+    signalled: impl Fn() -> S + Send + 'static,
+    end: impl FnOnce(u8) + Send + 'static,
+) -> impl Future<Output = u8> + Send {
+    let (asks, asked) = oneshot::channel();
+    tokio::spawn(async move {
+        let first = signalled();
+        // The lines may have ended.
+        let _ = asks.send(first.await);
+        let second = signalled();
+        end(second.await);
+    });
+    async move {
+        match asked.await {
+            Ok(code) => code,
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// Reads standard input to its end and makes a record of each line. The channel ends with the input, or after the first
@@ -88,7 +98,8 @@ pub fn records(
             sender.blocking_send(piece).is_ok()
         })
     });
-    (Lines { records: receiver.into(), signal: Box::pin(interrupted()), ended_by: None }, thread)
+    let signal = Box::pin(interrupted(signalled, |code| std::process::exit(i32::from(code))));
+    (Lines { records: receiver.into(), signal, ended_by: None }, thread)
 }
 
 fn hand_over(
@@ -211,5 +222,23 @@ mod tests {
         }
         assert_eq!((lines.next().await, lines.ended_by), (None, Some(143)));
         assert!(sender.try_send(vec![record("d")]).is_err(), "the reader ends");
+    }
+
+    /// While a producer waited for brokers that were away, signals were kept for later, and a second one was lost.
+    #[tokio::test]
+    async fn a_second_signal_ends_also_a_producer_that_does_not_look_for_lines() {
+        let (signals, more) = mpsc::channel(2);
+        let more = std::sync::Arc::new(tokio::sync::Mutex::new(more));
+        let signalled = move || {
+            let more = std::sync::Arc::clone(&more);
+            async move { more.lock().await.recv().await.unwrap_or(0) }
+        };
+        let (ends, ended) = oneshot::channel();
+        let end = |code| ends.send(code).expect("the test waits");
+        let first = interrupted(signalled, end);
+        for code in [130, 143] {
+            signals.send(code).await.expect("room");
+        }
+        assert_eq!((ended.await, first.await), (Ok(143), 130));
     }
 }

@@ -220,16 +220,23 @@ async fn await_reassignments(client: &Client, what: &str, is_awaited: impl Fn(&R
 }
 
 /// Until the reassignments end that an earlier run of a tool has left, as far as they can: one whose new replica is on
-/// a broker that is down may never.
+/// a broker that is down, or which nobody leads, may never.
 async fn await_earlier(client: &Client, earlier: &[Reassignment]) -> Result<()> {
     let known: BTreeSet<&TopicPartition> = earlier.iter().map(|one| &one.at).collect();
     if known.is_empty() {
         return Ok(());
     }
     let live = live_brokers(client).await?;
-    let is_awaited =
-        |one: &Reassignment| known.contains(&one.at) && one.adding.iter().all(|taker| live.contains(taker));
+    let topics: BTreeSet<&str> = known.iter().map(|at| at.topic.as_str()).collect();
+    let topics = client.describe_topics(Some(&topics.into_iter().collect::<Vec<_>>())).await?;
+    let (led, _) = partitions_of(topics, BTreeMap::new(), &BTreeMap::new())?;
+    let is_awaited = |one: &Reassignment| known.contains(&one.at) && may_end(one, &live, &led);
     await_reassignments(client, "reassignments of before", is_awaited).await
+}
+
+/// Whether a reassignment goes on: its new replicas have a leader to copy from, and live.
+fn may_end(one: &Reassignment, live: &BTreeSet<BrokerId>, led: &Led) -> bool {
+    led.contains_key(&one.at) && one.adding.iter().all(|taker| live.contains(taker))
 }
 
 /// There is nothing to move: what an earlier run has left comes to its end.
@@ -666,6 +673,16 @@ mod tests {
         let expected = [(at("t", 0), ids(&[3, 2]), 0), (at("t", 2), ids(&[2]), 9)]
             .map(|(at, replicas, bytes)| (at, BalancedPartition { replicas, bytes }));
         assert_eq!(partitions, BTreeMap::from(expected));
+        // What was begun before it lost its leader does not end: it is not waited for either.
+        let begun = |partition, adding: &[i32]| Reassignment {
+            at: at("t", partition),
+            replicas: ids(&[1, 2, 3]),
+            adding: ids(adding),
+            removing: ids(&[1]),
+        };
+        let live = BTreeSet::from([BrokerId(2), BrokerId(3)]);
+        let ends = [begun(0, &[3]), begun(1, &[3]), begun(2, &[4])].map(|one| may_end(&one, &live, &partitions));
+        assert_eq!(ends, [true, false, false]);
         let observed = Observed { cluster: Cluster { brokers: Vec::new(), partitions }, leaderless };
         let refused = observed.ensure_rid_of(BrokerId(1)).expect_err("it has the only replica").to_string();
         assert!(refused.starts_with("1 partition of broker 1 cannot move") && refused.contains("(t-1)"), "{refused}");

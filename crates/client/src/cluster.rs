@@ -197,19 +197,13 @@ impl Client {
         let mut state = self.state();
         if topics.is_none() {
             // A topic that is missing in the list of all topics does not exist any more.
-            let names: Vec<String> =
-                response.topics.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.0.to_string()).collect();
-            state.view.topics.retain(|name, _| names.contains(name));
+            state.view.keep_listed(&response);
         }
         state.view.absorb(&response);
         for name in response.topics.iter().filter_map(|topic| topic.name.as_ref()) {
             state.stale.remove(name.0.as_str());
         }
-        let mut view = state.view.clone();
-        if let Some(topics) = topics {
-            view.topics.retain(|name, _| topics.contains(&name.as_str()));
-        }
-        Ok(view)
+        Ok(topics.map_or_else(|| state.view.clone(), |topics| state.view.of(topics)))
     }
 
     /// A connection to any broker: one that is open, else a known broker, else a bootstrap address.

@@ -228,7 +228,7 @@ impl Membership {
             Ok(Candidate {
                 id: member.member_id.to_string(),
                 instance: member.group_instance_id.as_ref().map(ToString::to_string),
-                topics: consumer_protocol::subscribed(&member.metadata)?,
+                topics: consumer_protocol::subscribed(&member.metadata)?.into_iter().collect(),
             })
         });
         let members: Vec<Candidate> = members.collect::<Result<_, ClientError>>()?;

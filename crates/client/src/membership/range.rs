@@ -1,7 +1,7 @@
 //! Kafka's range assignor: of each topic, members in order get ranges of partitions in order, the first ones one more
 //! where it does not divide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_model::{PartitionId, TopicName, TopicPartition};
 
@@ -10,7 +10,7 @@ use ottla_model::{PartitionId, TopicName, TopicPartition};
 pub(super) struct Candidate {
     pub id: String,
     pub instance: Option<String>,
-    pub topics: Vec<String>,
+    pub topics: BTreeSet<String>,
 }
 
 impl Candidate {
@@ -31,8 +31,7 @@ pub(super) fn assign(
     let mut shares: BTreeMap<String, Vec<TopicPartition>> =
         members.iter().map(|member| (member.id.clone(), Vec::new())).collect();
     for (topic, &count) in counts {
-        let takers: Vec<&Candidate> =
-            members.iter().filter(|member| member.topics.iter().any(|wanted| wanted == topic.as_str())).collect();
+        let takers: Vec<&Candidate> = members.iter().filter(|member| member.topics.contains(topic.as_str())).collect();
         if takers.is_empty() {
             continue;
         }

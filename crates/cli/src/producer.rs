@@ -263,6 +263,8 @@ pub struct Producer {
     encoder: Encoder,
     /// The next sequence number of each partition.
     sequences: BTreeMap<PartitionId, i32>,
+    /// A batch was lost, and its sequence numbers are missing.
+    has_gap: bool,
     /// A record that did not fit in the last round.
     held: Option<Outgoing>,
 }
@@ -277,7 +279,8 @@ impl Producer {
         };
         let encoder = Encoder { compression: settings.compression, identity };
         let sequences = BTreeMap::new();
-        Ok(Self { client, topic: topic.to_owned(), partitions, settings, encoder, sequences, held: None })
+        let topic = topic.to_owned();
+        Ok(Self { client, topic, partitions, settings, encoder, sequences, has_gap: false, held: None })
     }
 
     /// Sends the records of the channel until it ends; `lost` receives failed batches, and returns whether to continue.
@@ -300,7 +303,7 @@ impl Producer {
                 first = self.first(records) => first,
                 landed = flight.land(), if is_flying => {
                     landed?;
-                    if !self.report(&mut flight, &mut done).await? {
+                    if !self.report(&mut flight, &mut done) {
                         return Ok(());
                     }
                     continue;
@@ -313,22 +316,32 @@ impl Producer {
             let is_last = round.is_empty();
             let mut shares = self.encode(round)?;
             flight.land().await?;
-            let identity = self.encoder.identity;
-            if !self.report(&mut flight, &mut done).await? {
+            if !self.report(&mut flight, &mut done) || is_last {
                 return Ok(());
             }
-            if is_last {
-                return Ok(());
-            }
-            if self.encoder.identity != identity {
-                shares = self.encode(shares.into_iter().flat_map(|share| share.records).collect())?;
+            match self.close_gap().await {
+                Ok(false) => {}
+                Ok(true) => shares = self.encode(shares.into_iter().flat_map(|share| share.records).collect())?,
+                // It may pass until the next round.
+                Err(error) if error.may_pass() => {
+                    let mut lost = shares.into_iter().map(|Share { partition, records, .. }| Sent {
+                        partition,
+                        records,
+                        result: Err(error.clone()),
+                    });
+                    if !lost.all(&mut done) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             }
             for share in shares {
                 flight.sending.spawn(self.sender().send(share));
             }
             if self.settings.is_sync {
                 flight.land().await?;
-                if !self.report(&mut flight, &mut done).await? {
+                if !self.report(&mut flight, &mut done) {
                     return Ok(());
                 }
             }
@@ -410,20 +423,60 @@ impl Producer {
     }
 
     /// Reports the batches of a round that has ended; false: the receiver wants no more.
-    async fn report(&mut self, flight: &mut Flight, done: &mut impl FnMut(Sent) -> bool) -> Result<bool> {
+    fn report(&mut self, flight: &mut Flight, done: &mut impl FnMut(Sent) -> bool) -> bool {
         let sent = std::mem::take(&mut flight.sent);
-        if sent.iter().any(|sent| sent.result.is_err()) && self.encoder.identity.is_some() {
-            // The sequence numbers of the lost batch are missing now: begin again with a new producer id.
-            self.encoder.identity = Some(self.client.init_producer_id(None, Duration::from_secs(60)).await?);
-            self.sequences.clear();
+        self.has_gap |= self.encoder.identity.is_some() && sent.iter().any(|sent| sent.result.is_err());
+        sent.into_iter().all(done)
+    }
+
+    /// Begins again with a new producer id where sequence numbers are missing; whether it did.
+    async fn close_gap(&mut self) -> Result<bool, KafkaError> {
+        if !self.has_gap {
+            return Ok(false);
         }
-        Ok(sent.into_iter().all(done))
+        self.encoder.identity = Some(self.client.init_producer_id(None, Duration::from_secs(60)).await?);
+        self.sequences.clear();
+        self.has_gap = false;
+        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ottla_client::ClientConfig;
+
     use super::*;
+
+    /// A tool that is to go on ended where no broker gave a new producer id at once, or waited for ever for who took
+    /// the records that it made.
+    #[tokio::test]
+    async fn records_are_lost_one_after_the_other_while_there_is_no_broker() {
+        // Nobody listens there.
+        let config = ClientConfig { retry_timeout: Duration::from_millis(1), ..ClientConfig::new("127.0.0.1:1") };
+        let identity = Some((ProducerId(1), ProducerEpoch(0)));
+        let producer = Producer {
+            client: Client::new(config),
+            topic: "t".to_owned(),
+            partitions: vec![PartitionId(0)],
+            settings: Settings { is_sync: true, ..Settings::default() },
+            encoder: Encoder { compression: Compression::None, identity },
+            sequences: BTreeMap::new(),
+            has_gap: false,
+            held: None,
+        };
+        let (sender, mut records) = mpsc::channel(3);
+        for _ in 0..3 {
+            sender.try_send(Outgoing::default()).expect("room");
+        }
+        drop(sender);
+        let mut lost = 0;
+        let count = |sent: Sent| {
+            lost += usize::from(sent.result.is_err());
+            true
+        };
+        assert!(producer.run_reporting(&mut records, count).await.is_ok());
+        assert_eq!(lost, 3);
+    }
 
     /// Records without a key waited for the leader of a partition that had none, and were lost.
     #[test]

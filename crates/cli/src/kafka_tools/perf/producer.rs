@@ -184,7 +184,7 @@ async fn measure(plan: Plan) -> Result<(), ToolError> {
         let after = "Steady state results will print after the complete test summary.";
         out!("Warmup first {} records. {after}", plan.warmup);
     }
-    let (sender, mut records) = mpsc::channel(QUEUE_RECORDS);
+    let (sender, records) = mpsc::channel(QUEUE_RECORDS);
     let mut stats = Stats::new(plan.records, plan.interval_ms, false, now_ms());
     let mut steady = None;
     let mut acknowledged = 0;
@@ -209,10 +209,12 @@ async fn measure(plan: Plan) -> Result<(), ToolError> {
         }
         true
     };
-    let (sent, ()) = tokio::join!(
-        producer.run_reporting(&mut records, report),
-        generate(&plan.payload, plan.records, plan.throughput, sender)
-    );
+    // Whoever takes no more records ends the making of them.
+    let writing = async {
+        let mut records = records;
+        producer.run_reporting(&mut records, report).await
+    };
+    let (sent, ()) = tokio::join!(writing, generate(&plan.payload, plan.records, plan.throughput, sender));
     sent.map_err(|error| ToolError::Argument(error.to_string()))?;
     out!("{}", stats.total_line(now_ms()));
     if let Some(mut steady) = steady {
@@ -250,7 +252,6 @@ pub async fn write(kafka: &Kafka, load: &Load) -> Result<Summary, ToolError> {
         true
     };
     let payload = Payload::Random(load.record_bytes);
-    // Whoever takes no more records ends the making of them.
     let writing = async {
         let mut records = records;
         producer.run_reporting(&mut records, report).await

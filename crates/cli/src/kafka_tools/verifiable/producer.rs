@@ -79,7 +79,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
 async fn produce(plan: Plan) -> Result<ExitCode, ToolError> {
     let kafka = Kafka::connect_with(plan.connecting.clone()).await?;
     let producer = Producer::open(&kafka, &plan.topic, plan.settings.clone()).await?;
-    let (sender, mut records) = mpsc::channel(QUEUE_RECORDS);
+    let (sender, records) = mpsc::channel(QUEUE_RECORDS);
     let began_ms = now_ms();
     let sent = Cell::new(0);
     let mut acknowledged = 0;
@@ -99,7 +99,12 @@ async fn produce(plan: Plan) -> Result<ExitCode, ToolError> {
             () = terminated() => ExitCode::from(143),
         }
     };
-    let (result, code) = tokio::join!(producer.run_reporting(&mut records, report), generating);
+    // Whoever takes no more messages ends the making of them.
+    let producing = async {
+        let mut records = records;
+        producer.run_reporting(&mut records, report).await
+    };
+    let (result, code) = tokio::join!(producing, generating);
     result.map_err(|error| ToolError::Argument(error.to_string()))?;
     out!("{}", event("shutdown_complete", Vec::new()));
     let rate = 1_000.0 * acknowledged as f64 / (now_ms() - began_ms) as f64;

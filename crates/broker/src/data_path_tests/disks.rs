@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
-use ottla_protocol::kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest};
+use ottla_protocol::kafka_protocol::messages::{
+    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, DescribeProducersRequest, TopicName, describe_producers_request,
+};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::wire::Reader;
 use ottla_protocol::{Api, decode_response, encode_request};
@@ -208,6 +210,29 @@ fn a_replica_that_ends_late_leaves_the_one_that_came_back_its_fetcher() {
     eventually("it goes on", || end() == Some(Offset(2)));
 }
 
+/// Each question for its producers held a thread until the disk answered: after some hundred the broker stood still.
+#[test]
+fn the_producers_of_a_stalled_log_are_not_waited_for_beside_too_many_others() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[]);
+    let stalled = broker.partition(topic_id(1), 0);
+    eventually("it leads", || broker.broker.telemetry.replicas.leader_partitions.get() == 1);
+    let health = stalled.directory().health().clone();
+    let release = held(&stalled);
+    let waiting = std::iter::from_fn(|| health.begin_wait().then_some(())).count();
+    let topic = describe_producers_request::TopicRequest::default()
+        .with_name(TopicName("t".to_owned().into()))
+        .with_partition_indexes(vec![0]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+    let frame = encode_request(0, 7, None, &request).unwrap();
+    let answer = broker.ask(CLIENT, handlers::describe_producers::handle, 0, &frame).frame();
+    let response = decode_response::<DescribeProducersRequest>(0, answer).unwrap().1;
+    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::KafkaStorageError.code());
+    (0..waiting).for_each(|_| health.end_wait());
+    drop(release);
+}
+
 #[test]
 fn a_directory_that_fails_takes_only_its_own_replicas_away_and_the_last_one_ends_the_broker() {
     let cluster = Cluster::new(TWO_DIRECTORIES);
@@ -307,7 +332,6 @@ fn the_newest_description_of_directories_says_which_are_cordoned() {
 
 /// The error of one partition's move.
 pub(super) fn move_to(broker: &TestBroker, topic: &str, partition: i32, path: &Path) -> i16 {
-    use ottla_protocol::kafka_protocol::messages::TopicName;
     use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
         AlterReplicaLogDir, AlterReplicaLogDirTopic,
     };

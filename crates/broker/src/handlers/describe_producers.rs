@@ -39,10 +39,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
                 true => broker.replicas.find(&name, PartitionId(*index)),
                 false => Err(ErrorCode::TopicAuthorizationFailed),
             };
-            let producers = found.and_then(|found| {
-                let remembered = found.with_log(|log| log.producers().snapshot().collect::<Vec<_>>());
-                remembered.ok_or(ErrorCode::KafkaStorageError)
-            });
+            let producers =
+                found.and_then(|found| found.look_for_client(|log| log.producers().snapshot().collect::<Vec<_>>()));
             let producers = producers.and_then(|producers| match budget.take(producers.len() * PRODUCER_BYTES) {
                 true => Ok(producers),
                 false => Err(ErrorCode::InvalidRequest),

@@ -618,6 +618,15 @@ impl Partition {
         self.lock().replica.log_mut().map(look)
     }
 
+    /// As [`Self::with_log`], for a client.
+    ///
+    /// # Errors
+    /// There is no open log, or too many wait for its disk.
+    pub fn look_for_client<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Result<T, ErrorCode> {
+        let mut state = self.lock_for_client()?;
+        state.replica.log_mut().map(look).ok_or(ErrorCode::KafkaStorageError)
+    }
+
     /// Closes the files that were not used since the last call. Those that stay open are looked at again.
     pub fn close_idle_files(&self) {
         let mut state = self.lock_quietly();

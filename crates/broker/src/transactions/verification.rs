@@ -28,6 +28,9 @@ use crate::transaction_verifier::{TransactionVerifier, VerificationAnswer, Verif
 
 /// Questions in one request.
 const QUESTIONS_PER_REQUEST: usize = 1_000;
+/// About the bytes of these, unless one question has more: a request with too many is not read by the coordinator, and
+/// the questions of all other producers would be lost with those of one that asks about as much as it may.
+const BYTES_PER_REQUEST: usize = 256 * 1024;
 
 /// The answer for each partition. What could not be asked has an error that lets clients ask again.
 type Verdicts = BTreeMap<TopicPartition, ErrorCode>;
@@ -127,20 +130,10 @@ impl Inner {
         }
     }
 
-    /// The next questions: of each transactional id only one, because the answers are told apart by it.
     fn next(&self, coordinator: BrokerId) -> Option<Vec<Waiting>> {
         let mut queues = self.queues.lock();
         let queue = queues.get_mut(&coordinator)?;
-        let (mut batch, mut later) = (Vec::<Waiting>::new(), VecDeque::new());
-        let mut ids = BTreeSet::new();
-        while let Some(waiting) = queue.waiting.pop_front() {
-            if batch.len() < QUESTIONS_PER_REQUEST && ids.insert(waiting.question.transactional_id.clone()) {
-                batch.push(waiting);
-            } else {
-                later.push_back(waiting);
-            }
-        }
-        queue.waiting = later;
+        let batch = take_next(&mut queue.waiting);
         if batch.is_empty() {
             queue.is_busy = false;
             return None;
@@ -160,6 +153,29 @@ impl Inner {
             code => Err(ClientError::refused(code.unwrap_or(ErrorCode::UnknownServerError)).into()),
         }
     }
+}
+
+/// The questions of the next request: of each transactional id only one, because the answers are told apart by it.
+fn take_next(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let (mut batch, mut later) = (Vec::<Waiting>::new(), VecDeque::new());
+    let (mut ids, mut bytes_left) = (BTreeSet::new(), BYTES_PER_REQUEST);
+    while let Some(next) = waiting.pop_front() {
+        let bytes = about_bytes(&next.question);
+        let has_room = batch.is_empty() || (batch.len() < QUESTIONS_PER_REQUEST && bytes <= bytes_left);
+        if has_room && ids.insert(next.question.transactional_id.clone()) {
+            bytes_left = bytes_left.saturating_sub(bytes);
+            batch.push(next);
+        } else {
+            later.push_back(next);
+        }
+    }
+    *waiting = later;
+    batch
+}
+
+fn about_bytes(question: &VerificationQuestion) -> usize {
+    let partitions = question.partitions.iter().map(|partition| partition.topic.as_str().len() + 12);
+    question.transactional_id.len() + partitions.sum::<usize>()
 }
 
 fn to_request<'a>(questions: impl Iterator<Item = &'a VerificationQuestion>) -> AddPartitionsToTxnRequest {
@@ -197,4 +213,44 @@ fn by_transaction(response: &AddPartitionsToTxnResponse) -> BTreeMap<(String, To
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{ProducerEpoch, ProducerId};
+
+    use super::*;
+
+    fn waiting(id: &str, partitions: usize) -> Waiting {
+        let at = TopicPartition::new(TopicName::new("t").expect("a name"), PartitionId(0));
+        let question = VerificationQuestion {
+            transactional_id: id.to_owned(),
+            producer_id: ProducerId(1),
+            producer_epoch: ProducerEpoch(0),
+            partitions: vec![at; partitions],
+            adds: true,
+        };
+        Waiting { question, answer: oneshot::channel().0 }
+    }
+
+    fn requests(waiting: impl IntoIterator<Item = Waiting>) -> Vec<Vec<String>> {
+        let mut waiting: VecDeque<Waiting> = waiting.into_iter().collect();
+        let next = || Some(take_next(&mut waiting)).filter(|batch| !batch.is_empty());
+        let ids = |batch: Vec<Waiting>| batch.into_iter().map(|one| one.question.transactional_id).collect::<Vec<_>>();
+        std::iter::from_fn(next).map(ids).collect()
+    }
+
+    /// A producer that asked about the same partition a hundred thousand times, or had a very long name, made a request
+    /// that its coordinator did not read: the transactions of all others went no further.
+    #[test]
+    fn a_large_question_does_not_take_others_along() {
+        assert_eq!(requests([waiting("a", 1), waiting("b", 2), waiting("a", 1)]), [vec!["a", "b"], vec!["a"]]);
+        let large = BYTES_PER_REQUEST / 12;
+        let asked = [waiting("a", 1), waiting("large", large), waiting("b", 1), waiting("larger", 2 * large)];
+        assert_eq!(requests(asked), [vec!["a", "b"], vec!["large"], vec!["larger"]]);
+        let long = "x".repeat(BYTES_PER_REQUEST);
+        assert_eq!(requests([waiting("a", 1), waiting(&long, 1)]).len(), 2);
+        let many = (0..=QUESTIONS_PER_REQUEST).map(|number| waiting(&number.to_string(), 1));
+        assert_eq!(requests(many).iter().map(Vec::len).collect::<Vec<_>>(), [QUESTIONS_PER_REQUEST, 1]);
+    }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use ottla_model::{ErrorCode, Offset};
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
 use ottla_protocol::kafka_protocol::messages::{
     AlterReplicaLogDirsRequest, DescribeLogDirsRequest, DescribeProducersRequest, TopicName, describe_producers_request,
@@ -15,7 +15,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::wire::Reader;
 use ottla_protocol::{Api, decode_response, encode_request};
 use ottla_replica_manager::log_io;
-use ottla_replica_manager::partition::Partition;
+use ottla_replica_manager::partition::{OffsetQuery, Partition, Visible};
 
 use super::harness::*;
 use crate::groups::OFFSETS_TOPIC;
@@ -231,6 +231,25 @@ fn the_producers_of_a_stalled_log_are_not_waited_for_beside_too_many_others() {
     assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::KafkaStorageError.code());
     (0..waiting).for_each(|_| health.end_wait());
     drop(release);
+}
+
+/// Each search for a time held a thread until the disk answered, also when it was known that it does not.
+#[test]
+fn a_stalled_disk_is_not_searched_for_a_time() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    assert_eq!(broker.produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS).error, ErrorCode::None);
+    let partition = broker.partition(id, 0);
+    let find = |query| {
+        let found = partition.find_offset(query, LeaderEpoch::NONE, Visible::HighWatermark);
+        found.map(|found| found.offset)
+    };
+    assert_eq!(find(OffsetQuery::At(TimestampMs(0))), Ok(Offset(0)));
+    partition.directory().health().set_stalled(true);
+    assert_eq!(find(OffsetQuery::At(TimestampMs(0))), Err(ErrorCode::KafkaStorageError));
+    assert_eq!(find(OffsetQuery::Latest), Ok(Offset(1)));
 }
 
 #[test]

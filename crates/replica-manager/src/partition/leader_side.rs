@@ -408,7 +408,8 @@ impl Partition {
                 OffsetLookup::Found(found) => return Ok(found),
                 OffsetLookup::Search(search) => search,
             };
-            // It opens files and may unpack a batch.
+            // It opens files and may unpack a batch: a disk that does not answer would keep a thread for each client.
+            Errand::Fetch.check(self.directory.load().health())?;
             let found = log_io::run_blocking(|| search.run());
             let found = self.lock_for_client()?.replica.offset_found(&search, found);
             lookup = found.map_err(|error| self.read_failed(&error))?;

@@ -441,14 +441,15 @@ impl Source {
 async fn read(client: Client, mut share: Vec<Position>, mut options: FetchOptions, sender: mpsc::Sender<Pieces>) {
     // A worker's client has no view of the cluster yet, and requests it once.
     let mut idle = true;
-    loop {
+    for round in 0.. {
         share.retain(|position| position.end.is_none_or(|end| position.next < end));
         if share.is_empty() {
             return;
         }
         let patience = if idle { WAIT / u32::try_from(share.len()).unwrap_or(u32::MAX) } else { Duration::ZERO };
         idle = true;
-        for position in &mut share {
+        for at in turns(&share, round) {
+            let Some(position) = share.get_mut(at) else { continue };
             options.max_wait = patience;
             match fetch(&client, position, &options, &sender).await {
                 Ok(Some(read)) => idle &= read == 0,
@@ -460,6 +461,13 @@ async fn read(client: Client, mut share: Vec<Position>, mut options: FetchOption
             }
         }
     }
+}
+
+/// Who has its turn in a round: all that can be read, and one of those that cannot, which takes a [`TURN`] in vain.
+fn turns(share: &[Position], round: usize) -> Vec<usize> {
+    let away: Vec<usize> = (0..).zip(share).filter(|(_, position)| position.is_away).map(|(at, _)| at).collect();
+    let tried = away.get(round % away.len().max(1)).copied();
+    (0..).zip(share).filter(|(at, position)| !position.is_away || tried == Some(*at)).map(|(at, _)| at).collect()
 }
 
 /// Reads on; the number of records, or none if the receiver is gone.
@@ -587,6 +595,20 @@ mod tests {
         assert_eq!(found.map(|position| position.later).ok(), Some(Some(From::Beginning)));
         settings.exit_at_end = true;
         assert!(Position::find(&client, at("t", 0), None, &settings).await.is_err(), "its end is not known");
+    }
+
+    /// Each round took a second for each partition of a broker that was away: those of the others waited for all.
+    #[test]
+    fn a_round_tries_one_partition_that_cannot_be_read() {
+        let mut share = vec![position(None, None); 5];
+        assert_eq!(turns(&share, 7), [0, 1, 2, 3, 4]);
+        for away in [1, 2, 4] {
+            share[away].is_away = true;
+        }
+        let rounds = [[0, 1, 3].as_slice(), &[0, 2, 3], &[0, 3, 4], &[0, 1, 3]];
+        for (round, expected) in rounds.into_iter().enumerate() {
+            assert_eq!(turns(&share, round), expected);
+        }
     }
 
     #[test]

@@ -137,3 +137,17 @@ fn transactional_ids_have_a_coordinator_that_gives_them_producers_and_share_grou
     // What may come is told so: with the topic, this group has a coordinator.
     assert_eq!(coordinator(&brokers[0], 6, GROUP, "readers"), (ErrorCode::CoordinatorNotAvailable, -1));
 }
+
+/// Each change of the metadata looked at all keys again, on a worker: with a quarter of a million a tenth of a second.
+#[test]
+fn who_asks_for_very_many_coordinators_is_told_at_once_that_there_are_none() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let is_ready = |count: usize| {
+        let keys = (0..count).map(|number| StrBytes::from_string(number.to_string())).collect();
+        let request = FindCoordinatorRequest::default().with_key_type(GROUP).with_coordinator_keys(keys);
+        let frame = encode_request(6, 1, None, &request).expect("a small frame");
+        broker.dispatch(CLIENT, &frame).is_ready()
+    };
+    assert!(is_ready(2_000) && !is_ready(2));
+}

@@ -39,6 +39,10 @@ const SHARE_FROM: i16 = 6;
 /// How long an answer waits for a coordinator. Other answers of the connection wait behind it.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// Keys of a request whose answer waits: each change of the metadata looks at all of them again, on a worker. A client
+/// that asks for more is told at once what it is to ask again.
+const WAITING_KEYS_MAX: usize = 1_000;
+
 const UNAVAILABLE: &str = "The coordinator is not available.";
 
 /// Where a coordinator is.
@@ -62,9 +66,13 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     request.coordinator_keys.retain(|key| seen.insert(key.clone()));
     let version = header.api_version;
     let may_know_more = held_answers::may_know_more(context.opened);
-    let hold = held_answers::hold(broker, may_know_more, body_bytes, |image, is_suspect| {
-        names_leader(image, version, &request, is_suspect)
-    });
+    let hold = if may_wait(version, &request) {
+        held_answers::hold(broker, may_know_more, body_bytes, |image, is_suspect| {
+            names_leader(image, version, &request, is_suspect)
+        })
+    } else {
+        None
+    };
     let access = broker.access(context);
     let listener = context.listener.clone();
     let Some(hold) = hold else { return answer_now(broker, access, listener, header, request) };
@@ -91,6 +99,10 @@ fn answer_now(
     if let Some(topic) = topic.as_ref().filter(|topic| broker.metadata.peek().topic(topic.name()).is_none()) {
         topic.create(broker);
     }
+    if !may_wait(header.api_version, &request) {
+        let places = explain(places, topic.and_then(|topic| refusal(broker, &topic)));
+        return Reply::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
+    }
     let broker = Arc::clone(broker);
     Reply::later(async move {
         let mut revisions = broker.metadata.subscribe();
@@ -107,8 +119,7 @@ fn answer_now(
             Ok(places) => places,
             Err(_) => find_all(&broker.metadata.peek(), &access, &listener, header.api_version, &request),
         };
-        let missing = topic.filter(|topic| broker.metadata.peek().topic(topic.name()).is_none());
-        let places = explain(places, missing.and_then(|topic| topic.refusal()));
+        let places = explain(places, topic.and_then(|topic| refusal(&broker, &topic)));
         Response::encode_or_close::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places))
     })
 }
@@ -120,6 +131,17 @@ fn topic_of(broker: &Arc<Broker>, key_type: i8) -> Option<Arc<InternalTopic>> {
         TRANSACTION => Some(Arc::clone(&broker.internal_topics.transaction_state)),
         _ => None,
     }
+}
+
+/// Why there is no such topic, if there is none and the quorum has said so.
+fn refusal(broker: &Broker, topic: &InternalTopic) -> Option<String> {
+    let is_missing = broker.metadata.peek().topic(topic.name()).is_none();
+    topic.refusal().filter(|_| is_missing)
+}
+
+/// Whether the answer waits for coordinators.
+fn may_wait(version: i16, request: &FindCoordinatorRequest) -> bool {
+    keys(version, request).len() <= WAITING_KEYS_MAX
 }
 
 /// Whether a coordinator may be there in a moment.

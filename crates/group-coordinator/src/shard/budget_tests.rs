@@ -206,6 +206,19 @@ fn g10_ids_that_were_given_out_count_as_members() {
     assert_eq!(budget.used().members, 1);
 }
 
+/// G10: an empty group went with the ids that it had given out, and these were counted for ever: no member found room.
+#[test]
+fn g10_ids_that_go_with_an_empty_group_are_counted_no_more() {
+    let budget = Arc::new(Budget::new(PLENTY));
+    let config = GroupConfig { budget: Arc::clone(&budget), ..GroupConfig::default() };
+    let mut host = Host::new(GroupConfig { offsets_retention_check_interval_ms: 5_000, ..config });
+    let Request::JoinGroup(join) = join("a", 10) else { unreachable!("a join") };
+    host.ask(Request::JoinGroup(JoinGroup { requires_known_member_id: true, ..join }));
+    assert_eq!(budget.used().members, 1);
+    host.pass(6_000);
+    assert_eq!(budget.used(), Usage::default());
+}
+
 /// G10: instance ids, racks, and the ids of members and groups were not counted: each may have 32 KiB.
 #[test]
 fn g10_what_members_and_groups_are_called_has_a_ceiling() {

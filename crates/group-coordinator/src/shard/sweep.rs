@@ -63,6 +63,8 @@ impl Shard {
                 records.extend(group.tombstones(id));
                 self.groups.remove(id);
                 self.timers.cancel_group(id);
+                // It may have given ids out, which were counted.
+                self.measure(id);
             }
             effects.extend(self.append_in_pieces(now, id, records));
             if offsets_left == 0 || found.next.is_some() {

@@ -9,9 +9,11 @@ use crate::bucket::TokenBucket;
 use crate::limits::{Limit, Limits};
 use crate::rate::{Rate, Windows};
 
-/// Clients with a limit whose use is kept apart. Client ids are chosen by clients: those beyond it share one account,
-/// so that new names get nobody more than its limit.
+/// Clients with a limit whose use is kept apart. Client ids are chosen by clients: those of a user beyond it share one
+/// account, so that new names get nobody more than its limit, and nobody waits for what others use.
 const CLIENTS_MAX: usize = 10_000;
+/// Of a client id so much tells it from others: one may have 32 KiB.
+const CLIENT_ID_BYTES_MAX: usize = 256;
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +78,7 @@ impl Quotas {
     pub fn charge(&mut self, windows: Windows, now: MonotonicMs, client: Client<'_>, amount: f64) -> Charge {
         let Some(limit) = self.limits.of(client.user, client.client_id) else { return Charge::Within };
         let account = account(&limit, client);
-        let sweep = Sweep { swept_at: &mut self.swept_at, windows, now };
+        let sweep = Sweep { swept_at: &mut self.swept_at, user: client.user, windows, now };
         let account = within(&mut self.rates, account, sweep, |rate| rate.is_idle(windows, now));
         let rate = self.rates.entry(account).or_default();
         rate.record(windows, now, amount);
@@ -97,7 +99,7 @@ impl Quotas {
     ) -> Result<Charge, Duration> {
         let Some(limit) = self.limits.of(client.user, client.client_id) else { return Ok(Charge::Within) };
         let account = account(&limit, client);
-        let sweep = Sweep { swept_at: &mut self.swept_at, windows, now };
+        let sweep = Sweep { swept_at: &mut self.swept_at, user: client.user, windows, now };
         let is_idle = |bucket: &mut TokenBucket| bucket.is_idle(windows, now, limit.value);
         let account = within(&mut self.buckets, account, sweep, is_idle);
         let bucket = self.buckets.entry(account).or_insert_with(|| TokenBucket::new(windows, now, limit.value));
@@ -114,11 +116,13 @@ impl Quotas {
 }
 
 fn account(limit: &Limit, client: Client<'_>) -> Account {
-    (limit.of_user.then(|| client.user.to_owned()), limit.of_client.then(|| client.client_id.to_owned()))
+    let client_id = &client.client_id[..client.client_id.floor_char_boundary(CLIENT_ID_BYTES_MAX)];
+    (limit.of_user.then(|| client.user.to_owned()), limit.of_client.then(|| client_id.to_owned()))
 }
 
 struct Sweep<'a> {
     swept_at: &'a mut Option<MonotonicMs>,
+    user: &'a str,
     windows: Windows,
     now: MonotonicMs,
 }
@@ -129,7 +133,8 @@ impl Sweep<'_> {
     }
 }
 
-/// The account, or the common one if there are too many; idle ones go first.
+/// The account, or the common one of its user if there are too many, or of all if there are too many users; idle ones
+/// go first.
 fn within<T>(
     accounts: &mut BTreeMap<Account, T>,
     account: Account,
@@ -143,7 +148,11 @@ fn within<T>(
         *sweep.swept_at = Some(sweep.now);
         accounts.retain(|_, use_of| !is_idle(use_of));
     }
-    if accounts.len() < CLIENTS_MAX { account } else { (None, None) }
+    if accounts.len() < CLIENTS_MAX {
+        return account;
+    }
+    let of_user = (Some(sweep.user.to_owned()), None);
+    if accounts.len() < 2 * CLIENTS_MAX || accounts.contains_key(&of_user) { of_user } else { (None, None) }
 }
 
 #[cfg(test)]
@@ -204,5 +213,26 @@ mod tests {
         assert_eq!(more(CLIENTS_MAX + 2, later), Charge::Within);
         assert_eq!(more(CLIENTS_MAX + 3, later), Charge::Within);
         assert!(quotas.rates.len() <= CLIENTS_MAX + 1);
+    }
+
+    /// The names of one user filled the accounts, and everybody who came later waited for what it used.
+    #[test]
+    fn new_names_of_one_user_are_not_charged_to_others() {
+        let mut quotas = quotas(None, Some(Name::Default), 100.0);
+        for at in 0..=CLIENTS_MAX {
+            quotas.charge(WINDOWS, NOW, client("mallory", &format!("client-{at}")), 1e9);
+        }
+        assert_eq!(quotas.charge(WINDOWS, NOW, client("alice", "a"), 600.0), Charge::Within);
+        assert!(matches!(quotas.charge(WINDOWS, NOW, client("alice", "b"), 600.0), Charge::Throttled(_)));
+        assert_eq!(quotas.rates.len(), CLIENTS_MAX + 2);
+    }
+
+    /// Ten thousand client ids of 32 KiB were kept, for each kind of quota.
+    #[test]
+    fn of_a_long_client_id_the_beginning_is_kept() {
+        let mut quotas = quotas(None, Some(Name::Default), 100.0);
+        quotas.charge(WINDOWS, NOW, client("alice", &"ü".repeat(16_000)), 1.0);
+        let kept = quotas.rates.keys().filter_map(|(_, client_id)| client_id.as_ref());
+        assert_eq!(kept.map(String::len).collect::<Vec<_>>(), [CLIENT_ID_BYTES_MAX]);
     }
 }

@@ -18,8 +18,9 @@ pub use crate::subscriptions::Asked as Subscribed;
 /// Clients that are remembered, at 1 KiB each with long texts. The one that was silent for the longest time gives way
 /// to a new one; it loses nothing but what is shown of it until its next push.
 const CLIENTS_MAX: usize = 8_192;
-/// What the series of all clients may take: those of ten clients with many partitions, or of a thousand small ones.
-const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What the series of all clients may take, with what a page says of their clients: those of ten clients with many
+/// partitions, or of a thousand small ones. A page is not much larger.
+const BYTES_MAX: usize = 12 * 1024 * 1024;
 /// Silent clients are looked for at most so often: a look costs a step for each client.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -104,10 +105,15 @@ impl Clients {
                 let known = known.into_mut();
                 self.by_silence.remove(&(known.heard_at, id));
                 if known.connection_id != connection_id || known.subscriptions_version != version {
-                    // What it pushed before is still its own.
-                    let (series, series_bytes) = (Arc::clone(&known.series), known.series_bytes);
-                    *known = begin(identity);
-                    (known.series, known.series_bytes) = (series, series_bytes);
+                    let before = std::mem::replace(known, begin(identity));
+                    let count = before.series.len();
+                    if page::bytes_beside(&known.identity, count) <= page::bytes_beside(&before.identity, count) {
+                        // What it pushed before is still its own.
+                        (known.series, known.series_bytes) = (before.series, before.series_bytes);
+                    } else {
+                        // It was counted with a shorter name, and is shown again with the next push.
+                        self.bytes -= before.series_bytes;
+                    }
                 }
                 known
             }
@@ -123,7 +129,8 @@ impl Clients {
         let Some(client) = self.clients.get(&id) else { return };
         let before = Arc::clone(&client.series);
         self.bytes -= client.series_bytes;
-        let has_room = self.make_room(id, points.bytes);
+        let bytes = points.bytes + page::bytes_beside(&client.identity, points.series.len());
+        let has_room = self.make_room(id, bytes);
         let Some(client) = self.clients.get_mut(&id) else { return };
         if !has_room {
             self.left_out += points.series.len();
@@ -135,8 +142,8 @@ impl Clients {
             (series, last + value)
         });
         client.series = Arc::new(sums.collect());
-        client.series_bytes = points.bytes;
-        self.bytes += points.bytes;
+        client.series_bytes = bytes;
+        self.bytes += bytes;
     }
 
     /// Makes room for the series of a client: while there is none, the client that holds the most loses what it has,
@@ -312,5 +319,30 @@ mod tests {
         assert_eq!(shown.iter().filter(|line| line.starts_with("ottla_client_small")).count(), 1);
         let sum: usize = clients.clients.values().map(|client| client.series_bytes).sum();
         assert_eq!(clients.held().bytes, sum);
+    }
+
+    /// A page said long names of clients, and numbers of three hundred digits, in each of very many short lines: it had
+    /// 45 MB, and each slow reader held one.
+    #[test]
+    fn a_page_is_not_much_larger_than_what_is_counted() {
+        let mut clients = subscribed("*");
+        let tiny: Vec<Metric> =
+            (0..8_000).map(|number| gauge("m", f64::MIN_POSITIVE, &[("a", &number.to_string())])).collect();
+        let asked = ["*".to_owned()];
+        for instance in 0..20 {
+            let named = Identity { instance_id: id(instance), ..identity(0, &"\"".repeat(256)) };
+            clients.client(MonotonicMs(0), 1, named);
+            clients.record(id(instance), Points::read(&payload(&[], &tiny), &asked).expect("a message"));
+        }
+        let held = clients.held();
+        let page = clients.page(MonotonicMs(1)).render();
+        assert!(held.bytes <= BYTES_MAX && page.len() < held.bytes, "{held:?}, {} bytes", page.len());
+        // Nor when a client comes back under a longer name.
+        let mut clients = subscribed("*");
+        pushed(&mut clients, 0, 1, &tiny);
+        assert!(clients.held().bytes > 0);
+        let renamed = Identity { client_id: "x".repeat(256), ..client(1) };
+        clients.client(MonotonicMs(1), 2, renamed);
+        assert_eq!((clients.held().bytes, lines(&mut clients, 2).len()), (0, 0));
     }
 }

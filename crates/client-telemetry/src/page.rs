@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use crate::client::Identity;
 use crate::clients::Shown;
 use crate::point::{CLIENT_LABELS, INFO, put_label, put_value};
 
@@ -23,7 +24,7 @@ impl Page {
 
     /// Prometheus' text form; empty if no client has pushed anything.
     pub fn render(&self) -> String {
-        let labels: Vec<String> = self.0.iter().map(client_labels).collect();
+        let labels: Vec<String> = self.0.iter().map(|client| client_labels(&client.identity)).collect();
         let mut families: BTreeMap<&str, Family<'_>> = BTreeMap::new();
         for (client, client_labels) in self.0.iter().zip(&labels) {
             for (series, value) in &*client.series {
@@ -41,13 +42,8 @@ impl Page {
         if !self.0.is_empty() {
             head(&mut page, INFO, "Who the clients are that push metrics", false);
         }
-        for (client, client_labels) in self.0.iter().zip(&labels) {
-            let mut all = client_labels.clone();
-            let identity = &client.identity;
-            put_label(&mut all, "software_name", identity.software_name.as_deref().unwrap_or_default());
-            put_label(&mut all, "software_version", identity.software_version.as_deref().unwrap_or_default());
-            put_label(&mut all, "address", &identity.address);
-            line(&mut page, INFO, &all, "", 1.0);
+        for client in &self.0 {
+            line(&mut page, INFO, &info_labels(&client.identity), "", 1.0);
         }
         for (name, family) in &families {
             head(&mut page, name, "Pushed by clients", family.is_counter);
@@ -59,12 +55,25 @@ impl Page {
     }
 }
 
-fn client_labels(client: &Shown) -> String {
+/// How much a page says of a client besides its series: once, and in each of their lines.
+pub(crate) fn bytes_beside(identity: &Identity, series: usize) -> usize {
+    if series == 0 { 0 } else { info_labels(identity).len() + series * client_labels(identity).len() }
+}
+
+fn client_labels(identity: &Identity) -> String {
     let mut labels = String::new();
-    let instance_id = client.identity.instance_id.to_string();
-    for (key, value) in CLIENT_LABELS.iter().zip([&instance_id, &client.identity.client_id]) {
+    let instance_id = identity.instance_id.to_string();
+    for (key, value) in CLIENT_LABELS.iter().zip([&instance_id, &identity.client_id]) {
         put_label(&mut labels, key, value);
     }
+    labels
+}
+
+fn info_labels(identity: &Identity) -> String {
+    let mut labels = client_labels(identity);
+    put_label(&mut labels, "software_name", identity.software_name.as_deref().unwrap_or_default());
+    put_label(&mut labels, "software_version", identity.software_version.as_deref().unwrap_or_default());
+    put_label(&mut labels, "address", &identity.address);
     labels
 }
 

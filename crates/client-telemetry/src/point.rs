@@ -175,10 +175,14 @@ pub fn put_label(labels: &mut String, key: &str, value: &str) {
 /// A value as Prometheus writes it.
 pub fn put_value(line: &mut String, value: f64) {
     let infinite = if value.is_sign_positive() { "+Inf" } else { "-Inf" };
-    match value.is_infinite() {
-        true => line.push_str(infinite),
-        // Writing to a string does not fail.
-        false => drop(write!(line, "{value}")),
+    let size = value.abs();
+    if size.is_infinite() {
+        line.push_str(infinite);
+    } else if size >= 1e17 || (size > 0.0 && size < 1e-9) {
+        // Written out, it may have more than three hundred digits. Writing to a string does not fail.
+        drop(write!(line, "{value:e}"));
+    } else {
+        drop(write!(line, "{value}"));
     }
 }
 
@@ -269,12 +273,12 @@ mod tests {
     }
 
     #[test]
-    fn infinite_values_have_prometheus_names() {
-        let shown = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.5].map(|value| {
+    fn values_are_as_prometheus_reads_them_and_short() {
+        let shown = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.5, 0.0, 4e15, -1e300, 1e-300].map(|value| {
             let mut line = String::new();
             put_value(&mut line, value);
             line
         });
-        assert_eq!(shown, ["+Inf", "-Inf", "NaN", "0.5"]);
+        assert_eq!(shown, ["+Inf", "-Inf", "NaN", "0.5", "0", "4000000000000000", "-1e300", "1e-300"]);
     }
 }

@@ -4,12 +4,15 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
+use bytes::Bytes;
 use ottla_resources::http_port;
 use ottla_rpc::ports;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use super::Telemetry;
@@ -22,8 +25,34 @@ fn answer(readiness: &Readiness) -> (StatusCode, String) {
     }
 }
 
+/// A page of metrics that is larger is made once in a while, and whoever asks meanwhile gets the same: each reader that
+/// is slow would hold one of its own, and making them takes a thread.
+const SHARED_PAGE_BYTES: usize = 1 << 20;
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct LastPage(Mutex<Option<(Instant, Bytes)>>);
+
+impl LastPage {
+    fn or_made(&self, now: Instant, make: impl FnOnce() -> String) -> Bytes {
+        let mut last = self.0.lock();
+        if let Some((made_at, page)) = &*last
+            && now.duration_since(*made_at) < SHARED_FOR
+        {
+            return page.clone();
+        }
+        let page = Bytes::from(make());
+        *last = (page.len() > SHARED_PAGE_BYTES).then(|| (now, page.clone()));
+        page
+    }
+}
+
 fn router(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Router {
-    let metrics = move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry.render()) };
+    let last = Arc::new(LastPage::default());
+    let metrics = move || async move {
+        let page = last.or_made(Instant::now(), || telemetry.render());
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page)
+    };
     let ready = move || async move { answer(&readiness) };
     Router::new()
         .route("/metrics", get(metrics))
@@ -56,7 +85,6 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, TcpStream};
-    use std::time::Duration;
 
     use ottla_broker_session::Standing;
 
@@ -83,6 +111,17 @@ mod tests {
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let refused = bind(other.local_addr().expect("bound")).await.expect_err("in use");
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Thirty readers that took a page slowly held thirty pages.
+    #[test]
+    fn large_pages_are_shared_for_a_while() {
+        let (last, now) = (LastPage::default(), Instant::now());
+        let page = |bytes: usize, after: Duration| last.or_made(now + after, || "x".repeat(bytes)).len();
+        assert_eq!((page(10, Duration::ZERO), page(20, Duration::ZERO)), (10, 20), "small ones are not");
+        let large = SHARED_PAGE_BYTES + 1;
+        assert_eq!((page(large, Duration::ZERO), page(30, SHARED_FOR / 2)), (large, large));
+        assert_eq!((page(40, SHARED_FOR), page(50, SHARED_FOR)), (40, 50));
     }
 
     #[test]

@@ -84,16 +84,29 @@ impl ProducerIds {
             }
             receiver
         });
-        if state.runs_low() && !state.asking {
-            state.asking = true;
-            let ids = self.clone();
-            self.data.spawn(async move { ids.ask().await });
-        }
+        self.ask_if_low(&mut state);
         drop(state);
         match (taken, receiver) {
             (Some(id), _) => Ok(id),
             (None, Some(receiver)) => Err(receiver),
             (None, None) => Err(oneshot::channel().1),
+        }
+    }
+
+    /// A new id, or none for a caller that does not wait: the next block is on its way, and all of it is for those who
+    /// ask then.
+    pub fn take_now(self: &Arc<Self>) -> Option<ProducerId> {
+        let mut state = self.state.lock();
+        let taken = state.take();
+        self.ask_if_low(&mut state);
+        taken
+    }
+
+    fn ask_if_low(self: &Arc<Self>, state: &mut State) {
+        if state.runs_low() && !state.asking {
+            state.asking = true;
+            let ids = self.clone();
+            self.data.spawn(async move { ids.ask().await });
         }
     }
 
@@ -169,6 +182,17 @@ pub(crate) mod tests {
             assert_eq!(id, ProducerId(expected));
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Each try of a transactional id took an id of the next block along: while the quorum was slow, more tries than a
+    /// block has came meanwhile, and none of them ever found one.
+    #[tokio::test]
+    async fn who_does_not_wait_takes_nothing_of_the_next_block() {
+        let ids = ProducerIds::new(Arc::new(Blocks::default()), &Handle::current());
+        assert!((0..1_000).all(|_| ids.take_now().is_none()));
+        let Err(receiver) = ids.take() else { panic!("there is no block yet") };
+        assert_eq!(receiver.await, Ok(ProducerId(0)));
+        assert_eq!(ids.take_now(), Some(ProducerId(1)));
     }
 
     /// An I/O thread that took a step of a transactional id ended the process.

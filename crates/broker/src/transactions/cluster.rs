@@ -29,6 +29,6 @@ impl Cluster for ImageCluster<'_> {
 
     fn new_producer_id(&mut self) -> Option<ProducerId> {
         // Without an id the producer asks again, and finds one of the block that is on its way.
-        self.producer_ids.take().ok()
+        self.producer_ids.take_now()
     }
 }

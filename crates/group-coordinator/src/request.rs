@@ -48,6 +48,18 @@ impl Request {
             Self::ListGroups(_) | Self::EndTransaction(_) => None,
         }
     }
+
+    /// What members keep of it holds no more than itself: byte strings are slices of the frame that the request came
+    /// in, or of what was read with it, and that may be very much larger.
+    pub(crate) fn detached(mut self) -> Self {
+        let detach = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
+        match &mut self {
+            Self::JoinGroup(request) => request.protocols.iter_mut().for_each(|(_, metadata)| detach(metadata)),
+            Self::SyncGroup(request) => request.assignments.iter_mut().for_each(|(_, assigned)| detach(assigned)),
+            _ => {}
+        }
+        self
+    }
 }
 
 /// TxnOffsetCommit (28): a commit that counts when the producer's transaction is committed.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ottla_model::{
     ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId,
 };
@@ -10,6 +11,7 @@ use super::testing::Host;
 use super::{Budget, BudgetLimits, Usage};
 use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
+use crate::group::Group;
 use crate::request::{
     ClientInfo, CommitInTransaction, CommitOffsets, CommitPartition, ConsumerGroupHeartbeat, GroupTopic, JoinGroup,
     LeaveGroup, LeavingMember, Request, SyncGroup,
@@ -217,6 +219,31 @@ fn g10_ids_that_go_with_an_empty_group_are_counted_no_more() {
     assert_eq!(budget.used().members, 1);
     host.pass(6_000);
     assert_eq!(budget.used(), Usage::default());
+}
+
+/// G10: a member kept the whole frame of its JoinGroup, with fields that nobody knows: four MiB, counted as one KiB.
+#[test]
+fn g10_members_keep_no_frames() {
+    let (mut host, _) = host(PLENTY);
+    let frame = Bytes::from(vec![0; 1_000]);
+    let Request::JoinGroup(join) = join("a", 0) else { unreachable!("a join") };
+    let protocols = vec![("range".to_owned(), frame.slice(..10))];
+    assert_eq!(refusal(&mut host, Request::JoinGroup(JoinGroup { protocols, ..join })), None);
+    host.pass(4_000);
+    let sync = SyncGroup {
+        group: GroupId::new("a"),
+        generation: 1,
+        member: MemberId::new("c-fresh"),
+        instance: None,
+        protocol_type: None,
+        protocol_name: None,
+        assignments: vec![(MemberId::new("c-fresh"), frame.slice(..10))],
+    };
+    assert_eq!(refusal(&mut host, Request::SyncGroup(sync)), None);
+    host.answers.clear();
+    let Some(Group::Classic(found)) = host.shard.group(&GroupId::new("a")) else { panic!("a classic group") };
+    assert_eq!(found.members().values().map(|member| member.assignment.len()).sum::<usize>(), 10);
+    assert!(frame.is_unique());
 }
 
 /// G10: instance ids, racks, and the ids of members and groups were not counted: each may have 32 KiB.

@@ -199,7 +199,7 @@ impl Shard {
             _ => None,
         };
         let group = request.group().cloned();
-        let effects = self.step_or_undo(now, topics, id, request);
+        let effects = self.step_or_undo(now, topics, id, request.detached());
         match (large_state_of, group) {
             (Some(group), _) => self.measure(&group),
             (None, Some(group)) => self.measure_if_changed(&group),

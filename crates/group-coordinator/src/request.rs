@@ -78,6 +78,14 @@ pub struct ClientInfo {
     pub client_host: String,
 }
 
+/// What a protocol takes besides its texts: places in the member's list and among the group's votes.
+const PROTOCOL_BYTES: usize = 128;
+
+/// What a member says in its protocols, in bytes.
+pub(crate) fn bytes_of_protocols(protocols: &[(String, Bytes)]) -> usize {
+    protocols.iter().map(|(name, metadata)| PROTOCOL_BYTES + name.len() + metadata.len()).sum()
+}
+
 /// What a member says of itself beside its subscription, in bytes.
 pub(crate) fn bytes_of_client(client: &ClientInfo, instance: Option<&InstanceId>) -> usize {
     client.client_id.len() + instance.map_or(0, |instance| instance.as_str().len())

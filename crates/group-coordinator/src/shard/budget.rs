@@ -8,6 +8,7 @@ use crate::budget::{Rank, Usage};
 use crate::group::{Group, NAMED_TOPIC_BYTES};
 use crate::request::{
     CommitInTransaction, CommitOffsets, ConsumerGroupHeartbeat, JoinGroup, Request, SyncGroup, bytes_of_client,
+    bytes_of_protocols,
 };
 
 /// The longest name of a new group: the budget counts groups, of any name. Kafka has no limit but that of a string.
@@ -48,8 +49,7 @@ impl Shard {
     fn added_by_join(&self, join: &JoinGroup) -> Usage {
         let group = self.groups.get(&join.group);
         let former = group.and_then(|group| group.said_by(&join.member, join.instance.as_ref()));
-        let protocols: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
-        let bytes = protocols + bytes_of_client(&join.client, join.instance.as_ref());
+        let bytes = bytes_of_protocols(&join.protocols) + bytes_of_client(&join.client, join.instance.as_ref());
         Usage {
             groups: usize::from(group.is_none()),
             members: usize::from(former.is_none()),

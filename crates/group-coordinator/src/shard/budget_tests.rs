@@ -246,6 +246,20 @@ fn g10_members_keep_no_frames() {
     assert!(frame.is_unique());
 }
 
+/// G10: a protocol with a name of a few letters counted as these, and took forty times as much.
+#[test]
+fn g10_protocols_count_whatever_they_are_called() {
+    let (mut host, budget) = host(BudgetLimits { bytes: 1_000_000, ..PLENTY });
+    let joins = |group: usize, protocols: usize| {
+        let Request::JoinGroup(join) = join(&format!("g-{group}"), 0) else { unreachable!("a join") };
+        let protocols = (0..protocols).map(|number| (number.to_string(), Bytes::new())).collect();
+        Request::JoinGroup(JoinGroup { protocols, ..join })
+    };
+    let taken = (0..10).filter(|group| refusal(&mut host, joins(*group, 2_000)).is_none()).count();
+    assert_eq!(taken, 3);
+    assert!(budget.used().bytes > 3 * 2_000 * 128, "{:?}", budget.used());
+}
+
 /// G10: instance ids, racks, and the ids of members and groups were not counted: each may have 32 KiB.
 #[test]
 fn g10_what_members_and_groups_are_called_has_a_ceiling() {

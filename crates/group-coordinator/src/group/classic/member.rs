@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ottla_model::InstanceId;
 
 use crate::effects::RequestId;
-use crate::request::{ClientInfo, bytes_of_client};
+use crate::request::{ClientInfo, bytes_of_client, bytes_of_protocols};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
@@ -49,8 +49,7 @@ impl Member {
 
     /// What the member has said, in bytes.
     pub(super) fn said_bytes(&self) -> usize {
-        let protocols: usize = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
-        protocols + bytes_of_client(&self.client, self.instance.as_ref())
+        bytes_of_protocols(&self.protocols) + bytes_of_client(&self.client, self.instance.as_ref())
     }
 
     /// The member's metadata of a protocol; empty where it does not know the protocol.

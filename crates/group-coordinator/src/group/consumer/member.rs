@@ -8,7 +8,7 @@ use ottla_model::{GroupId, InstanceId, MemberId, PartitionId, TopicId};
 use crate::record::{
     ClassicMemberMetadata, ConsumerMemberMetadata, CurrentAssignment, MemberState, Record, TopicPartitions,
 };
-use crate::request::{ClientInfo, ConsumerGroupHeartbeat, bytes_of_client};
+use crate::request::{ClientInfo, ConsumerGroupHeartbeat, bytes_of_client, bytes_of_protocols};
 
 /// The epoch that a member joins with, and that of a member that replaces a static one until it is reconciled.
 pub(super) const JOINING: i32 = 0;
@@ -95,8 +95,7 @@ impl Member {
 
     /// What the member says of itself, in bytes, without the topics that it names.
     pub(super) fn bytes(&self) -> usize {
-        let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
-        let protocols: usize = protocols.map(|(name, metadata)| name.len() + metadata.len()).sum();
+        let protocols = self.classic.as_ref().map_or(0, |classic| bytes_of_protocols(&classic.protocols));
         let named = self.regex.as_ref().map_or(0, String::len) + self.rack.as_ref().map_or(0, String::len);
         protocols + named + bytes_of_client(&self.client, self.instance.as_ref())
     }

@@ -258,6 +258,11 @@ fn g10_protocols_count_whatever_they_are_called() {
     let taken = (0..10).filter(|group| refusal(&mut host, joins(*group, 2_000)).is_none()).count();
     assert_eq!(taken, 3);
     assert!(budget.used().bytes > 3 * 2_000 * 128, "{:?}", budget.used());
+    // Their type stays with the group when they have gone.
+    let Request::JoinGroup(join) = join("of a long type", 0) else { unreachable!("a join") };
+    let answer = host.call(Request::JoinGroup(JoinGroup { protocol_type: "t".repeat(257), ..join }));
+    let GroupAnswer::JoinGroup(joined) = answer else { panic!("{answer:?}") };
+    assert_eq!(joined.error, ErrorCode::InconsistentGroupProtocol);
 }
 
 /// G10: instance ids, racks, and the ids of members and groups were not counted: each may have 32 KiB.

@@ -19,6 +19,9 @@ use crate::request::{
 };
 use crate::topics::Topics;
 
+/// The longest type of a protocol: a group keeps it when its members have gone, and the budget counts groups.
+const PROTOCOL_TYPE_BYTES_MAX: usize = 256;
+
 impl Shard {
     pub(super) fn dispatch(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: Request) -> Effects {
         match request {
@@ -138,6 +141,8 @@ impl Shard {
             Some(ErrorCode::InvalidGroupId)
         } else if !session.contains(&request.session_timeout_ms) {
             Some(ErrorCode::InvalidSessionTimeout)
+        } else if request.protocol_type.len() > PROTOCOL_TYPE_BYTES_MAX {
+            Some(ErrorCode::InconsistentGroupProtocol)
         } else {
             None
         }

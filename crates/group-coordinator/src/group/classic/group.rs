@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ottla_model::{InstanceId, MemberId, TimestampMs};
 
 use super::member::Member;
+use super::report::TopicNames;
 use super::state::State;
 
 /// See [`super`].
@@ -35,7 +36,7 @@ pub(crate) struct ClassicGroup {
     /// Members of this generation that have not asked for their assignment.
     pub(super) pending_sync: BTreeSet<MemberId>,
     /// The topics that members of the consumer protocol read; none when that is not known.
-    pub(super) subscribed: Option<BTreeSet<String>>,
+    pub(super) subscribed: Option<TopicNames>,
     pub(super) initial: InitialDelay,
 }
 

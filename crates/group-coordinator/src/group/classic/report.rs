@@ -52,7 +52,7 @@ impl ClassicGroup {
     }
 
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
-        self.subscribed.as_ref().map_or_else(|| self.has_consumers(), |topics| topics.contains(topic))
+        self.subscribed.as_ref().map_or_else(|| self.has_consumers(), |topics| topics.contain(topic))
     }
 
     pub(crate) fn offset_expiry(&self) -> OffsetExpiry {
@@ -71,19 +71,46 @@ impl ClassicGroup {
         self.subscribed = self.subscriptions();
     }
 
-    fn subscriptions(&self) -> Option<BTreeSet<String>> {
+    fn subscriptions(&self) -> Option<TopicNames> {
         if !self.has_consumers() {
             return None;
         }
         if self.members.is_empty() {
-            return Some(BTreeSet::new());
+            return Some(TopicNames::default());
         }
         let protocol = self.protocol.as_deref()?;
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
             topics.extend(subscribed_topics(&member.metadata(protocol))?);
         }
-        Some(topics)
+        TopicNames::new(&topics)
+    }
+}
+
+/// A set of names, one after the other: one of strings takes twelve times what members sent if the names are short.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TopicNames {
+    text: String,
+    /// Where each begins and ends, in the order of the names.
+    places: Vec<(u32, u32)>,
+}
+
+impl TopicNames {
+    /// None: they are more than a group can have.
+    fn new(names: &BTreeSet<String>) -> Option<Self> {
+        let mut text = String::with_capacity(names.iter().map(String::len).sum());
+        let mut places = Vec::with_capacity(names.len());
+        for name in names {
+            let from = u32::try_from(text.len()).ok()?;
+            text.push_str(name);
+            places.push((from, u32::try_from(text.len()).ok()?));
+        }
+        Some(Self { text, places })
+    }
+
+    fn contain(&self, name: &str) -> bool {
+        let known = |&(from, to): &(u32, u32)| self.text.get(from as usize..to as usize).unwrap_or_default();
+        self.places.binary_search_by(|place| known(place).cmp(name)).is_ok()
     }
 }
 
@@ -96,4 +123,20 @@ fn subscribed_topics(metadata: &Bytes) -> Option<Vec<String>> {
     }
     let count = reader.array_length(false, 2, usize::MAX).ok()?;
     (0..count).map(|_| reader.string(false).ok().map(Cow::into_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group kept a set of strings beside what its members had said, and only that was counted.
+    #[test]
+    fn names_of_topics_take_little_more_than_their_letters() {
+        let names: BTreeSet<String> = (0..1_000).map(|number| format!("{number:03}")).collect();
+        let kept = TopicNames::new(&names).unwrap();
+        assert!(names.iter().all(|name| kept.contain(name)));
+        assert!(["", "00", "0000", "1000", "x"].iter().all(|name| !kept.contain(name)));
+        assert!(!TopicNames::default().contain(""));
+        assert_eq!((kept.text.capacity(), kept.places.capacity()), (3_000, 1_000));
+    }
 }

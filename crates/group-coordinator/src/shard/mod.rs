@@ -193,9 +193,7 @@ impl Shard {
         let large_state_of = match &request {
             Request::JoinGroup(join) => Some(join.group.clone()),
             Request::SyncGroup(sync) if !sync.assignments.is_empty() => Some(sync.group.clone()),
-            Request::ConsumerGroupHeartbeat(beat) if beat.member_epoch <= 0 || beat.subscribed_topics.is_some() => {
-                Some(beat.group.clone())
-            }
+            Request::ConsumerGroupHeartbeat(beat) if refused::writes_whole_group(beat) => Some(beat.group.clone()),
             _ => None,
         };
         let group = request.group().cloned();

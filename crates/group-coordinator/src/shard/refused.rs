@@ -235,6 +235,6 @@ impl Shard {
 }
 
 /// Whether a member comes, goes or changes what it reads: everybody's target is computed anew.
-fn writes_whole_group(beat: &ConsumerGroupHeartbeat) -> bool {
+pub(super) fn writes_whole_group(beat: &ConsumerGroupHeartbeat) -> bool {
     beat.member_epoch <= 0 || beat.subscribed_topics.is_some() || beat.subscribed_regex.is_some()
 }

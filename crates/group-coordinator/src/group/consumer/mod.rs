@@ -32,7 +32,7 @@ mod target;
 mod tests;
 mod validate;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_model::{GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId, TopicName};
 
@@ -46,6 +46,10 @@ pub(crate) use group::ConsumerGroup;
 use group::Expression;
 use member::Member;
 pub(crate) use regex::RegexCache;
+
+/// What a partition takes that a member has: among what it has and shall have, and with its owner. About as much takes a
+/// topic that an expression has matched.
+const OWNED_BYTES: usize = 64;
 
 impl Expression {
     fn matched(&self, topic: &str) -> bool {
@@ -108,7 +112,9 @@ impl ConsumerGroup {
         let topic = |topic: &String| NAMED_TOPIC_BYTES + topic.len();
         let sets: usize = self.subscriptions.keys().map(|topics| topics.iter().map(topic).sum::<usize>()).sum();
         let members = self.members.iter().map(|(id, member)| member_bytes(id) + member.bytes());
-        sets + members.sum::<usize>()
+        let owned: usize = self.owners.values().map(BTreeMap::len).sum();
+        let matched: usize = self.expressions.values().map(|expression| expression.topics.len()).sum();
+        sets + members.sum::<usize>() + OWNED_BYTES * (owned + matched)
     }
 
     /// See [`Group::said_by`](crate::group::Group::said_by). Topics count, though members share them.

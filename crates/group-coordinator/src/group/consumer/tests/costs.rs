@@ -6,6 +6,7 @@ use ottla_model::{ErrorCode, PartitionId, TopicId};
 
 use super::{SESSION_MS, World, assigned_names, beat, join, join_regex, owns};
 use crate::group::Group;
+use crate::request::ConsumerGroupHeartbeat;
 use crate::topics::Topics as _;
 
 fn scans(world: &World) -> usize {
@@ -152,6 +153,21 @@ fn members_that_fall_silent_together_leave_together() {
     // At most so many timers run out in one tick.
     assert_eq!(described.group_epoch, epoch + 2);
     world.check_replay();
+}
+
+/// G10: groups of one member each held all partitions of the cluster, and each counted as one KiB.
+#[test]
+fn what_members_have_counts_in_the_budget() {
+    let mut world = World::new(&[("t", 1_000)]);
+    world.beat(join("a", &["t"]));
+    assert!(world.host.config.budget.used().bytes > 64 * 1_000);
+    // Whatever it subscribes by.
+    let mut world = World::new(&[("t", 1)]);
+    world.beat(join("a", &["t"]));
+    let used = world.host.config.budget.used().bytes;
+    let subscribed_regex = Some("x".repeat(1_000));
+    assert_eq!(world.beat(ConsumerGroupHeartbeat { subscribed_regex, ..beat("a", 1) }).error, ErrorCode::None);
+    assert!(world.host.config.budget.used().bytes >= used + 1_000);
 }
 
 /// Members of a hostile client named a quarter of a million partitions each, and all of them were kept.

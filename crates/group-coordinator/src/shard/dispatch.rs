@@ -21,6 +21,8 @@ use crate::topics::Topics;
 
 /// The longest type of a protocol: a group keeps it when its members have gone, and the budget counts groups.
 const PROTOCOL_TYPE_BYTES_MAX: usize = 256;
+/// Protocols of one member, of which clients know a few: rounds, and members that come back, look at those of all.
+const PROTOCOLS_MAX: usize = 256;
 
 impl Shard {
     pub(super) fn dispatch(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: Request) -> Effects {
@@ -141,7 +143,7 @@ impl Shard {
             Some(ErrorCode::InvalidGroupId)
         } else if !session.contains(&request.session_timeout_ms) {
             Some(ErrorCode::InvalidSessionTimeout)
-        } else if request.protocol_type.len() > PROTOCOL_TYPE_BYTES_MAX {
+        } else if request.protocol_type.len() > PROTOCOL_TYPE_BYTES_MAX || request.protocols.len() > PROTOCOLS_MAX {
             Some(ErrorCode::InconsistentGroupProtocol)
         } else {
             None

@@ -112,16 +112,16 @@ impl Shard {
         }
     }
 
-    /// Whether a heartbeat without news may write as much: everybody's target is computed in the first one after topics
-    /// have changed or members have gone.
+    /// Whether a heartbeat of a member that is there may write as much, whatever it says itself: everybody's target is
+    /// computed in the first one after topics have changed or members have gone.
     fn may_assign(&self, now: Now, topics: &dyn Topics, request: &Request) -> bool {
         let Request::ConsumerGroupHeartbeat(beat) = request else { return false };
-        !writes_whole_group(beat)
+        beat.member_epoch > 0
             && matches!(self.groups.get(&beat.group), Some(Group::Consumer(group))
                 if group.may_assign(topics.version(), now.monotonic))
     }
 
-    /// The targets would be too large for the log: the member, which has no news, goes on with what it has.
+    /// The targets would be too large for the log: the member goes on with what it has.
     fn put_off_assignment(&mut self, now: Now, request: &Request) {
         if let Some(Group::Consumer(group)) = request.group().and_then(|group| self.groups.get_mut(group)) {
             group.put_off(now.monotonic + PAUSE_AFTER_TOO_LARGE);

@@ -134,3 +134,17 @@ fn targets_that_are_too_large_are_put_off_and_members_read_on() {
     assert_eq!(world.beat(beat("a", 1)).member_epoch, 2);
     world.check_replay();
 }
+
+/// A client says everything when an answer to it was lost. Such a heartbeat was refused, upon which clients give up.
+#[test]
+fn a_heartbeat_that_says_everything_puts_large_targets_off_too() {
+    let mut world = foreseeing(GroupConfig::default());
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    world.host.log_max_batch_bytes = 300;
+    world.change(|cluster| cluster.set("t", 400));
+    let owned = Some(partitions(&[(t, &[0, 1, 2, 3])]));
+    let answer = world.beat(ConsumerGroupHeartbeat { member_epoch: 1, owned, ..join("a", &["t"]) });
+    assert_eq!((answer.error, answer.member_epoch, world.host.reloads), (ErrorCode::None, 1, 0));
+    world.check_replay();
+}

@@ -53,6 +53,8 @@ pub struct Shard {
     share: Share,
     /// Ids whose tombstones are in flight.
     leaving: usize,
+    /// The log's own limit of a batch, as far as the host has said it.
+    log_batch_bytes: usize,
 }
 
 /// One transactional id.
@@ -101,6 +103,7 @@ impl Shard {
         Self {
             share: Share::new(Arc::clone(&config.budget)),
             leaving: 0,
+            log_batch_bytes: usize::MAX,
             config,
             epoch,
             entries: BTreeMap::new(),
@@ -122,6 +125,16 @@ impl Shard {
     /// Holds for what is decided from now on.
     pub fn set_config(&mut self, config: Arc<TransactionConfig>) {
         self.config = config;
+    }
+
+    /// The log takes batches up to `bytes`.
+    pub fn limit_batches(&mut self, bytes: usize) {
+        self.log_batch_bytes = bytes;
+    }
+
+    /// The largest batch that may be written.
+    fn batch_bytes_max(&self) -> usize {
+        usize::try_from(self.config.max_batch_bytes).unwrap_or(0).min(self.log_batch_bytes)
     }
 
     /// Replays one record while loading. Keys of later versions are passed over, as Kafka does.

@@ -123,7 +123,7 @@ impl Shard {
         }
         let next = current.with_partitions(&request.partitions, request.version, now.wall);
         let bytes = BATCH_OVERHEAD_BYTES + record::encode(&request.id, Some(&next)).size_bytes();
-        if bytes + END_BYTES_MAX > usize::try_from(self.config.max_batch_bytes).unwrap_or(0) {
+        if bytes + END_BYTES_MAX > self.batch_bytes_max() {
             return Effects::answer(id, TransactionAnswer::Failed(ErrorCode::PolicyViolation));
         }
         self.propose(now, &request.id, next, Some((id, TransactionAnswer::Added)))

@@ -125,7 +125,7 @@ impl Shard {
 
     /// Writes tombstones, in batches that the log takes.
     fn forget_ids(&mut self, now: Now, ids: Vec<TransactionalId>) -> Effects {
-        let limit = usize::try_from(self.config.max_batch_bytes).unwrap_or(0);
+        let limit = self.batch_bytes_max();
         let mut effects = Effects::default();
         let (mut records, mut changes, mut bytes) = (Vec::new(), Vec::new(), BATCH_OVERHEAD_BYTES);
         for id in ids {

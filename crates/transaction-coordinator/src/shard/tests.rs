@@ -312,16 +312,20 @@ fn used_up_epochs_lead_to_another_id() {
 #[test]
 fn a_transaction_grows_as_long_as_its_end_fits() {
     let limit = 400;
-    let config = TransactionConfig { max_batch_bytes: limit, ..TransactionConfig::default() };
-    let mut stage = Stage::with(config, Vec::new());
-    let first = stage.init();
-    let mut joins = |partition: i32| stage.ask(Request::AddPartitions(add(first, V0, &[partition])));
-    let joined = (0..100).take_while(|partition| joins(*partition) == Some(TransactionAnswer::Added)).count();
-    assert!((1..100).contains(&joined), "{joined}");
-    assert_eq!(joins(100), failed(ErrorCode::PolicyViolation));
-    assert_eq!(stage.ask(init(None)), failed(ErrorCode::ConcurrentTransactions));
-    let abort = crate::effects::BATCH_OVERHEAD_BYTES + stage.log.last().unwrap().size_bytes();
-    assert!(abort <= usize::try_from(limit).unwrap(), "{abort}");
+    // Of the broker, or of the topic.
+    for (of_broker, of_topic) in [(limit, usize::MAX), (1_000_000, 400)] {
+        let config = TransactionConfig { max_batch_bytes: of_broker, ..TransactionConfig::default() };
+        let mut stage = Stage::with(config, Vec::new());
+        stage.shard.limit_batches(of_topic);
+        let first = stage.init();
+        let mut joins = |partition: i32| stage.ask(Request::AddPartitions(add(first, V0, &[partition])));
+        let joined = (0..100).take_while(|partition| joins(*partition) == Some(TransactionAnswer::Added)).count();
+        assert!((1..100).contains(&joined), "{joined}");
+        assert_eq!(joins(100), failed(ErrorCode::PolicyViolation));
+        assert_eq!(stage.ask(init(None)), failed(ErrorCode::ConcurrentTransactions));
+        let abort = crate::effects::BATCH_OVERHEAD_BYTES + stage.log.last().unwrap().size_bytes();
+        assert!(abort <= usize::try_from(limit).unwrap(), "{abort}");
+    }
 }
 
 /// It was told INVALID_PRODUCER_ID_MAPPING, or that it was fenced, upon which producers give up: once in 32,767

@@ -80,12 +80,17 @@ impl CoordinatorShard for Shard {
         }
     }
 
-    /// A change takes effect when its record is replicated: one that the log refuses leaves nothing behind.
-    fn asks_log(&self, _: &&mut dyn Cluster, _: Option<&Request>) -> bool {
-        false
+    /// A change takes effect when its record is replicated: one that the log refuses leaves nothing behind. But what is
+    /// too large will always be refused: transactions are not to grow so, nor are ids forgotten in such batches.
+    fn asks_log(&self, _: &&mut dyn Cluster, request: Option<&Request>) -> bool {
+        request.is_none_or(|request| matches!(request, Request::AddPartitions(_) | Request::InitProducer(_)))
     }
 
-    fn set_log_state(&mut self, _: Result<usize, ErrorCode>) {}
+    fn set_log_state(&mut self, log: Result<usize, ErrorCode>) {
+        if let Ok(max_batch_bytes) = log {
+            self.limit_batches(max_batch_bytes);
+        }
+    }
 
     fn appended(&mut self, now: Now, cluster: &mut &mut dyn Cluster, batch: BatchNumber, end: Offset) -> Effects {
         Shard::appended(self, now, *cluster, batch, end)

@@ -47,8 +47,8 @@ use group::Expression;
 use member::Member;
 pub(crate) use regex::RegexCache;
 
-/// What a partition takes that a member has: among what it has and shall have, and with its owner. About as much takes a
-/// topic that an expression has matched.
+/// What a partition takes that a member has: among what it has and shall have, and with its owner. A topic that an
+/// expression has matched takes about as much.
 const OWNED_BYTES: usize = 64;
 
 impl Expression {

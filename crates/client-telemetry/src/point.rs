@@ -180,9 +180,9 @@ pub fn put_value(line: &mut String, value: f64) {
         line.push_str(infinite);
     } else if size >= 1e17 || (size > 0.0 && size < 1e-9) {
         // Written out, it may have more than three hundred digits. Writing to a string does not fail.
-        drop(write!(line, "{value:e}"));
+        let _ = write!(line, "{value:e}");
     } else {
-        drop(write!(line, "{value}"));
+        let _ = write!(line, "{value}");
     }
 }
 

@@ -1,9 +1,9 @@
 //! Whose TLS handshake is calculated now.
 //!
 //! A step of a handshake (a key exchange, a signature, the check of a certificate) takes a worker some tenths of a
-//! millisecond. A worker looks at its sockets when nothing else is left to do, so that a record would wait for the steps
-//! of a whole crowd. Here one step is calculated at a time, and whoever has sent something meanwhile comes before the
-//! next one. A handshake that has begun goes before those that have not: in a crowd that is larger than what can be
+//! millisecond. A worker looks at its sockets when nothing else is left to do, so that a record would wait for the
+//! steps of a whole crowd. Here one step is calculated at a time, and whoever has sent something meanwhile comes before
+//! the next one. A handshake that has begun goes before those that have not: in a crowd that is larger than what can be
 //! calculated in time some get done, instead of all being half done when their time is over.
 
 use std::future::{Future, poll_fn};
@@ -38,7 +38,7 @@ impl HandshakeTurns {
         Self { turns: Semaphore::new(at_a_time), first_turns: Semaphore::new(at_a_time) }
     }
 
-    /// Carries out a handshake, each of its steps in its turn. Turns are given in the order in which they are asked for.
+    /// Carries out a handshake, each of its steps in its turn. Turns are given in the order of the requests for them.
     pub(crate) async fn take<H: Future>(&self, place: &HandshakePlace, handshake: H) -> H::Output {
         let mut handshake = pin!(handshake);
         let mut has_begun = false;

@@ -199,8 +199,8 @@ fn a_replica_that_ends_late_leaves_the_one_that_came_back_its_fetcher() {
     let from = left.directory();
     cluster.quorum.configure_broker(1, &[("cordoned.log.dirs", from.path().to_str().unwrap())]);
     let release = held(&left);
-    cluster.quorum.set_replicas("t", 0, &[2]);
-    cluster.quorum.set_replicas("t", 0, &[2, 1]);
+    cluster.quorum.set_replicas("t", id, &[2]);
+    cluster.quorum.set_replicas("t", id, &[2, 1]);
     assert!(!brokers[0].partition(id, 0).is_in(&from));
     eventually("it follows again", || end() == Some(Offset(1)));
     assert!(!left.is_closed());

@@ -119,13 +119,18 @@ impl Quorum {
         self.set_state(topic, partition, &next);
     }
 
-    /// Other replicas under the same leader.
-    pub fn set_replicas(&self, topic: &str, partition: i32, replicas: &[i32]) {
-        let state = self.state(topic, partition);
+    /// Other replicas, under the same leader, for a topic of one partition.
+    pub fn set_replicas(&self, topic: &str, id: TopicId, replicas: &[i32]) {
+        let state = self.state(topic, 0);
         let replicas: Vec<_> = replicas.iter().map(|id| BrokerId(*id)).collect();
+        let assignment = vec![(PartitionId(0), replicas.clone().into())];
+        let node = TopicNode { id, assignment, grows_to: 0, queued: Default::default() };
         let isr = state.isr.iter().filter(|member| replicas.contains(&member.broker)).copied().collect();
         let next = PartitionState { partition_epoch: state.partition_epoch.next(), replicas, isr, ..state };
-        self.set_state(topic, partition, &next);
+        self.commit(vec![
+            (nodes::topic::path(&name(topic)), Some(nodes::topic::encode(&node))),
+            (nodes::partition::path(&name(topic), PartitionId(0)), Some(nodes::partition::encode(&next))),
+        ]);
     }
 
     fn set_state(&self, topic: &str, partition: i32, state: &PartitionState) {

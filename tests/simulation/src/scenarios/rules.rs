@@ -159,7 +159,7 @@ fn a_follower_that_shows_what_its_new_leader_may_not_have_is_noticed() {
     let reading = |config| WorldConfig { unclean_election: Some(true), min_isr: 2, consumers: 6, ..config };
     let kinds = [Kind::PowerLossOfBroker, Kind::KillBroker, Kind::CutLink, Kind::FenceBroker];
     let named = &["gave up"];
-    hunt_in(replication(rules), reading, &beyond_promise(&kinds, (500, 4_000)), 400, named);
+    hunt_in(replication(rules), reading, &beyond_promise(&kinds, (500, 4_000)), 4_000, named);
 }
 
 #[test]

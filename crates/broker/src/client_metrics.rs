@@ -169,28 +169,15 @@ fn identity(context: &RequestContext, client_id: Option<&str>, instance_id: Clie
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
-
     use super::*;
+    use crate::request::test_context::context;
 
     /// A push of a few KiB unpacks to 16 MiB, and anybody may push. By default nobody is asked for anything.
     #[test]
     fn what_nobody_asked_for_is_not_unpacked() {
         let registry = Registry::new("test");
         let metrics = ClientMetrics::new(&registry, &ResourceTable::new(&registry));
-        let context = RequestContext {
-            listener: ListenerName::new("CLIENT"),
-            security_protocol: SecurityProtocol::Plaintext,
-            is_inter_broker_listener: false,
-            principal: KafkaPrincipal::anonymous(),
-            is_by_token: false,
-            peer: "127.0.0.1:1".parse().expect("an address"),
-            connection_id: 1,
-            opened: Instant::now(),
-            software: Arc::default(),
-        };
+        let context = context("CLIENT");
         let (image, id) = (Arc::new(Image::empty()), ClientInstanceId([7; 16]));
         let asked = metrics.subscription(&image, &context, None, id).expect("in time");
         let pushed = Pushed {

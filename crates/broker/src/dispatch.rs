@@ -156,24 +156,15 @@ fn refuse(identity: &Identity, error: &FrameError) -> Reply {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{BrokerId, ErrorCode, IncarnationKey, KafkaPrincipal, ListenerName, SecurityProtocol};
+    use ottla_model::{BrokerId, ErrorCode, IncarnationKey};
     use ottla_network::Part;
     use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 
     use super::*;
+    use crate::request::test_context;
 
     fn context(is_inter_broker_listener: bool) -> RequestContext {
-        RequestContext {
-            listener: ListenerName::new("CLIENT"),
-            security_protocol: SecurityProtocol::Plaintext,
-            is_inter_broker_listener,
-            principal: KafkaPrincipal::anonymous(),
-            is_by_token: false,
-            peer: "127.0.0.1:1".parse().expect("an address"),
-            connection_id: 1,
-            opened: Instant::now(),
-            software: Arc::default(),
-        }
+        RequestContext { is_inter_broker_listener, ..test_context::context("CLIENT") }
     }
 
     fn early(frame: &[u8]) -> Option<Reply> {

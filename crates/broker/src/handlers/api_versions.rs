@@ -71,13 +71,11 @@ fn is_software_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Instant;
-
-    use ottla_model::{BrokerId, IncarnationKey, KafkaPrincipal, ListenerName, SecurityProtocol};
+    use ottla_model::{BrokerId, IncarnationKey};
     use ottla_protocol::{Api, parse_header};
 
     use super::*;
+    use crate::request::test_context::context;
     use ottla_network::response::Part;
 
     fn bytes_of(answer: Reply) -> Bytes {
@@ -90,27 +88,13 @@ mod tests {
         }
     }
 
-    fn context() -> RequestContext {
-        RequestContext {
-            listener: ListenerName::new("X"),
-            security_protocol: SecurityProtocol::Plaintext,
-            is_inter_broker_listener: false,
-            principal: KafkaPrincipal::anonymous(),
-            is_by_token: false,
-            peer: "127.0.0.1:1".parse().expect("an address"),
-            connection_id: 1,
-            opened: Instant::now(),
-            software: Arc::default(),
-        }
-    }
-
     #[test]
     fn tells_versions_and_the_incarnation() {
         let identity = Identity::new(IncarnationKey::new([9; 32]), BrokerId(1));
         for version in 0..=4 {
             let request = ApiVersionsResponse::encode_request(version, 7, Some("test"));
             let (header, start) = parse_header(&request[4..]).expect("a header");
-            let bytes = bytes_of(answer(&identity, &context(), &header, &request[4 + start..]));
+            let bytes = bytes_of(answer(&identity, &context("X"), &header, &request[4 + start..]));
             let (correlation_id, response) = ApiVersionsResponse::decode(version, &bytes).expect("a response");
             assert_eq!((correlation_id, response.error), (7, ErrorCode::None));
             assert_eq!(response.common(Api::Metadata).map(|range| range.max), Some(13));

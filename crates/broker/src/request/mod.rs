@@ -11,6 +11,8 @@ pub mod leader_hint;
 pub mod shared_responses;
 pub mod slices;
 #[cfg(test)]
+pub mod test_context;
+#[cfg(test)]
 pub mod test_image;
 pub mod tokens;
 pub mod topology;

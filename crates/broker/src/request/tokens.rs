@@ -25,28 +25,13 @@ pub fn enabled(broker: &Broker) -> Result<&Tokens, ErrorCode> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Instant;
-
-    use ottla_model::ListenerName;
-
     use super::*;
+    use crate::request::test_context::context;
 
     #[test]
     fn who_is_not_known_by_its_own_credentials_gets_no_token() {
         let asks = |security_protocol, principal, is_by_token| {
-            may_ask(&RequestContext {
-                listener: ListenerName::new("X"),
-                security_protocol,
-                is_inter_broker_listener: false,
-                principal,
-                is_by_token,
-                peer: "127.0.0.1:1".parse().expect("an address"),
-                connection_id: 1,
-                opened: Instant::now(),
-                software: Arc::default(),
-            })
-            .is_ok()
+            may_ask(&RequestContext { security_protocol, principal, is_by_token, ..context("X") }).is_ok()
         };
         let alice = || KafkaPrincipal::user("alice");
         assert!(asks(SecurityProtocol::Ssl, alice(), false) && asks(SecurityProtocol::SaslPlaintext, alice(), false));

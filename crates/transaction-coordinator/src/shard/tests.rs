@@ -288,14 +288,20 @@ fn a_producer_that_recovers_names_what_it_had() {
     assert_eq!(stage.ask(init(Some(producer(5, 2)))), failed(ErrorCode::ProducerFenced));
 }
 
-#[test]
-fn used_up_epochs_lead_to_another_id() {
+/// A transaction of a producer's last epoch, which has ended with the producer's next id; its markers are not written.
+fn after_the_last_epoch() -> (Stage, Transaction, Producer) {
     let mut last = Transaction::new(ProducerId(7), 60_000, TimestampMs(WALL_MS));
     last.producer.epoch = ProducerEpoch(i16::MAX - 1);
     let mut stage = Stage::with(TransactionConfig::default(), vec![record::encode(&id(), Some(&last))]);
     stage.ask(Request::AddPartitions(add(last.producer, V2, &[0])));
     let next = producer(101, 0);
     assert_eq!(stage.ask(end(last.producer, true, V2)), Some(TransactionAnswer::Ended(next)));
+    (stage, last, next)
+}
+
+#[test]
+fn used_up_epochs_lead_to_another_id() {
+    let (mut stage, last, next) = after_the_last_epoch();
     assert_eq!(stage.write_markers()[0].producer_epoch, ProducerEpoch(i16::MAX), "of the former id");
     assert_eq!(stage.state(), (TransactionState::CompleteCommit, next));
     assert_eq!(stage.ask(end(last.producer, true, V2)), Some(TransactionAnswer::Ended(next)), "the answer was lost");
@@ -332,12 +338,7 @@ fn a_transaction_grows_as_long_as_its_end_fits() {
 /// transactions.
 #[test]
 fn a_producer_with_another_id_waits_for_the_markers_of_the_former() {
-    let mut last = Transaction::new(ProducerId(7), 60_000, TimestampMs(WALL_MS));
-    last.producer.epoch = ProducerEpoch(i16::MAX - 1);
-    let mut stage = Stage::with(TransactionConfig::default(), vec![record::encode(&id(), Some(&last))]);
-    stage.ask(Request::AddPartitions(add(last.producer, V2, &[0])));
-    let next = producer(101, 0);
-    assert_eq!(stage.ask(end(last.producer, true, V2)), Some(TransactionAnswer::Ended(next)));
+    let (mut stage, _, next) = after_the_last_epoch();
     let requests = [Request::AddPartitions(add(next, V2, &[0])), end(next, false, V2), init(Some(next))];
     for request in requests.clone() {
         assert_eq!(stage.ask(request), failed(ErrorCode::ConcurrentTransactions));

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::{
-    BrokerId, IncarnationKey, KafkaPrincipal, ListenerName, Offset, PartitionId, SecurityProtocol, TopicId,
-    TopicIdPartition,
-};
+use ottla_model::{BrokerId, IncarnationKey, Offset, PartitionId, TopicId, TopicIdPartition};
 use ottla_network::Service;
 use ottla_network::response::{Part, Reply, Response};
 use ottla_protocol::RequestHeader;
@@ -25,6 +22,7 @@ use super::{CLIENT, FETCH_VERSION, INTERNAL, PATIENCE, eventually};
 use crate::broker::Broker;
 use crate::handlers;
 use crate::request::RequestContext;
+use crate::request::test_context::context;
 
 pub struct TestBroker {
     pub id: i32,
@@ -93,17 +91,7 @@ impl TestBroker {
     }
 
     pub fn context(&self, listener: &str) -> RequestContext {
-        RequestContext {
-            listener: ListenerName::new(listener),
-            security_protocol: SecurityProtocol::Plaintext,
-            is_inter_broker_listener: listener == INTERNAL,
-            principal: KafkaPrincipal::anonymous(),
-            is_by_token: false,
-            peer: ([127, 0, 0, 1], 1).into(),
-            connection_id: 1,
-            opened: std::time::Instant::now(),
-            software: Arc::default(),
-        }
+        RequestContext { is_inter_broker_listener: listener == INTERNAL, ..context(listener) }
     }
 
     fn runtime(&self) -> &Runtime {

@@ -5,12 +5,13 @@
 //! topic that was created in between. A rule, a password or a token that another client has taken away since would be
 //! back, and one that another client has made would be gone (scenario 55). Requests that changed nothing are decided
 //! again.
-
-use std::time::Duration;
+//!
+//! The newest are remembered, by number and bytes ([`limits`]), however old they are: the wall clock of a leader may
+//! jump by hours, and a retry that comes two seconds later would find nothing (scenario 69).
 
 use bytes::Bytes;
 use ottla_authorizer::AclBinding;
-use ottla_model::{ErrorCode, Revision, TimestampMs};
+use ottla_model::{ErrorCode, Revision};
 
 use super::draft::Draft;
 use super::{
@@ -21,9 +22,6 @@ use crate::leader_search::Repeat;
 use crate::limits;
 use crate::nodes::decided_request::{self, DecidedItem, DecidedRequest};
 use crate::nodes::{acl, delegation_token};
-
-/// Longer than any client retries one call: Kafka's tools give up after a minute, `delivery.timeout.ms` after two.
-const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
 const CREATE_TOPICS: u32 = 1;
 const DELETE_TOPICS: u32 = 2;
@@ -161,20 +159,17 @@ impl Controller {
         Some(memory)
     }
 
-    /// Frees `bytes` and removes responses that no client will request again.
+    /// Frees `bytes`, and the place of one: the oldest go.
     fn forget_oldest(&self, draft: &mut Draft, bytes: usize) {
         let tree = self.ledger.ahead_tree();
         let parent = decided_request::parent_path();
         let mut known: Vec<_> = tree.below(&parent).collect();
         known.sort_by_key(|(_, node)| std::cmp::Reverse(node.created));
-        let oldest =
-            TimestampMs(self.now.wall.0.saturating_sub(i64::try_from(REMEMBERED_FOR.as_millis()).unwrap_or(i64::MAX)));
         let (mut count, mut sum) = (1, bytes);
         for (path, node) in known {
             count += 1;
             sum += node.payload.len();
-            let is_old = decided_request::decode(&node.payload).map_or(true, |request| request.decided_at < oldest);
-            if is_old || count > limits::MAX_REMEMBERED_REQUESTS || sum > limits::MAX_REMEMBERED_BYTES {
+            if count > limits::MAX_REMEMBERED_REQUESTS || sum > limits::MAX_REMEMBERED_BYTES {
                 draft.delete(tree, path.clone());
             }
         }

@@ -1,5 +1,5 @@
-//! `/ottla/requests/KEY`: an admin request that was decided, with its outcome, for as long as its client may send it
-//! again.
+//! `/ottla/requests/KEY`: an admin request that was decided, with its outcome, until so many others were decided that
+//! no client sends it again.
 
 use bytes::Bytes;
 use ottla_model::{ErrorCode, TimestampMs, TopicId};
@@ -33,6 +33,7 @@ impl DecidedItem {
 pub struct DecidedRequest {
     /// The kind of the request: a key belongs to one request.
     pub kind: u32,
+    /// For a reader of the tree, and for releases before this one, which forget by it.
     pub decided_at: TimestampMs,
     pub items: Vec<DecidedItem>,
 }

@@ -144,6 +144,23 @@ fn scenario_55_a_change_of_rules_passwords_and_tokens_is_made_once_however_often
     assert_eq!(made_twice(broken).len(), 5, "the rule is taken out");
 }
 
+/// Seed 19014 of the simulation: memory was a matter of ten minutes by the wall clock.
+#[test]
+fn scenario_69_a_request_is_remembered_when_the_leaders_wall_clock_jumps() {
+    let four_hours_ms = 4 * 3_600_000;
+    for jump_ms in [four_hours_ms, -four_hours_ms] {
+        let mut cluster = Cluster::new();
+        let first = cluster.ask(once(7, &add_rule("t")));
+        cluster.now.wall.0 += jump_ms;
+        cluster.tick();
+        cluster.ask(once(8, &remove_rules("t")));
+        let expected = secured(&cluster);
+        let again = cluster.ask(once(7, &add_rule("t")));
+        assert!(same(&first, &again), "{first:?}, then {again:?}");
+        assert_eq!(secured(&cluster), expected, "a rule is back after {jump_ms} ms");
+    }
+}
+
 /// While the first attempt is in flight, and after the entry was lost with its leader.
 #[test]
 fn a_repeated_change_is_one_with_the_attempt_in_flight_and_is_made_if_that_one_was_lost() {

@@ -2,6 +2,7 @@
 //! time is over. The tokens themselves are in the cluster's tree.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Tokens {
     secret: TokenSecret,
     hmacs: Mutex<HmacIndex>,
-    derived: Mutex<BTreeMap<(ScramHash, String), ScramCredential>>,
+    derived: Mutex<Derived>,
 }
 
 impl Tokens {
@@ -59,17 +60,37 @@ impl Tokens {
             return None;
         }
         let key = (hash, id.to_owned());
-        let known = self.derived.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self.derived.lock().unwrap_or_else(PoisonError::into_inner).credentials.get(&key).cloned();
         let credential = known.unwrap_or_else(|| {
             let made = ScramCredential::of_token(hash, salt_secret, id, &self.secret.password(id));
-            let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
-            if derived.len() >= CREDENTIALS_MAX {
-                derived.clear();
-            }
-            derived.insert(key, made.clone());
+            self.derived.lock().unwrap_or_else(PoisonError::into_inner).keep(key, made.clone());
             made
         });
         Some(TokenCredential { credential, owner: token.owner.name.to_string(), expires_ms: token.expires.0 })
+    }
+}
+
+/// The credentials that are kept. One makes room for one, each in its turn: where more tokens are in use than are kept,
+/// most logins find theirs still.
+#[derive(Default)]
+struct Derived {
+    credentials: BTreeMap<(ScramHash, String), ScramCredential>,
+    /// The one that made room last.
+    went: Option<(ScramHash, String)>,
+}
+
+impl Derived {
+    fn keep(&mut self, key: (ScramHash, String), made: ScramCredential) {
+        if self.credentials.len() >= CREDENTIALS_MAX && !self.credentials.contains_key(&key) {
+            let after = self.went.take().map_or(Bound::Unbounded, Bound::Excluded);
+            let next =
+                self.credentials.range((after, Bound::Unbounded)).next().or_else(|| self.credentials.iter().next());
+            self.went = next.map(|(key, _)| key.clone());
+            if let Some(went) = &self.went {
+                self.credentials.remove(went);
+            }
+        }
+        self.credentials.insert(key, made);
     }
 }
 
@@ -174,5 +195,27 @@ mod tests {
         assert_eq!((find(&second, "a"), find(&second, "c")), (None, Some("c".to_owned())));
         let hmacs = tokens.hmacs.lock().unwrap_or_else(PoisonError::into_inner);
         assert_eq!((hmacs.ids.len(), hmacs.fingerprints.len()), (2, 2));
+    }
+
+    /// All were forgotten with the first one too many: each login beyond took milliseconds of a worker.
+    #[test]
+    fn one_credential_makes_room_for_one() {
+        let made = ScramCredential::of_token(ScramHash::Sha256, &[0; 32], "t", "password");
+        let key = |number: usize| (ScramHash::Sha256, format!("{number:05}"));
+        let mut derived = Derived::default();
+        (0..CREDENTIALS_MAX + 2).for_each(|number| derived.keep(key(number), made.clone()));
+        assert_eq!(derived.credentials.len(), CREDENTIALS_MAX);
+        let is_kept = |derived: &Derived, number| derived.credentials.contains_key(&key(number));
+        assert_eq!([0, 1, 2, CREDENTIALS_MAX + 1].map(|number| is_kept(&derived, number)), [false, false, true, true]);
+        // One that comes back does not go first.
+        derived.keep(key(0), made.clone());
+        derived.keep(key(1), made.clone());
+        assert_eq!([0, 1, 2, 3, 4].map(|number| is_kept(&derived, number)), [true, true, false, false, true]);
+        // One that is there needs no room; after the last one it is the first one's turn.
+        derived.keep(key(4), made.clone());
+        assert!(is_kept(&derived, 5));
+        derived.went = Some(key(CREDENTIALS_MAX + 1));
+        derived.keep(key(2), made);
+        assert_eq!((is_kept(&derived, 0), derived.credentials.len()), (false, CREDENTIALS_MAX));
     }
 }

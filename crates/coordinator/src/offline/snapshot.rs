@@ -15,7 +15,7 @@ use ottla_metadata::image::{CoordinatorNode, Image, PartitionState, ProducerIdBl
 use ottla_metadata::limits::check_coordinator;
 use ottla_metadata::nodes;
 use ottla_metadata::transaction::{Change, Transaction};
-use ottla_metadata::tree::{Path as TreePath, REVISIONS_SKIPPED_BY_RESTORE, Tree};
+use ottla_metadata::tree::{Node, Path as TreePath, REVISIONS_SKIPPED_BY_RESTORE, Tree};
 use ottla_model::{BrokerId, ControllerEpoch, CoordinatorId, IncarnationId, LeaderEpoch, PartitionEpoch, Revision};
 use ottla_quorum_node::{Voter, snapshot};
 use ottla_rpc::channel::check_address;
@@ -38,10 +38,12 @@ const PRODUCER_IDS_SKIPPED: i64 = 1 << 32;
 const BROKER_IDS_SKIPPED: i32 = 1 << 10;
 /// A file may be restored more than once, because the first quorum of it was lost too: brokers have seen what that one
 /// gave out. So the counters begin no lower than they would be if they had grown by so much in each second since the
-/// beginning of 2026, and epochs by one. Revisions by so much that brokers notice it where the second quorum begins ten
-/// seconds after the first one: logs that it does not know are set aside, not deleted.
+/// beginning of 2026, epochs by one, and broker ids by one a minute. Revisions by so much that brokers notice it where
+/// the second quorum begins ten seconds after the first one: logs that it does not know are set aside, not deleted.
 const REVISIONS_PER_SECOND: u64 = 1 << 28;
 const PRODUCER_IDS_PER_SECOND: i64 = 1 << 20;
+/// Brokers without ids do not come every minute, and people read the numbers.
+const SECONDS_PER_BROKER_ID: i64 = 60;
 const BEGINNING_OF_2026: Duration = Duration::from_secs(1_767_225_600);
 /// What `mkfs` puts into each file system: one that was made for the data directory has nothing else.
 const EMPTY_FILE_SYSTEM_HAS: &str = "lost+found";
@@ -131,7 +133,18 @@ fn begins_at(known: i64, skipped: i64, of_time: i64) -> i64 {
     if (skipped..of_time).contains(&known) { of_time } else { known.saturating_add(skipped).max(of_time) }
 }
 
-/// Passes over what may have been given out after the snapshot. `seconds`: since the beginning of 2026.
+/// Passes over broker ids that may have been given out after the snapshot: they are the versions of a node.
+fn with_later_broker_ids(tree: Tree, seconds: u32) -> Tree {
+    let path = nodes::sequence_id::path();
+    let Some(node) = tree.get(&path).cloned() else { return tree };
+    let of_time = i64::from(seconds) / SECONDS_PER_BROKER_ID;
+    let version = begins_at(node.version.into(), BROKER_IDS_SKIPPED.into(), of_time);
+    let node = Node { version: i32::try_from(version).unwrap_or(i32::MAX), modified: tree.revision(), ..node };
+    let nodes = tree.iter().map(|(at, other)| (at.clone(), if *at == path { node.clone() } else { other.clone() }));
+    Tree::restore(tree.revision(), nodes)
+}
+
+/// Passes over what else may have been given out after the snapshot. `seconds`: since the beginning of 2026.
 fn given_out_later(tree: &Tree, image: &Image, seconds: u32) -> Vec<Change> {
     let put = |path: TreePath, payload| match tree.get(&path) {
         Some(known) => Change::Set { expected: known.version, path, payload },
@@ -159,16 +172,6 @@ fn given_out_later(tree: &Tree, image: &Image, seconds: u32) -> Vec<Change> {
             changes.push(put(nodes::partition::path(&topic.name, partition), nodes::partition::encode(&state)));
         }
     }
-    let path = nodes::sequence_id::path();
-    // Each write counts one up: the ids are the node's versions.
-    changes.extend(tree.get(&path).into_iter().flat_map(|node| {
-        let versions = node.version..node.version.saturating_add(BROKER_IDS_SKIPPED);
-        versions.map(move |expected| Change::Set {
-            path: nodes::sequence_id::path(),
-            payload: node.payload.clone(),
-            expected,
-        })
-    }));
     changes
 }
 
@@ -233,6 +236,7 @@ pub(super) fn restore_at(
     });
     changes.extend(given_out_later(&tree, &image, seconds));
     tree.apply(revision, &Transaction { changes }).map_err(|error| OfflineError::Refused(error.to_string()))?;
+    let tree = with_later_broker_ids(tree, seconds);
     let membership = Membership::new([id]).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let term = term + 1;
     let mut made = Snapshot { data: snapshot::encode(&tree), ..Snapshot::default() };

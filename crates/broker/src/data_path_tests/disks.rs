@@ -533,6 +533,45 @@ fn a_moved_replica_keeps_its_offsets_and_a_move_is_called_off_at_once() {
     assert_eq!((start, back.log_end(id, 0)), (Some(Offset(5)), Offset(30)));
 }
 
+/// A last step that the disk refused for a reason that passes ended the move.
+#[test]
+fn a_move_whose_last_step_is_refused_tries_again_and_may_be_called_off() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    assert_eq!(broker.produce(TopicRef::Id(id), 0, &batch(&["x"]), -1, NEVER_MS).error, ErrorCode::None);
+    let partition = broker.partition(id, 0);
+    let from = partition.directory();
+    let directories = broker.broker.replicas.log_dirs().all();
+    let to = directories.iter().find(|directory| !partition.is_in(directory)).cloned().unwrap();
+    // What a creation has left that was cut off: the copy cannot take its name.
+    let taken = to.path().join("t-0");
+    std::fs::create_dir(&taken).unwrap();
+    std::fs::write(taken.join("partition.metadata"), "").unwrap();
+    let copies = || {
+        let all = std::fs::read_dir(to.path()).unwrap().filter_map(Result::ok).map(|entry| entry.path());
+        all.filter(|path| path.to_string_lossy().ends_with("-future")).collect::<Vec<_>>()
+    };
+    // The producers are written when the copy is closed.
+    let is_closed = |copy: &PathBuf| {
+        let files = std::fs::read_dir(copy).into_iter().flatten().filter_map(Result::ok);
+        files.map(|file| file.file_name()).any(|name| name.to_string_lossy().ends_with(".snapshot"))
+    };
+    assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
+    eventually("the last step begins", || copies().iter().any(is_closed));
+    cluster.quorum.configure_broker(1, &[("cordoned.log.dirs", from.path().to_str().unwrap())]);
+    eventually("it is called off", || move_to(&broker, "t", 0, from.path()) == 0);
+    eventually("the copy is removed", || copies().is_empty());
+    assert!(partition.is_in(&from));
+
+    assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
+    eventually("the last step begins", || copies().iter().any(is_closed));
+    std::fs::remove_dir_all(&taken).unwrap();
+    eventually("it has moved", || partition.is_in(&to));
+    assert_eq!(broker.log_end(id, 0), Offset(1));
+}
+
 fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

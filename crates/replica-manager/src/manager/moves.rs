@@ -300,8 +300,11 @@ impl ReplicaManager {
                 Next::Copy(Read::Cold(cold)) => self.copy_cold(one, cold, &mut copy),
                 // The partition's lock is not held for as long as the sync takes.
                 Next::CaughtUp => match copy.flush(clock::monotonic()) {
-                    Ok(()) if self.replace(one, &mut copy)? => return Ok(()),
-                    flushed => flushed.map_err(MoveError::from),
+                    Ok(()) => match self.replace(one, &mut copy) {
+                        Ok(true) => return Ok(()),
+                        replaced => replaced.map(|_| ()),
+                    },
+                    Err(error) => Err(error.into()),
                 },
             };
             let done = done.and_then(|()| copy.flush_if_large(clock::monotonic()).map_err(MoveError::from));
@@ -394,7 +397,11 @@ impl ReplicaManager {
         });
         match replaced {
             None => Err(MoveError::CalledOff),
-            Some(Err(error)) => Err(error),
+            Some(Err(error)) => {
+                // The replica stays where it is, until the next try at least: the move may be called off again.
+                one.is_committed.store(false, Ordering::Release);
+                Err(error)
+            }
             Some(Ok(false)) => Ok(false),
             Some(Ok(true)) => {
                 self.after_move(one, from);

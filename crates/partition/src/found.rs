@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ottla_model::{Offset, TimestampMs, TopicId, TopicPartition};
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, Checkpoints, DiskFault, Env, Log, LogConfig, LogDir, OpenError, OpenOptions, Opened,
-    PartitionDirectory, RecoveryProgress, read_topic_id,
+    CheckpointKind, Checkpoints, DirectoryError, DiskFault, Env, Log, LogConfig, LogDir, OpenError, OpenOptions,
+    Opened, PartitionDirectory, RecoveryProgress, read_topic_id,
 };
 
 use crate::hosting::LogFacts;
@@ -120,6 +120,18 @@ impl<E: Env, D> FoundLog<E, D> {
         let context = OpeningContext { checkpoints: directory.checkpoints(), clean_shutdown: false, config, now };
         let env = directory.env();
         Self::new(env, place, owner, context, open_log(env.clone(), place, context, None))
+    }
+
+    /// Lowers how far the log is clean to its end: a process that was killed between a cut of the log and that of its
+    /// offsets has left more. Records that take the place of those that were cut would count as cleaned. The other
+    /// offsets are written anew soon, and may be too high of very many logs after a loss of power. Waits for the disk,
+    /// if there is anything to write.
+    pub fn lower_clean_offset(&self, directory: &LogDir<E>) -> Result<(), DirectoryError> {
+        let Some(end) = self.log.as_ref().map(|log| log.log_end_offset()) else { return Ok(()) };
+        match directory.clean_offset(&self.partition) {
+            Some(offset) if offset > end => directory.set_clean_offset(&self.partition, end),
+            _ => Ok(()),
+        }
     }
 
     /// Its disk refused. It may not do so when the process starts again.

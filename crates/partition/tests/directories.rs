@@ -149,6 +149,36 @@ fn a_log_is_cut_while_a_checkpoint_is_collected_and_the_directory_is_to_be_claim
     assert!(in_time);
 }
 
+/// The process was killed between the two. Records that came since counted as cleaned: older ones of their keys stayed
+/// beside them for ever, and came back when a deletion among them was cleaned away.
+#[test]
+fn a_clean_offset_that_was_not_cut_with_its_log_is_lowered_at_the_start() {
+    let env = FaultyEnv::new(1);
+    {
+        let dirs = open(&env);
+        let directory = dirs.get(0).unwrap();
+        let mut log = log(directory, "t", 9, LogConfig::default());
+        log.flush(NOW).unwrap();
+        directory.set_clean_offset(&name("t"), Offset(9)).unwrap();
+        log.truncate_to(Offset(4), WALL).unwrap();
+    }
+    let clean_offset = |dirs: &LogDirs<FaultyEnv>| {
+        let directory = dirs.get(0).unwrap();
+        let content = directory.content(None).unwrap();
+        (content.live, directory.clean_offset(&name("t")))
+    };
+    {
+        let dirs = open(&env);
+        let (live, left) = clean_offset(&dirs);
+        assert_eq!(left, Some(Offset(9)));
+        let directory = dirs.get(0).unwrap();
+        let (found, error) = FoundLog::open_again(&live[0], directory, (), &Arc::default(), WALL);
+        assert!(error.is_none(), "{error:?}");
+        found.lower_clean_offset(directory).unwrap();
+    }
+    assert_eq!(clean_offset(&open(&env)).1, Some(Offset(4)));
+}
+
 fn left_whole(epoch: BrokerEpoch) -> LeftBy {
     LeftBy { closed: true, whole_since: Some(epoch), registered: Some(epoch) }
 }

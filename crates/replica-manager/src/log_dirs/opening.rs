@@ -134,7 +134,14 @@ fn open(
     if let Some(error) = error {
         tracing::error!(%error, tried_again = log.awaits_room, "a log is not opened");
     }
+    lower_clean_offset(directory, &log);
     log
+}
+
+fn lower_clean_offset(directory: &LogDir, log: &FoundLog) {
+    if let Err(error) = log.lower_clean_offset(directory) {
+        tracing::warn!(partition = %log.partition, %error, "how far a log is clean is not written");
+    }
 }
 
 /// Opens a log again that awaited room. Waits for the disk, for as long as a recovery takes.
@@ -145,6 +152,7 @@ pub fn open_again(found: &PartitionDirectory, directory: &Arc<LogDir>, config: &
         Some(error) => tracing::error!(%error, "a log is not opened"),
         None => tracing::info!(partition = %found.partition, "a log that awaited room is opened"),
     }
+    lower_clean_offset(directory, &log);
     log
 }
 

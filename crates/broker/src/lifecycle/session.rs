@@ -355,7 +355,7 @@ fn log_closing(closing: Closing) {
 }
 
 /// Of the cluster that the coordinators belong to; none within, where they have none yet, and none where no coordinator
-/// answers.
+/// answers, or one falls silent.
 async fn cluster_id(client: &ClusterClient) -> Result<Option<ClusterId>, CallError> {
     let mut stream = client.watch(Revision(0), BrokerId::NONE, None, REGISTER_TIMEOUT).await?;
     let silent = |last: &str| CallError::Deadline {
@@ -364,14 +364,21 @@ async fn cluster_id(client: &ClusterClient) -> Result<Option<ClusterId>, CallErr
         last: last.to_owned(),
         maybe_done: false,
     };
-    match tokio::time::timeout(REGISTER_TIMEOUT, stream.next()).await {
-        Ok(Ok(WatchUpdate::Snapshot { revision, nodes })) => {
+    // A large tree takes longer than that: it counts from the part that came last.
+    let update = loop {
+        let parts = stream.parts();
+        match tokio::time::timeout(REGISTER_TIMEOUT, stream.next()).await {
+            Ok(update) => break update?,
+            Err(_) if stream.parts() > parts => {}
+            Err(_) => return Err(silent("no snapshot of the tree")),
+        }
+    };
+    match update {
+        WatchUpdate::Snapshot { revision, nodes } => {
             let (image, _) = Image::from_nodes(revision, nodes.iter().map(|(path, node)| (path, node)));
             Ok(image.cluster_id().cloned())
         }
-        Ok(Ok(_)) => Err(silent("the tree does not begin with a snapshot")),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(silent("no snapshot of the tree")),
+        WatchUpdate::Changes { .. } => Err(silent("the tree does not begin with a snapshot")),
     }
 }
 

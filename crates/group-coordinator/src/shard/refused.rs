@@ -79,6 +79,7 @@ impl Shard {
         let may_assign = self.may_assign(now, topics, &request);
         let is_guarded = self.writes_whole_group(&request)
             || may_assign
+            || self.may_step_far(&request)
             || (self.log_refuses.is_some() && self.may_write(topics, &request));
         let before = request.group().filter(|_| is_guarded).map(|group| self.before(group));
         let may_stay_consumers = self.may_end_consumers(&request) && self.log_refuses.is_none() && self.may_downgrade();
@@ -119,6 +120,13 @@ impl Shard {
         beat.member_epoch > 0
             && matches!(self.groups.get(&beat.group), Some(Group::Consumer(group))
                 if group.may_assign(topics.version(), now.monotonic))
+    }
+
+    /// Whether the step of one member to its target may be too large for the log by itself.
+    fn may_step_far(&self, request: &Request) -> bool {
+        let Request::ConsumerGroupHeartbeat(beat) = request else { return false };
+        matches!(self.groups.get(&beat.group), Some(Group::Consumer(group))
+            if group.step_bytes_max(&beat.member) > self.batch_limit())
     }
 
     /// The targets would be too large for the log: the member goes on with what it has.
@@ -228,9 +236,12 @@ impl Shard {
         if batches.is_empty() {
             return None;
         }
-        let limit = usize::try_from(self.config.max_batch_bytes).unwrap_or(0);
-        let is_too_large = batches.iter().any(|batch| batch.size_bytes() > limit);
+        let is_too_large = batches.iter().any(|batch| batch.size_bytes() > self.batch_limit());
         self.log_refuses.or(is_too_large.then_some(ErrorCode::RecordListTooLarge))
+    }
+
+    fn batch_limit(&self) -> usize {
+        usize::try_from(self.config.max_batch_bytes).unwrap_or(0)
     }
 }
 

@@ -94,6 +94,16 @@ impl ConsumerGroup {
         (may_differ || self.epoch > self.assignment_epoch) && now >= self.soft.put_off
     }
 
+    /// At most so many bytes are written when the member takes a step: what it has, what it gives up, and what it gets.
+    pub(crate) fn step_bytes_max(&self, id: &MemberId) -> usize {
+        let Some(member) = self.members.get(id).filter(|it| !it.is_reconciled_to(self.assignment_epoch)) else {
+            return 0;
+        };
+        let held: usize = member.assigned.values().chain(member.pending_revocation.values()).map(BTreeMap::len).sum();
+        let target: usize = self.targets.get(id).into_iter().flat_map(BTreeMap::values).map(BTreeSet::len).sum();
+        OWNED_BYTES * (held + target)
+    }
+
     /// Members go on with the targets that they have.
     pub(crate) fn put_off(&mut self, until: MonotonicMs) {
         (self.soft.look_again, self.soft.put_off) = (until, until);

@@ -148,3 +148,22 @@ fn a_heartbeat_that_says_everything_puts_large_targets_off_too() {
     assert_eq!((answer.error, answer.member_epoch, world.host.reloads), (ErrorCode::None, 1, 0));
     world.check_replay();
 }
+
+/// What a member has and what it gives up are one record, and may be more than the log takes though each target was
+/// not: each heartbeat loaded the whole shard again.
+#[test]
+fn a_step_of_one_member_that_is_too_large_costs_its_group_alone() {
+    let mut world = foreseeing(GroupConfig::default());
+    world.change(|cluster| cluster.set("t", 400));
+    world.beat(join("a", &["t"]));
+    world.beat(join("b", &["t"]));
+    world.host.log_max_batch_bytes = 1_000;
+    for _ in 0..2 {
+        let too_large = world.host.call(Request::ConsumerGroupHeartbeat(beat("a", 1)));
+        assert_eq!(too_large, GroupAnswer::Failed(ErrorCode::UnknownServerError));
+    }
+    assert_eq!((world.host.reloads, world.describe().members.len()), (0, 2));
+    world.host.log_max_batch_bytes = usize::MAX;
+    assert_eq!(world.beat(beat("a", 1)).error, ErrorCode::None, "the limit was raised");
+    world.check_replay();
+}

@@ -26,6 +26,9 @@ const CORDON: &str = CordonedLogDirs::KEY;
 const POLL: Duration = Duration::from_millis(200);
 /// Sizes are asked less often: the answer of a broker names all its replicas.
 const SIZES_EVERY: Duration = Duration::from_secs(2);
+/// A partition without a leader for so long is not waited for: the brokers that have it may not return. A restart takes
+/// less.
+const LEADERLESS_MAX: Duration = Duration::from_secs(60);
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Partitions of one request for elections: half of what a cluster takes.
 const ELECTED_AT_ONCE: usize = 5_000;
@@ -197,7 +200,7 @@ async fn empty(client: &Client, broker: BrokerId, pace: Pace) -> Result<()> {
             let is_led = |one: &Reassignment| !observed.leaderless.contains_key(&one.at);
             await_reassignments(client, &what, |one| one.removing.contains(&broker) && is_led(one)).await?;
             end_throttles(client, pace).await?;
-            return observed.ensure_rid_of(broker);
+            return observe(client, Some(broker)).await?.ensure_rid_of(broker);
         }
         explain(&observed.cluster, &plan);
         carry_out(client, plan.moves, pace).await?;
@@ -207,12 +210,19 @@ async fn empty(client: &Client, broker: BrokerId, pace: Pace) -> Result<()> {
 /// Until no reassignment is under way that is waited for.
 async fn await_reassignments(client: &Client, what: &str, is_awaited: impl Fn(&Reassignment) -> bool) -> Result<()> {
     let mut progress = Progress::new(Duration::from_secs(1));
+    let mut leaderless = Leaderless::default();
+    let mut looked_at = Instant::now();
     loop {
         let under_way = client.list_partition_reassignments(None).await?;
-        let waiting = under_way.iter().filter(|one| is_awaited(one)).count();
+        let awaited: BTreeSet<_> = under_way.into_iter().filter(&is_awaited).map(|one| one.at).collect();
+        let waiting = awaited.difference(&leaderless.for_long(Instant::now())).count();
         if waiting == 0 {
             progress.clear();
             return Ok(());
+        }
+        if looked_at.elapsed() >= SIZES_EVERY {
+            leaderless.look(client, &awaited).await?;
+            looked_at = Instant::now();
         }
         progress.show(&format!("{waiting} {what} are under way"));
         tokio::time::sleep(POLL).await;
@@ -237,6 +247,33 @@ async fn await_earlier(client: &Client, earlier: &[Reassignment]) -> Result<()> 
 /// Whether a reassignment goes on: its new replicas have a leader to copy from, and live.
 fn may_end(one: &Reassignment, live: &BTreeSet<BrokerId>, led: &Led) -> bool {
     led.contains_key(&one.at) && one.adding.iter().all(|taker| live.contains(taker))
+}
+
+/// The partitions that nobody leads now, and since when.
+#[derive(Default)]
+struct Leaderless(BTreeMap<TopicPartition, Instant>);
+
+impl Leaderless {
+    async fn look(&mut self, client: &Client, among: &BTreeSet<TopicPartition>) -> Result<()> {
+        let topics: BTreeSet<&str> = among.iter().map(|at| at.topic.as_str()).collect();
+        let topics = client.describe_topics(Some(&topics.into_iter().collect::<Vec<_>>())).await?;
+        let (_, leaderless) = partitions_of(topics, BTreeMap::new(), &BTreeMap::new())?;
+        self.seen(leaderless.into_keys().filter(|at| among.contains(at)).collect(), Instant::now());
+        Ok(())
+    }
+
+    fn seen(&mut self, leaderless: BTreeSet<TopicPartition>, now: Instant) {
+        self.0.retain(|at, _| leaderless.contains(at));
+        for at in leaderless {
+            self.0.entry(at).or_insert(now);
+        }
+    }
+
+    /// Those that are not waited for any more.
+    fn for_long(&self, now: Instant) -> BTreeSet<TopicPartition> {
+        let long = self.0.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= LEADERLESS_MAX);
+        long.map(|(at, _)| at.clone()).collect()
+    }
 }
 
 /// There is nothing to move: what an earlier run has left comes to its end.
@@ -513,16 +550,26 @@ async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>,
     let begun = Instant::now();
     let (mut copied, mut awaited) = (0, String::new());
     let mut sized_at = begun;
+    let mut leaderless = Leaderless::default();
     while !execution.is_done() {
         begin(client, execution.next_wave()).await?;
         let listed = client.list_partition_reassignments(None).await?;
-        let complete = execution.still_active(&listed.into_iter().map(|one| one.at).collect());
+        let stuck = leaderless.for_long(Instant::now());
+        let active = listed.into_iter().map(|one| one.at).filter(|at| !stuck.contains(at)).collect();
+        let ended = execution.still_active(&active);
+        let (left, complete): (Vec<_>, Vec<_>) = ended.into_iter().partition(|one| stuck.contains(&one.partition));
+        for one in left {
+            progress.clear();
+            out!("{} has lost its leader: its move is not waited for", one.partition);
+        }
         done += complete.len();
         done_bytes += complete.iter().map(|one| one.bytes).sum::<u64>();
         if !complete.is_empty() || sized_at.elapsed() >= SIZES_EVERY {
             let live = live_brokers(client).await?;
             copied = copied_of(client, execution.under_way(), &live).await;
             awaited = awaited_brokers(execution.under_way(), &live);
+            let under_way = execution.under_way().iter().map(|one| one.partition.clone()).collect();
+            leaderless.look(client, &under_way).await?;
             sized_at = Instant::now();
         }
         let now = (done_bytes + copied).min(total);
@@ -687,6 +734,22 @@ mod tests {
         let refused = observed.ensure_rid_of(BrokerId(1)).expect_err("it has the only replica").to_string();
         assert!(refused.starts_with("1 partition of broker 1 cannot move") && refused.contains("(t-1)"), "{refused}");
         assert!(observed.ensure_rid_of(BrokerId(2)).is_ok());
+    }
+
+    /// One that lost its only replica while it moved was waited for without an end, in the place of others.
+    #[test]
+    fn a_partition_without_a_leader_is_waited_for_as_long_as_a_restart_takes() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let some = |partitions: &[i32]| partitions.iter().map(|one| at("t", *one)).collect::<BTreeSet<_>>();
+        let mut leaderless = Leaderless::default();
+        leaderless.seen(some(&[0, 1]), after(0));
+        leaderless.seen(some(&[0]), after(30));
+        leaderless.seen(some(&[0, 1]), after(40));
+        let expected = [(59, &[][..]), (60, &[0]), (99, &[0]), (100, &[0, 1])];
+        for (seconds, partitions) in expected {
+            assert_eq!(leaderless.for_long(after(seconds)), some(partitions), "{seconds} s");
+        }
     }
 
     /// The cluster refuses a request with more than 10,000 partitions, and every leader stayed where it was.

@@ -46,7 +46,7 @@ mod work_queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, FeatureLevels, MonotonicMs, Revision, TimestampMs};
 
@@ -68,7 +68,7 @@ use shutdown::Shutdowns;
 pub use work_queue::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
 
 use crate::delta::Delta;
-use crate::image::{Image, PartitionState, TopicImage};
+use crate::image::{Image, TopicImage};
 use crate::liveness::{Liveness, Reached, Session};
 use crate::quorum_progress::{Observer, Progress};
 use crate::tree::Tree;
@@ -98,8 +98,8 @@ pub struct Controller {
     quorum_levels: BTreeMap<CoordinatorId, Option<FeatureLevels>>,
     /// A topic may lack replicas that a broker could take.
     may_grow: bool,
-    /// A reassignment that waits may have its turn.
-    may_begin_queued: bool,
+    /// Brokers that may take one more replica of those that wait for their turn, or are none any more.
+    room_at: BTreeSet<BrokerId>,
     /// When leaderships are checked for their return to preferred replicas.
     balance_at: Option<MonotonicMs>,
     /// Until when leaderships do not return to brokers by themselves, each in the epoch in which it came back.
@@ -125,7 +125,7 @@ impl Controller {
             work: WorkQueue::default(),
             quorum_levels: BTreeMap::new(),
             may_grow: true,
-            may_begin_queued: true,
+            room_at: BTreeSet::new(),
             balance_at: None,
             pauses: BTreeMap::new(),
             reach: Reach::new(now.monotonic + config.session_timeout),
@@ -285,11 +285,11 @@ impl Controller {
                 None => self.liveness.end(change.id),
             }
         }
-        self.may_begin_queued |= delta.partitions.iter().any(|change| {
-            let adding =
-                |state: &Option<std::sync::Arc<PartitionState>>| state.as_ref().map(|state| state.adding().to_vec());
-            adding(&change.old).is_some_and(|old| !old.is_empty() && adding(&change.new) != Some(old))
-        });
+        for change in &delta.partitions {
+            let Some(old) = &change.old else { continue };
+            let stays = |broker: BrokerId| change.new.as_ref().is_some_and(|new| new.adding().contains(&broker));
+            self.room_at.extend(old.adding().iter().copied().filter(|broker| !stays(*broker)));
+        }
         self.report_unclean_elections(delta);
         if is_broken {
             self.give_up_waiting("a proposal was refused or lost");

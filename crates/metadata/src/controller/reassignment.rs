@@ -113,11 +113,13 @@ impl Controller {
 
     /// Whether each broker that gets a replica may get one more.
     fn has_room(&self, batch: &Batch, state: &PartitionState, assignment: &Assignment) -> bool {
-        let index = &self.ledger.ahead().index;
-        let count = |broker: BrokerId| index.adding_count(broker) + batch.adding.get(&broker).copied().unwrap_or(0);
-        let most = self.config.reassignments_per_broker_max.max(1);
         self.config.rules.reassignments_have_no_waves
-            || newly_added(state, assignment).all(|broker| count(broker) < most)
+            || newly_added(state, assignment).all(|broker| self.has_room_at(batch, broker))
+    }
+
+    fn has_room_at(&self, batch: &Batch, broker: BrokerId) -> bool {
+        let begun = self.ledger.ahead().index.adding_count(broker);
+        begun + batch.adding.get(&broker).copied().unwrap_or(0) < self.config.reassignments_per_broker_max.max(1)
     }
 
     /// The partition gets this assignment now, and waits for no other.
@@ -152,22 +154,30 @@ impl Controller {
 
     /// The reassignments whose turn it is; none if there are none.
     pub(super) fn next_wave(&mut self) -> Option<Draft> {
-        if !self.may_begin_queued {
+        if self.room_at.is_empty() {
             return None;
         }
         let ahead = self.ledger.ahead();
         let mut batch = Batch::default();
         let mut given_up = Vec::new();
+        // What names none of these waits on without a closer look: there may be many thousands, and one ends at a time.
+        let is_news = |batch: &Batch, broker| self.has_room_at(batch, broker) || !ahead.is_registered(broker);
+        let mut room_at = self.room_at.clone();
+        room_at.retain(|broker| is_news(&batch, *broker));
         for id in ahead.queued() {
-            if batch.is_full() {
+            if batch.is_full() || room_at.is_empty() {
                 break;
             }
             let Some(topic) = ahead.topic_by_id(id.topic_id) else { continue };
             let target = topic.queued(id.partition);
             let (Some(state), Some(target)) = (topic.partition(id.partition), target) else { continue };
+            if !target.iter().any(|broker| room_at.contains(broker)) {
+                continue;
+            }
             match self.reassigned(topic, id.partition, state, target, true) {
                 Ok(assignment) if self.has_room(&batch, state, &assignment) => {
                     self.begin(&mut batch, topic, id.partition, state, assignment);
+                    room_at.retain(|broker| is_news(&batch, *broker));
                 }
                 Ok(_) => {}
                 // A broker of it was unregistered meanwhile.
@@ -182,7 +192,7 @@ impl Controller {
         draft.seal(self.ledger.ahead_tree());
         let is_possible = draft.is_within_limits();
         if draft.is_empty() || !is_possible {
-            self.may_begin_queued = false;
+            self.room_at.clear();
         }
         for text in given_up {
             self.warn(format!("a reassignment that waited for its turn is given up: {text}"));

@@ -110,6 +110,8 @@ impl Controller {
         let response = Answer::UnregisterBroker(Ok(Unregistered { revision: Revision(0) }));
         self.remember(&mut draft, key, &response);
         self.propose(draft);
+        // What waits for it is given up.
+        self.room_at.insert(broker);
         self.note(format!("broker {broker} is unregistered"));
         self.answer(id, response);
     }

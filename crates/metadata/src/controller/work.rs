@@ -20,8 +20,8 @@ impl Controller {
     pub(super) fn resume_work(&mut self) {
         self.work = WorkQueue::default();
         self.may_grow = true;
-        self.may_begin_queued = true;
         let ahead = self.ledger.ahead();
+        self.room_at = ahead.queued_targets().collect();
         let gone: Vec<_> = ahead.index.in_sync_brokers().filter(|broker| ahead.broker(*broker).is_none()).collect();
         let has_leaderless = ahead.leaderless().next().is_some();
         let has_reassigning = ahead.reassigning().next().is_some();

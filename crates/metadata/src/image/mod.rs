@@ -359,6 +359,12 @@ impl Image {
         })
     }
 
+    /// The brokers that reassignments name which wait for their turn, some more than once.
+    pub(crate) fn queued_targets(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        let topics = self.queued_topics.iter().filter_map(|topic_id| self.topics.get(topic_id));
+        topics.flat_map(|topic| topic.queued.values().flatten().copied())
+    }
+
     /// Another topic whose metric name would equal that of `name`.
     pub(crate) fn colliding_topic(&self, name: &TopicName) -> Option<&TopicName> {
         self.metric_names.get(&metric_name(name)?).filter(|other| other.collides_with(name))

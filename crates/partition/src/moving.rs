@@ -102,6 +102,10 @@ pub struct FutureReplica<E: Env> {
     copy: Log<E>,
     path: PathBuf,
     unsynced_bytes: usize,
+    /// Where the log ended at the last look.
+    looked_to: Offset,
+    /// Up to here the log seemed to have no records that the copy lacks: it was cut within a gap.
+    nothing_to: Option<Offset>,
     /// Of the log, since the last look at it.
     cuts: Option<CutWatch>,
     rules: BrokenRules,
@@ -118,7 +122,7 @@ impl<E: Env> FutureReplica<E> {
         rules: BrokenRules,
     ) -> Result<Self, OpenError> {
         let copy = Log::create(env, path.clone(), partition, topic_id, config, now)?;
-        Ok(Self { copy, path, unsynced_bytes: 0, cuts: None, rules })
+        Ok(Self { copy, path, unsynced_bytes: 0, looked_to: Offset::ZERO, nothing_to: None, cuts: None, rules })
     }
 
     pub fn path(&self) -> &Path {
@@ -138,6 +142,7 @@ impl<E: Env> FutureReplica<E> {
     pub fn next(&mut self, log: &Log<E>) -> Result<Next<E>, MoveError> {
         self.cuts = Some(log.watch_cuts());
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        self.looked_to = end;
         let (from, epoch) = (self.copy.log_end_offset(), self.copy.epoch_history().latest_epoch());
         if from < start {
             return Ok(Next::StartAt(start));
@@ -149,7 +154,7 @@ impl<E: Env> FutureReplica<E> {
             }
             _ => return Ok(Next::StartAt(start)),
         }
-        if from == end {
+        if from == end || self.nothing_to == Some(end) {
             return Ok(Next::CaughtUp);
         }
         Ok(Next::Copy(log.read_if_cached(from, CHUNK_BYTES, end, true)?))
@@ -157,11 +162,13 @@ impl<E: Env> FutureReplica<E> {
 
     /// The log starts here by now.
     pub fn start_at(&mut self, offset: Offset) -> Result<(), MoveError> {
+        self.nothing_to = None;
         Ok(self.copy.truncate_fully_and_start_at(offset, None)?)
     }
 
     /// The log was cut.
     pub fn cut_to(&mut self, offset: Offset, now: TimestampMs) -> Result<(), MoveError> {
+        self.nothing_to = None;
         self.copy.truncate_to(offset, now)?;
         Ok(())
     }
@@ -175,6 +182,7 @@ impl<E: Env> FutureReplica<E> {
             return Ok(0);
         }
         let bytes = read?;
+        self.nothing_to = bytes.is_empty().then_some(self.looked_to);
         self.copy.append_as_follower(&bytes, ANY_EPOCH, now)?;
         self.unsynced_bytes += bytes.len();
         Ok(bytes.len())
@@ -199,7 +207,7 @@ impl<E: Env> FutureReplica<E> {
             return Ok(true);
         }
         match self.next(log)? {
-            Next::CaughtUp => Ok(true),
+            Next::CaughtUp => self.has_all_of(log),
             // It is in memory.
             Next::Copy(Read::Done(records)) if log.log_end_offset().0 - self.end().0 <= LAST_RECORDS_MAX => {
                 self.append(&records, now)?;
@@ -207,6 +215,16 @@ impl<E: Env> FutureReplica<E> {
             }
             _ => Ok(false),
         }
+    }
+
+    /// What seemed to be a gap may be none by now.
+    fn has_all_of(&mut self, log: &Log<E>) -> Result<bool, MoveError> {
+        let (from, end) = (self.end(), log.log_end_offset());
+        if from < end && !log.read(from, CHUNK_BYTES, end, true)?.is_empty() {
+            self.nothing_to = None;
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// The copy takes the place of `log`, which it has caught up with: it gets the partition's name, durably. Returns
@@ -240,6 +258,10 @@ impl<E: Env> FutureReplica<E> {
         };
         log.abandon();
         opened.take_over(log);
+        if self.nothing_to.is_some() {
+            opened.end_in_gap(log.log_end_offset());
+            opened.high_watermark_moved(high_watermark);
+        }
         Ok(Box::new(opened))
     }
 }

@@ -71,7 +71,7 @@ impl Moving {
         match self.copy.next(&self.log).unwrap() {
             Next::Copy(Read::Done(records)) => self.copy(&records),
             Next::Copy(Read::Cold(cold)) => {
-                let records = cold.run().unwrap().unwrap();
+                let records = cold.run().unwrap().unwrap_or_else(LogSlice::empty);
                 self.copy(&records)
             }
             Next::CutTo(offset) => {
@@ -224,6 +224,38 @@ fn the_last_step_copies_as_many_records_as_may_be_missing_then() {
     let broken = BrokenRules { moves_before_caught_up: true, ..BrokenRules::default() };
     let mut moving = Moving::begin_with(&[(0, 10, 3)], broken);
     assert!(moving.copy.catch_up(&moving.log, WALL).unwrap(), "the rule is taken out");
+}
+
+/// Of a compacted log, between two batches: the look found nothing to copy, again and again, until a record came.
+#[test]
+fn a_copy_catches_up_with_a_log_that_was_cut_within_a_gap() {
+    let cut = || {
+        let mut moving = Moving::begin(&[(0, 5, 3), (10, 5, 3)]);
+        moving.log.truncate_to(Offset(8), WALL).unwrap();
+        assert_eq!(moving.log.log_end_offset(), Offset(8));
+        let steps = [0; 3].map(|_| moving.step());
+        assert_eq!(steps, [Step::Copied, Step::Copied, Step::CaughtUp]);
+        moving
+    };
+    // Records follow the gap, or are in its place.
+    let mut moving = cut();
+    moving.append(&[(8, 2, 3)]);
+    assert_eq!((moving.step(), moving.copy.end(), moving.step()), (Step::Copied, Offset(10), Step::CaughtUp));
+    let mut moving = cut();
+    moving.log.truncate_to(Offset(5), WALL).unwrap();
+    moving.append(&[(5, 3, 3)]);
+    assert!(!moving.copy.catch_up(&moving.log, WALL).unwrap(), "there is no gap any more");
+    assert!(moving.copy.catch_up(&moving.log, WALL).unwrap());
+    assert_eq!(moving.copy.end(), Offset(8));
+
+    let mut moving = cut();
+    assert!(moving.copy.catch_up(&moving.log, WALL).unwrap());
+    let Moving { dirs, mut log, mut copy } = moving;
+    let to = dirs.get(1).unwrap();
+    let mut moved = copy.take_place(&mut log, (to, &name()), Offset(8), (NOW, WALL), || [9; 16]).unwrap();
+    assert_eq!(moved.log_end_offset(), Offset(8), "what consumers and followers know it to be");
+    moved.append_as_follower(&placed(8, 2, LeaderEpoch(3)), ANY_EPOCH, WALL).unwrap();
+    assert_eq!(moved.log_end_offset(), Offset(10));
 }
 
 #[test]

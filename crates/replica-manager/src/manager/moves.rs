@@ -334,8 +334,8 @@ impl ReplicaManager {
             let read = one.partition.with_log(|log| log.read_if_cached(from, CHUNK_BYTES, log.log_end_offset(), true));
             read.unwrap_or_else(|| Ok(Read::Done(RecordSlice::empty()))).map_err(moving::MoveError::from)
         })?;
-        // Nothing: the log was cut meanwhile, and the next look says how far.
-        if records.is_empty() { Ok(()) } else { self.copy(one, &records, copy) }
+        // Nothing: the log was cut meanwhile, or ends in a gap. The next look says which.
+        self.copy(one, &records, copy)
     }
 
     /// `replica.alter.log.dirs.io.max.bytes.per.second`

@@ -311,6 +311,15 @@ impl<E: Env> Log<E> {
         self.shared.cuts.store(cuts, Ordering::Release);
     }
 
+    /// The log ends at `offset`, and has no records before it: see [`Self::truncate_to`].
+    pub fn end_in_gap(&mut self, offset: Offset) {
+        if offset > self.log_end {
+            self.records_end = Some(self.records_end.unwrap_or(self.log_end));
+            self.log_end = offset;
+            self.producers.set_end_offset(offset);
+        }
+    }
+
     /// For what is read without the partition's lock.
     pub fn watch_cuts(&self) -> CutWatch {
         let truncations = self.shared.truncations.load(Ordering::Acquire);

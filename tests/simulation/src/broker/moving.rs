@@ -130,10 +130,8 @@ impl Process {
                 Next::Copy(Read::Cold(cold)) => {
                     let read_on = |from| log.read_if_cached(from, CHUNK_BYTES, log.log_end_offset(), true);
                     let records = finish_cold::<_, ReadError>(cold, &AtOnce, read_on)?;
-                    // Nothing: the log was cut meanwhile, and the next look says how far.
-                    if !records.is_empty() {
-                        one.copy.append(&records, wall)?;
-                    }
+                    // Nothing: the log was cut meanwhile, or ends in a gap. The next look says which.
+                    one.copy.append(&records, wall)?;
                 }
                 // The last step follows under the partition's lock: more may come before it.
                 Next::CaughtUp => one.has_caught_up = true,

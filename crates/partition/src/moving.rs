@@ -227,6 +227,27 @@ impl<E: Env> FutureReplica<E> {
         Ok(true)
     }
 
+    /// A copy that was closed takes records again.
+    fn open_again(
+        &mut self,
+        directory: &LogDir<E>,
+        partition: &TopicPartition,
+        config: Arc<LogConfig>,
+        now: TimestampMs,
+    ) -> Result<(), OpenError> {
+        let options = OpenOptions {
+            clean_shutdown: true,
+            recovery_point: self.end(),
+            log_start: self.copy.log_start_offset(),
+            high_watermark: Offset::ZERO,
+            now,
+            progress: None,
+        };
+        let env = directory.env().clone();
+        self.copy = Log::open(env, self.path.clone(), partition.clone(), config, options)?.log;
+        Ok(())
+    }
+
     /// The copy takes the place of `log`, which it has caught up with: it gets the partition's name, durably. Returns
     /// the partition's log; the former one is closed, and its directory is to be removed.
     pub fn take_place(
@@ -238,7 +259,14 @@ impl<E: Env> FutureReplica<E> {
         unique: impl FnMut() -> [u8; 16],
     ) -> Result<Box<Log<E>>, MoveError> {
         self.copy.close(now)?;
-        let live_path = to.make_live(&self.path, partition)?;
+        let live_path = match to.make_live(&self.path, partition) {
+            Ok(path) => path,
+            Err(error) => {
+                // A closed copy would not take what comes until the next try.
+                self.open_again(to, partition, log.config().clone(), wall)?;
+                return Err(error.into());
+            }
+        };
         let options = OpenOptions {
             clean_shutdown: true,
             recovery_point: self.end(),

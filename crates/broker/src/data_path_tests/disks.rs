@@ -567,9 +567,13 @@ fn a_move_whose_last_step_is_refused_tries_again_and_may_be_called_off() {
 
     assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
     eventually("the last step begins", || copies().iter().any(is_closed));
+    // What comes meanwhile is copied too.
+    assert_eq!(broker.produce(TopicRef::Id(id), 0, &batch(&["y"]), -1, NEVER_MS).error, ErrorCode::None);
+    let copied = || broker.broker.replicas.future_replicas().iter().map(|future| future.end.0).max();
+    eventually("it is copied", || copied() == Some(2));
     std::fs::remove_dir_all(&taken).unwrap();
     eventually("it has moved", || partition.is_in(&to));
-    assert_eq!(broker.log_end(id, 0), Offset(1));
+    assert_eq!(broker.log_end(id, 0), Offset(2));
 }
 
 fn copy_directory(from: &Path, to: &Path) {

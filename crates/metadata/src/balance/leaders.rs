@@ -6,12 +6,12 @@ use ottla_model::BrokerId;
 
 use super::Band;
 
-/// Changes the first replicas so that every broker leads its share, with as few changes as the ways between brokers
-/// allow.
+/// Changes the first replicas so that every taker leads its share, with as few changes as the ways between them allow.
+/// The partitions that prefer another broker stay as they are, and belong to nobody's share.
 pub fn balance(replicas: &mut [Vec<BrokerId>], takers: &BTreeSet<BrokerId>) {
     let mut leads: BTreeMap<BrokerId, u64> = takers.iter().map(|broker| (*broker, 0)).collect();
     for first in replicas.iter().filter_map(|replicas| replicas.first()) {
-        *leads.entry(*first).or_default() += 1;
+        leads.entry(*first).and_modify(|count| *count += 1);
     }
     let total = leads.values().sum();
     let band = Band::of_count(total, u64::try_from(takers.len()).unwrap_or(u64::MAX));
@@ -23,8 +23,8 @@ pub fn balance(replicas: &mut [Vec<BrokerId>], takers: &BTreeSet<BrokerId>) {
         let most = candidates().filter(|b| band.excess(excess(b)) > 0).max_by_key(|b| (excess(b), *b));
         let least = candidates().filter(|b| band.lack(excess(b)) > 0).min_by_key(|b| (excess(b), *b));
         let way = match (most, least) {
-            (Some(most), _) => way(replicas, most, |b| takers.contains(&b) && excess(&b) + 1 < excess(&most), false),
-            (None, Some(least)) => way(replicas, least, |b| excess(&b) > excess(&least) + 1, true),
+            (Some(most), _) => way(replicas, takers, most, |b| excess(&b) + 1 < excess(&most), false),
+            (None, Some(least)) => way(replicas, takers, least, |b| excess(&b) > excess(&least) + 1, true),
             (None, None) => return,
         };
         let Some(way) = way else {
@@ -48,14 +48,15 @@ pub fn balance(replicas: &mut [Vec<BrokerId>], takers: &BTreeSet<BrokerId>) {
 /// backwards, comes from one. Each step: the partition, and the replica that it prefers then.
 fn way(
     replicas: &[Vec<BrokerId>],
+    takers: &BTreeSet<BrokerId>,
     start: BrokerId,
     is_end: impl Fn(BrokerId) -> bool,
     is_backwards: bool,
 ) -> Option<Vec<(usize, BrokerId)>> {
     let mut edges: BTreeMap<BrokerId, BTreeMap<BrokerId, usize>> = BTreeMap::new();
     for (partition, list) in replicas.iter().enumerate() {
-        let Some((first, others)) = list.split_first() else { continue };
-        for other in others {
+        let Some((first, others)) = list.split_first().filter(|(first, _)| takers.contains(*first)) else { continue };
+        for other in others.iter().filter(|other| takers.contains(*other)) {
             let (from, to) = if is_backwards { (other, first) } else { (first, other) };
             edges.entry(*from).or_default().entry(*to).or_insert(partition);
         }

@@ -147,9 +147,11 @@ impl Search {
         if now >= self.racks.min(item.replicas.len()) {
             return None;
         }
+        let keeps = |place: usize| self.brokers.get(place).is_some_and(|held| held.role == BrokerRole::Keeps);
         let steps = item
             .replicas
             .iter()
+            .filter(|from| !keeps(**from))
             .flat_map(|from| (0..self.brokers.len()).map(move |to| Step { item: number, from: *from, to }));
         steps
             .filter(|step| self.is_possible(*step) && self.spread(*step) > now)

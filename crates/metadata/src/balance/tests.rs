@@ -196,9 +196,26 @@ fn a_broker_that_keeps_its_replicas_is_left_alone() {
     brokers[0].role = BrokerRole::Keeps;
     let partitions = (0..20).map(|number| (number, partition(&[1, 2], 10))).collect();
     let plan = plan(&Cluster { brokers, partitions }, Goals::Balance).expect("possible");
-    assert_eq!((plan.after[&BrokerId(1)].bytes, plan.after[&BrokerId(1)].replicas), (200, 20));
+    assert_eq!(plan.after[&BrokerId(1)], Load { bytes: 200, replicas: 20, leaders: 20 });
     assert!(plan.moves.iter().all(|one| one.added().all(|broker| broker == BrokerId(3))), "{:?}", plan.moves);
     assert_eq!(plan.after[&BrokerId(3)].replicas, 10);
+}
+
+/// A plan took the replica, and the leadership, of a broker that was only being restarted.
+#[test]
+fn a_broker_that_keeps_its_replicas_gives_none_for_the_racks_or_for_the_leaders_of_others() {
+    let mut brokers = [(1, "a"), (2, "a"), (3, "b")].map(|(id, rack)| broker(id, Some(rack), true)).to_vec();
+    brokers[1].role = BrokerRole::Keeps;
+    let partitions = [(0, partition(&[1, 2], 10))].into();
+    let plan = super::plan(&Cluster { brokers, partitions }, Goals::Balance).expect("possible");
+    let moved: Vec<_> = plan.moves.iter().map(|one| one.to.clone()).collect();
+    assert_eq!(moved, [[BrokerId(3), BrokerId(2)]]);
+
+    let mut replicas = vec![vec![BrokerId(2), BrokerId(1)]; 5];
+    replicas.extend(vec![vec![BrokerId(1), BrokerId(2), BrokerId(3)]; 4]);
+    leaders::balance(&mut replicas, &[BrokerId(1), BrokerId(3)].into());
+    let led = |broker| replicas.iter().filter(|list| list[0] == BrokerId(broker)).count();
+    assert_eq!([1, 2, 3].map(led), [2, 5, 2]);
 }
 
 #[test]

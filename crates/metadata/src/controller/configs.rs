@@ -219,6 +219,8 @@ impl Controller {
         if unclean_before != unclean_election_of(entries) {
             self.work.begin_again(Work::ElectAll);
         }
+        // A broker that is cordoned no more may take replicas that topics lack.
+        self.may_grow |= entity.kind == ConfigKind::Brokers;
         true
     }
 

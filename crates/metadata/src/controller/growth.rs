@@ -43,6 +43,7 @@ impl Controller {
             }
             let mut replicas = state.replicas.clone();
             if state.is_reassigning()
+                || topic.queued(partition).is_some()
                 || replicas.len() >= wanted
                 || !add_replicas(ahead, &mut load, partition, &mut replicas, wanted)
             {

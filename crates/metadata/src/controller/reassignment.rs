@@ -45,6 +45,11 @@ fn newly_added<'a>(state: &'a PartitionState, assignment: &'a Assignment) -> imp
     assignment.adding().iter().copied().filter(|broker| !state.adding().contains(broker))
 }
 
+/// Whether the partition is to have more or fewer replicas than without the assignment.
+fn is_resized(state: &PartitionState, assignment: &Assignment) -> bool {
+    assignment.target().len() != state.assignment().target().len()
+}
+
 impl Controller {
     pub(super) fn alter_reassignments(&mut self, id: RequestId, request: AlterReassignments) {
         let named: usize = request.topics.iter().map(|(_, partitions)| partitions.len()).sum();
@@ -96,8 +101,10 @@ impl Controller {
                 if !self.has_room(batch, state, &assignment) {
                     let node = batch.draft.topic_node(tree, image);
                     node.queued.insert(partition, target.to_vec());
-                    // A person decides about its replicas from now on.
-                    node.grows_to = 0;
+                    if is_resized(state, &assignment) {
+                        // A person decides how many replicas it has from now on.
+                        node.grows_to = 0;
+                    }
                     batch.partitions.insert(id);
                     return Ok(());
                 }
@@ -138,6 +145,7 @@ impl Controller {
             batch.partitions.insert(id);
         }
         batch.begin(state, &assignment);
+        let is_resized = is_resized(state, &assignment);
         // Without a leader, one of the replicas that it gets now may be the only one that can lead.
         let change = PartitionChange::new(state)
             .assigned(assignment)
@@ -145,8 +153,8 @@ impl Controller {
             .completing_early(self.config.rules.reassignment_completes_early);
         let Some(next) = change.build(&self.electorate(topic), ahead.controller_epoch()) else { return };
         batch.draft.partition(tree, ahead, id, &next);
-        if topic.grows_to != 0 {
-            // A person decides about its replicas from now on.
+        if topic.grows_to != 0 && is_resized {
+            // A person decides how many replicas it has from now on.
             batch.draft.topic_node(tree, topic).grows_to = 0;
         }
         batch.partitions.insert(id);

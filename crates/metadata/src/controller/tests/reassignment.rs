@@ -4,7 +4,7 @@ use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::{IsrMember, PartitionState};
+use crate::image::{ConfigEntity, IsrMember, PartitionState};
 
 fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
     brokers.iter().map(|broker| broker.0).collect()
@@ -193,11 +193,13 @@ fn impossible_targets_are_refused() {
     assert_eq!(same_factor(&mut cluster, 0, &[3, 2]), None);
 }
 
-/// A person who decides about the replicas of an internal topic has decided: brokers that join get none of it.
-#[test]
-fn a_topic_that_was_reassigned_grows_no_more() {
-    let mut cluster = Cluster::of(1);
-    let growing = NewTopic { grows_to: 3, partitions: 1, ..new_topic("__consumer_offsets", &[], &[]) };
+const GROWING: &str = "__consumer_offsets";
+
+/// Brokers 1 and 2, and an internal topic on both that gets a third replica when there is a third broker.
+fn growing(configure: impl FnOnce(&mut ControllerConfig)) -> Cluster {
+    let mut cluster = Cluster::with(configure);
+    cluster.start(1);
+    let growing = NewTopic { grows_to: 3, partitions: 1, ..new_topic(GROWING, &[], &[]) };
     cluster.ask(Request::CreateTopics(CreateTopics {
         topics: vec![growing],
         validate_only: false,
@@ -205,10 +207,75 @@ fn a_topic_that_was_reassigned_grows_no_more() {
         default_replication_factor: 1,
     }));
     cluster.start(2);
-    assert_eq!(cluster.state("__consumer_offsets", 0).replicas.len(), 2);
-    assert_eq!(cluster.reassign("__consumer_offsets", Some(&[1])), ErrorCode::None);
+    assert_eq!(numbers(&cluster.state(GROWING, 0).replicas), [1, 2]);
+    cluster
+}
+
+/// Whether no log directory of broker 3 gets new replicas.
+fn cordon(cluster: &mut Cluster, is_cordoned: bool) {
+    let op = if is_cordoned { ConfigOp::Set("*".to_owned()) } else { ConfigOp::Delete };
+    let changes = vec![("cordoned.log.dirs".to_owned(), op)];
+    let entities = vec![AlterConfig { entity: ConfigEntity::broker(BrokerId(3)), changes, replace_all: false }];
+    cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+}
+
+/// A person who decides how many replicas an internal topic has has decided: brokers that join get none of it.
+#[test]
+fn a_topic_whose_replicas_became_fewer_grows_no_more() {
+    let mut cluster = growing(|_| {});
+    assert_eq!(cluster.reassign(GROWING, Some(&[1])), ErrorCode::None);
     cluster.start(3);
-    assert_eq!(numbers(&cluster.state("__consumer_offsets", 0).replicas), [1]);
+    assert_eq!(numbers(&cluster.state(GROWING, 0).replicas), [1]);
+}
+
+/// A rebalance after the second broker had joined left the offsets of groups with two replicas for ever.
+#[test]
+fn a_topic_whose_replicas_only_move_grows_on() {
+    let mut cluster = growing(|_| {});
+    assert_eq!(cluster.reassign(GROWING, Some(&[2, 1])), ErrorCode::None);
+    cluster.start(3);
+    assert_eq!(numbers(&cluster.state(GROWING, 0).replicas), [2, 1, 3]);
+}
+
+#[test]
+fn a_partition_grows_when_its_replicas_have_moved() {
+    let mut cluster = growing(|_| {});
+    cordon(&mut cluster, true);
+    cluster.start(3);
+    assert_eq!(cluster.reassign(GROWING, Some(&[1, 3])), ErrorCode::None);
+    cordon(&mut cluster, false);
+    assert_eq!(numbers(&cluster.state(GROWING, 0).replicas), [1, 3, 2], "2 goes");
+    let isr = [1, 3].map(|broker| cluster.member(broker)).to_vec();
+    assert_eq!(cluster.alter_isr(GROWING, isr), ErrorCode::None);
+    let state = cluster.state(GROWING, 0);
+    assert_eq!(replicas(&state), [vec![1, 3, 2], vec![], vec![]], "2 is a new replica");
+}
+
+/// What waits for its turn has a number of replicas, too: with one more, its turn would have taken that back.
+#[test]
+fn a_partition_whose_move_waits_does_not_grow_before_it() {
+    let mut cluster = growing(|config| config.reassignments_per_broker_max = 1);
+    cordon(&mut cluster, true);
+    cluster.start(3);
+    cluster.create("t", &[&[1]], &[]);
+    assert_eq!(cluster.reassign("t", Some(&[3])), ErrorCode::None);
+    assert_eq!(cluster.reassign(GROWING, Some(&[1, 3])), ErrorCode::None);
+    cordon(&mut cluster, false);
+    assert_eq!(replicas(&cluster.state(GROWING, 0)), [vec![1, 2], vec![], vec![]]);
+    let isr = [1, 3].map(|broker| cluster.member(broker)).to_vec();
+    cluster.alter_isr("t", isr);
+    assert_eq!(replicas(&cluster.state(GROWING, 0)), [vec![1, 3, 2], vec![3], vec![2]]);
+}
+
+/// `ottla broker undrain` said that the broker gets new replicas again, and internal topics gave it none.
+#[test]
+fn a_topic_grows_onto_a_broker_that_is_cordoned_no_more() {
+    let mut cluster = growing(|_| {});
+    cordon(&mut cluster, true);
+    cluster.start(3);
+    assert_eq!(numbers(&cluster.state(GROWING, 0).replicas), [1, 2]);
+    cordon(&mut cluster, false);
+    assert_eq!(numbers(&cluster.state(GROWING, 0).replicas), [1, 2, 3]);
 }
 
 /// Nothing is under way, and nothing waits.

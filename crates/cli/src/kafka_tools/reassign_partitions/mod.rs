@@ -478,8 +478,8 @@ async fn verify(client: &Client, wanted: &Wanted, preserves_throttles: bool) -> 
     }
     let states = moves::states(client, &wanted.directories).await?;
     out!("{}", moves::lines(&states, &wanted.directories).join("\n"));
-    let is_moving = states.values().any(|state| matches!(state, moves::MoveState::Active { .. }));
-    if under_way.is_empty() && !is_moving && !preserves_throttles {
+    let is_done = under_way.is_empty() && states.values().all(moves::MoveState::is_done);
+    if is_done && !preserves_throttles {
         for line in clear_throttles(client, wanted).await? {
             out!("{line}");
         }

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MoveState {
     /// In no directory that works.
-    MissingReplica,
+    Missing,
     Active {
         current: String,
         future: String,
@@ -26,6 +26,13 @@ pub enum MoveState {
         current: String,
     },
     Completed,
+}
+
+impl MoveState {
+    /// As Kafka's tool counts: also a replica that is nowhere yet may be on its way.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Cancelled { .. } | Self::Completed)
+    }
 }
 
 /// The directories of these replicas, where their brokers tell them: what lies on a lost broker must still move.
@@ -71,7 +78,7 @@ fn state(directories: &[LogDir], at: &TopicPartition, target: &str) -> MoveState
         directories.iter().find(has).map(|directory| directory.path.clone())
     };
     match (holding(false), holding(true)) {
-        (None, _) => MoveState::MissingReplica,
+        (None, _) => MoveState::Missing,
         (Some(current), Some(future)) => MoveState::Active { current, future },
         (Some(current), None) if current == target => MoveState::Completed,
         (Some(current), None) => MoveState::Cancelled { current },
@@ -84,9 +91,10 @@ pub fn lines(states: &BTreeMap<Replica, MoveState>, wanted: &BTreeMap<Replica, S
         let (broker, at) = replica;
         let target = wanted.get(replica).map(String::as_str).unwrap_or_default();
         match state {
-            MoveState::MissingReplica => {
-                format!("Partition {at} cannot be found in any live log directory on broker {broker}.")
-            }
+            MoveState::Missing => format!(
+                "Partition {at} is not found in any live log dir on broker {broker}. There is likely an offline log \
+                 directory on the broker."
+            ),
             MoveState::Active { future, .. } if future == target => {
                 format!("Reassignment of replica {at}-{broker} is still in progress.")
             }
@@ -177,6 +185,22 @@ mod tests {
         );
         let cancelled = "Partition t-0 on broker 2 is not being moved from log dir /a to /b.";
         assert_eq!(told(&[on_a, directory("/b", None)]), cancelled);
-        assert_eq!(told(&[]), "Partition t-0 cannot be found in any live log directory on broker 2.");
+        // Kafka's client has an empty answer for each replica that it asked for, and never none.
+        let missing = "Partition t-0 is not found in any live log dir on broker 2. There is likely an offline log \
+                       directory on the broker.";
+        assert_eq!(told(&[]), missing);
+    }
+
+    /// The throttles went while a replica had no directory yet; Kafka's tool keeps them then.
+    #[test]
+    fn a_replica_that_is_nowhere_is_not_done() {
+        let current = || "/a".to_owned();
+        let states = [
+            MoveState::Missing,
+            MoveState::Active { current: current(), future: "/b".to_owned() },
+            MoveState::Cancelled { current: current() },
+            MoveState::Completed,
+        ];
+        assert_eq!(states.map(|state| state.is_done()), [false, false, true, true]);
     }
 }

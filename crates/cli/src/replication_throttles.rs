@@ -89,14 +89,30 @@ pub fn is_throttled(entries: &[ConfigEntry]) -> bool {
     entries.iter().any(|entry| entry.source == DYNAMIC && BROKER_RATES.contains(&entry.name.as_str()))
 }
 
+/// Which throttles of brokers are removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removed {
+    /// Those of replication, the only ones that [`set`] sets.
+    OfReplication,
+    /// That between log directories, too, as Kafka's tool does.
+    All,
+}
+
+impl Removed {
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        BROKER_RATES.into_iter().chain((self == Self::All).then_some(LOG_DIR_RATE))
+    }
+}
+
 /// Removes the throttles of these brokers, and those of these topics, as many as can be; then tells the first failure.
 pub async fn clear(
     client: &Client,
+    removed: Removed,
     brokers: &BTreeSet<BrokerId>,
     topics: impl IntoIterator<Item = &str>,
 ) -> Result<(), ClientError> {
     let delete = |name: &str| ConfigChange::Delete { name: name.to_owned() };
-    let rates: Vec<_> = BROKER_RATES.into_iter().chain([LOG_DIR_RATE]).map(delete).collect();
+    let rates: Vec<_> = removed.names().map(delete).collect();
     let mut cleared = Ok(());
     for broker in brokers {
         cleared = cleared.and(client.alter_configs(&ConfigResource::Broker(*broker), &rates).await);
@@ -112,6 +128,13 @@ pub async fn clear(
 mod tests {
     use super::*;
     use crate::sample_partitions::{at, brokers};
+
+    /// A rebalance removed the limit of moves between log directories that a person had set.
+    #[test]
+    fn only_kafkas_tool_removes_the_throttle_between_log_directories() {
+        assert!(Removed::OfReplication.names().eq(BROKER_RATES));
+        assert!(Removed::All.names().eq(BROKER_RATES.into_iter().chain([LOG_DIR_RATE])));
+    }
 
     #[test]
     fn sources_lead_and_destinations_follow() {

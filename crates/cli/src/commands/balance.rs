@@ -20,7 +20,7 @@ use crate::kafka::Kafka;
 use crate::kafka_tools::exceptions;
 use crate::out;
 use crate::progress::Progress;
-use crate::replication_throttles;
+use crate::replication_throttles::{self, Removed};
 
 const CORDON: &str = CordonedLogDirs::KEY;
 const POLL: Duration = Duration::from_millis(200);
@@ -296,7 +296,7 @@ async fn under_throttle(
     let Some(rate) = pace.throttle else {
         if pace.owns_throttles {
             let throttled = throttled_brokers(client).await?;
-            replication_throttles::clear(client, &throttled, []).await?;
+            replication_throttles::clear(client, Removed::OfReplication, &throttled, []).await?;
         }
         return work.await;
     };
@@ -321,7 +321,7 @@ async fn end_throttles(client: &Client, pace: Pace) -> Result<()> {
     let brokers = throttled.iter().map(BrokerId::to_string).collect::<Vec<_>>().join(", ");
     match pace.owns_throttles {
         true => {
-            replication_throttles::clear(client, &throttled, []).await?;
+            replication_throttles::clear(client, Removed::OfReplication, &throttled, []).await?;
             out!("replication throttles of an earlier run are removed from brokers {brokers}");
         }
         false => out!("brokers {brokers} have replication throttles: --throttle 0 removes them"),
@@ -538,7 +538,7 @@ async fn clear_throttles(client: &Client, topics: &BTreeSet<&str>) -> Result<()>
     // One that was deleted meanwhile has no throttle any more.
     let there: BTreeSet<String> = client.describe_topics(None).await?.into_iter().map(|topic| topic.name).collect();
     let topics = topics.iter().copied().filter(|topic| there.contains(*topic));
-    Ok(replication_throttles::clear(client, &live, topics).await?)
+    Ok(replication_throttles::clear(client, Removed::OfReplication, &live, topics).await?)
 }
 
 async fn move_in_waves(client: &Client, moves: Vec<PlannedMove<TopicPartition>>, limits: WaveLimits) -> Result<()> {

@@ -17,7 +17,7 @@ use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, va
 use super::{COMMAND_FAILED, ToolError, exceptions, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::out;
-use crate::replication_throttles::{self, LOG_DIR_RATE};
+use crate::replication_throttles::{self, LOG_DIR_RATE, Removed};
 use file::{Wanted, joined};
 
 pub(super) static SPECS: &[OptionSpec] = &[
@@ -551,7 +551,7 @@ async fn clear_throttles(client: &Client, wanted: &Wanted) -> Result<Vec<String>
     let mut brokers = live.clone();
     brokers.extend(wanted.targets.iter().flat_map(|(_, target)| target.iter().copied()));
     let topics = wanted.topics();
-    replication_throttles::clear(client, &live, topics.iter().map(|topic| topic.as_str())).await?;
+    replication_throttles::clear(client, Removed::All, &live, topics.iter().map(|topic| topic.as_str())).await?;
     let (brokers, topics): (Vec<_>, Vec<_>) = (brokers.into_iter().collect(), topics.into_iter().collect());
     Ok(vec![
         format!("Clearing broker-level throttles on broker{} {}", plural(brokers.len()), joined(&brokers)),

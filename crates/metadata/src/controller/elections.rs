@@ -2,7 +2,7 @@
 //!
 //! A broker that came back leads again in the ISR change with which it is in sync again (see `alter_partition`). What
 //! that misses, for example a replica that was in the ISR all the time, is found at intervals. A broker whose session
-//! ended without a controlled shutdown leads its partitions again only after [`RETURN_PAUSE`] (ADR 0060).
+//! ended without a controlled shutdown leads its partitions again only after [`RETURN_PAUSE`] (ADR 0070).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -214,9 +214,11 @@ async fn await_reassignments(client: &Client, what: &str, is_awaited: impl Fn(&R
     let mut looked_at = Instant::now();
     loop {
         let under_way = client.list_partition_reassignments(None).await?;
-        let awaited: BTreeSet<_> = under_way.into_iter().filter(&is_awaited).map(|one| one.at).collect();
-        let waiting = awaited.difference(&leaderless.for_long(Instant::now())).count();
-        if waiting == 0 {
+        let mut waiting: Vec<_> = under_way.iter().filter(|one| is_awaited(one)).collect();
+        let awaited: BTreeSet<_> = waiting.iter().map(|one| one.at.clone()).collect();
+        let given_up = leaderless.for_long(Instant::now());
+        waiting.retain(|one| !given_up.contains(&one.at));
+        if waiting.is_empty() {
             progress.clear();
             return Ok(());
         }
@@ -224,9 +226,14 @@ async fn await_reassignments(client: &Client, what: &str, is_awaited: impl Fn(&R
             leaderless.look(client, &awaited).await?;
             looked_at = Instant::now();
         }
-        progress.show(&format!("{waiting} {what} are under way"));
+        progress.show(&awaited_line(&waiting, what, &live_brokers(client).await?));
         tokio::time::sleep(POLL).await;
     }
+}
+
+fn awaited_line(waiting: &[&Reassignment], what: &str, live: &BTreeSet<BrokerId>) -> String {
+    let takers = waiting.iter().flat_map(|one| one.adding.iter().copied()).collect();
+    format!("{} {what} are under way{}", waiting.len(), down_among(&takers, live))
 }
 
 /// Until the reassignments end that an earlier run of a tool has left, as far as they can: one whose new replica is on
@@ -616,15 +623,19 @@ fn in_requests(
     all.chunks(most).map(request).collect()
 }
 
+/// Whether the partition is another one than the plan knows: its topic is gone, and has nothing to move, or it has more
+/// replicas now (an internal topic grows as brokers join), and is the next plan's.
+fn is_outdated(refused: ErrorCode) -> bool {
+    matches!(refused, ErrorCode::UnknownTopicOrPartition | ErrorCode::InvalidReplicationFactor)
+}
+
 async fn begin(client: &Client, wave: &[PlannedMove<TopicPartition>]) -> Result<()> {
     if wave.is_empty() {
         return Ok(());
     }
     let targets = wave.iter().map(|one| (one.partition.clone(), Some(one.to.clone()))).collect();
     let refused = client.alter_partition_reassignments(&targets, false, ADMIN_TIMEOUT).await?;
-    // A topic that is gone has nothing to move.
-    let refused = refused.into_iter().find(|one| one.error != ErrorCode::UnknownTopicOrPartition);
-    if let Some(one) = refused {
+    if let Some(one) = refused.into_iter().find(|one| !is_outdated(one.error)) {
         let why = one.message.unwrap_or_else(|| exceptions::message(one.error));
         bail!("{} cannot move: {why}", one.at);
     }
@@ -645,9 +656,12 @@ async fn copied_of(client: &Client, under_way: &[PlannedMove<TopicPartition>], l
     copied
 }
 
-/// For the line of progress: brokers that are to get replicas, and are down.
 fn awaited_brokers(under_way: &[PlannedMove<TopicPartition>], live: &BTreeSet<BrokerId>) -> String {
-    let takers: BTreeSet<BrokerId> = under_way.iter().flat_map(PlannedMove::added).collect();
+    down_among(&under_way.iter().flat_map(PlannedMove::added).collect(), live)
+}
+
+/// For the line of progress: brokers that are to get replicas, and are down.
+fn down_among(takers: &BTreeSet<BrokerId>, live: &BTreeSet<BrokerId>) -> String {
     let down: Vec<_> = takers.difference(live).map(BrokerId::to_string).collect();
     match down.is_empty() {
         true => String::new(),
@@ -771,6 +785,29 @@ mod tests {
         let live = ids(&[1, 2, 3]).into_iter().collect();
         assert_eq!(awaited_brokers(&[one(&[3, 2])], &live), "");
         assert_eq!(awaited_brokers(&[one(&[3, 2]), one(&[5, 4])], &live), ", waits for brokers that are down: 4, 5");
+    }
+
+    /// A drain that waited for a reassignment of before to a lost broker did not say so: to decommission that one ends
+    /// it.
+    #[test]
+    fn brokers_that_reassignments_wait_for_are_named() {
+        let one = |adding: &[i32]| Reassignment {
+            at: at("t", 0),
+            replicas: ids(&[5, 3, 2]),
+            adding: ids(adding),
+            removing: ids(&[2]),
+        };
+        let (first, second, live) = (one(&[5]), one(&[3]), ids(&[2, 3]).into_iter().collect());
+        let line = awaited_line(&[&first, &second], "moves", &live);
+        assert_eq!(line, "2 moves are under way, waits for brokers that are down: 5");
+        assert_eq!(awaited_line(&[&second], "moves", &live), "1 moves are under way");
+    }
+
+    #[test]
+    fn a_partition_that_has_grown_since_the_plan_ends_no_drain() {
+        let outdated = [ErrorCode::InvalidReplicationFactor, ErrorCode::UnknownTopicOrPartition];
+        assert!(outdated.into_iter().all(is_outdated));
+        assert!(!is_outdated(ErrorCode::InvalidReplicaAssignment));
     }
 
     #[test]

@@ -80,6 +80,13 @@ fn plan(arguments: &[String]) -> Result<Option<(View, Options)>, ToolError> {
     if command.is_none() {
         return Err(ToolError::Usage(format!("the command is one of {}", COMMANDS.join(", "))));
     }
+    let others: &[&str] = match command {
+        Some("remove-controller") => &["human-readable", "replication", "status"],
+        _ => &["controller-directory-id", "controller-id", "dry-run"],
+    };
+    if let Some(other) = others.iter().find(|name| options.has(name)) {
+        return Err(ToolError::Usage(format!("unrecognized arguments: '--{other}'")));
+    }
     client_properties(&options, &["command-config"], &[])?;
     bootstrap(&options)?;
     let human_readable = options.has("human-readable");
@@ -236,6 +243,8 @@ mod tests {
             ("--bootstrap-server k describe --status --human-readable", "only supported along with --replication"),
             ("--bootstrap-server k --status", "the command is one of"),
             ("describe --status", "bootstrap-server"),
+            ("--bootstrap-server k describe --status --dry-run", "unrecognized arguments: '--dry-run'"),
+            ("--bootstrap-server k remove-controller --status", "unrecognized arguments: '--status'"),
             ("--bootstrap-controller k describe --status", "no KRaft controllers"),
             ("--bootstrap-server k add-controller", "add-controller is not supported"),
             ("--bootstrap-server k remove-controller --controller-id 3", "are required"),

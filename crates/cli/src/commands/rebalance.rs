@@ -121,16 +121,22 @@ async fn keep_balanced(client: &Client, pace: Pace) -> Result<()> {
         tokio::time::sleep(WATCH_PAUSE).await;
         // A cluster that does not answer now will.
         let Ok(brokers) = roles(client).await else { continue };
-        known.retain(|broker| !has_left(*broker, &brokers));
-        let sharing = brokers.iter().filter(|(_, role)| **role == WatchedRole::Shares).map(|(broker, _)| *broker);
-        if let Some(joined) = sharing.into_iter().find(|broker| !known.contains(broker)) {
+        if let Some(joined) = newcomer(&mut known, &brokers) {
             out!("broker {joined} has joined");
             match auto(client, pace).await {
-                Ok(sharing) => known.extend(sharing.into_iter().chain([joined])),
+                // Not the one that joined where it was down as the plan was made: it has no share yet.
+                Ok(sharing) => known.extend(sharing),
                 Err(error) => out!("not balanced: {error:#}"),
             }
         }
     }
+}
+
+/// A broker that holds no share yet and may get one. Those that have left are forgotten.
+fn newcomer(known: &mut BTreeSet<BrokerId>, brokers: &BTreeMap<BrokerId, WatchedRole>) -> Option<BrokerId> {
+    known.retain(|broker| !has_left(*broker, brokers));
+    let mut sharing = brokers.iter().filter(|(_, role)| **role == WatchedRole::Shares).map(|(broker, _)| *broker);
+    sharing.find(|broker| !known.contains(broker))
 }
 
 /// What `--watch` sees of a registered broker.
@@ -171,5 +177,23 @@ mod tests {
         let roles = [(1, WatchedRole::Shares), (2, WatchedRole::Down), (3, WatchedRole::Cordoned)];
         let brokers = roles.map(|(id, role)| (BrokerId(id), role)).into();
         assert_eq!([1, 2, 3, 4].map(|id| has_left(BrokerId(id), &brokers)), [false, false, true, true]);
+    }
+
+    /// A broker that was down again as the plan was made counted as served, and got nothing when it came back.
+    #[test]
+    fn a_broker_joins_until_a_plan_has_given_it_a_share() {
+        let seen = |third| -> BTreeMap<_, _> {
+            let roles = [(1, WatchedRole::Shares), (2, WatchedRole::Shares), (3, third)];
+            roles.map(|(id, role)| (BrokerId(id), role)).into()
+        };
+        let mut known = BTreeSet::from([1, 2].map(BrokerId));
+        assert_eq!(newcomer(&mut known, &seen(WatchedRole::Shares)), Some(BrokerId(3)));
+        // The plan shared among 1 and 2.
+        known.extend([1, 2].map(BrokerId));
+        assert_eq!(newcomer(&mut known, &seen(WatchedRole::Down)), None);
+        assert_eq!(newcomer(&mut known, &seen(WatchedRole::Shares)), Some(BrokerId(3)));
+        known.insert(BrokerId(3));
+        assert_eq!(newcomer(&mut known, &seen(WatchedRole::Down)), None);
+        assert_eq!(newcomer(&mut known, &seen(WatchedRole::Shares)), None);
     }
 }

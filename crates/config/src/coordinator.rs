@@ -14,7 +14,7 @@ use crate::coordinator_tls::CoordinatorTls;
 use crate::environment;
 use crate::error::ConfigError;
 use crate::host::Host;
-use crate::known::{COORDINATOR_ALIASES, COORDINATOR_CONFIGS, UNIFICATION, coordinator_knows};
+use crate::known::{COORDINATOR_ALIASES, COORDINATOR_CONFIGS, COORDINATOR_UNREAD, UNIFICATION, coordinator_knows};
 use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Properties, Property, Sources, merge};
@@ -69,10 +69,8 @@ pub struct CoordinatorConfig {
     pub zookeeper_protocol: bool,
     /// Connections of ZooKeeper's clients from one address; none: bounded only together.
     pub client_connections_max: Option<usize>,
-    /// ZooKeeper's. Sessions of its clients last from 2 to 20 ticks; `sync` bounds lag. Neither changes the election
-    /// clock.
+    /// ZooKeeper's. Sessions of its clients last from 2 to 20 ticks. It does not change the election clock.
     pub tick_time: Duration,
-    pub sync_timeout: Duration,
     pub raft_tick: Duration,
     /// A multiple of `raft_tick`.
     pub raft_heartbeat: Duration,
@@ -83,16 +81,12 @@ pub struct CoordinatorConfig {
     pub snapshot_bytes: u64,
 
     pub broker_session_timeout: Duration,
-    pub broker_heartbeat_interval: Duration,
     /// How long a broker's ended stream may stay away before it counts as gone.
     pub broker_stream_grace: Duration,
     /// Ids that the quorum gives are above this.
     pub reserved_broker_max_id: i32,
     /// `reassignment.max.partitions.per.broker`.
     pub reassignments_per_broker_max: usize,
-    /// The cluster's default for topics that set none, as elections need it.
-    pub min_insync_replicas: i32,
-    pub unclean_leader_election_enable: bool,
 
     /// Where /metrics, /healthz and /readyz are served; none: nowhere. Port 0 is any free one.
     pub http: Option<HostPort>,
@@ -170,19 +164,15 @@ impl CoordinatorConfig {
             zookeeper_protocol: reader.boolean("zookeeper.protocol")?,
             client_connections_max: Some(reader.number("max.client.cnxns", 0..=usize::MAX)?).filter(|max| *max > 0),
             tick_time,
-            sync_timeout: tick_time.saturating_mul(reader.number("sync.limit", 1..=u32::MAX)?),
             raft_tick: reader.duration_ms("raft.tick.ms", 1)?,
             raft_heartbeat: reader.duration_ms("raft.heartbeat.ms", 1)?,
             raft_election_min: reader.duration_ms("raft.election.min.ms", 1)?,
             raft_election_max: reader.duration_ms("raft.election.max.ms", 1)?,
             snapshot_bytes: reader.number("snapshot.bytes", 1..=u64::MAX)?,
             broker_session_timeout: reader.duration_ms("broker.session.timeout.ms", 1)?,
-            broker_heartbeat_interval: reader.duration_ms("broker.heartbeat.interval.ms", 1)?,
             broker_stream_grace: reader.duration_ms("broker.stream.grace.ms", 0)?,
             reserved_broker_max_id: reader.number("reserved.broker.max.id", 0..=i32::MAX)?,
             reassignments_per_broker_max: reader.number("reassignment.max.partitions.per.broker", 1..=usize::MAX)?,
-            min_insync_replicas: reader.number("min.insync.replicas", 1..=i32::MAX)?,
-            unclean_leader_election_enable: reader.boolean("unclean.leader.election.enable")?,
             http: http(&reader)?,
             logging: LoggingConfig::read(&reader)?,
             properties,
@@ -283,6 +273,11 @@ fn warn_of_unknown(properties: &Properties, warnings: &mut Vec<String>) {
             None => String::new(),
         };
         warnings.push(format!("{name} ({}) is unknown and not used{hint}", property.origin));
+    }
+    for (name, why) in COORDINATOR_UNREAD {
+        if let Some(property) = properties.explicit(name) {
+            warnings.push(format!("{name} ({}) has no effect: {why}", property.origin));
+        }
     }
 }
 

@@ -305,15 +305,7 @@ impl Settings {
             derive("id", coordinator_id(node).to_string(), "node.id");
         }
         derive("data.dir", self.coordinator_directory(), "log.dirs");
-        for name in [
-            "cluster.id",
-            "cluster.secret",
-            "core.dump.enable",
-            "min.insync.replicas",
-            "unclean.leader.election.enable",
-            "logging.format",
-            "logging.level",
-        ] {
+        for name in ["cluster.id", "cluster.secret", "core.dump.enable", "logging.format", "logging.level"] {
             if let Some(property) = self.properties.explicit(name) {
                 derive(name, property.value.clone(), &property.origin.to_string());
             }

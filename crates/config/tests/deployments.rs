@@ -394,7 +394,6 @@ fn coordinators_by_zookeepers_names() {
     assert_eq!(waiting.id, Some(CoordinatorId(2)));
     assert!(waiting.servers.is_empty());
     assert_eq!((waiting.client_port, waiting.peer_port), (Some(2181), None));
-    assert_eq!(waiting.sync_timeout.as_millis(), 4_000);
     assert_eq!(waiting.raft_tick.as_millis(), 50);
 
     let alone = coordinator(&[]).expect("usable").config;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ottla_config::known::{BROKER_CONFIGS, unread};
-use ottla_config::{BrokerConfig, Loaded, Sources};
+use ottla_config::{BrokerConfig, CoordinatorConfig, Loaded, Sources};
 
 fn sources_below(directory: &Path, texts: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(directory).unwrap() {
@@ -76,28 +76,52 @@ fn every_known_key_is_read_or_says_why_not() {
     assert!(silent.is_empty(), "nothing reads these, and known/unread.rs does not say why: {silent:#?}");
 }
 
+/// Whether a field of a configuration is read, not one of the same name that something else has.
+fn reads(code: &str, field: &str) -> bool {
+    ["config.", "config().", "current()."].iter().any(|of| {
+        let goes_on = |next: char| next.is_alphanumeric() || next == '_';
+        code.split(&format!("{of}{field}")).skip(1).any(|rest| !rest.starts_with(goes_on))
+    })
+}
+
 #[test]
 fn every_field_is_used() {
-    let text = fs::read_to_string(crates().join("config/src/broker.rs")).unwrap();
-    let fields: Vec<&str> = text
-        .split("pub struct BrokerConfig {")
-        .nth(1)
-        .and_then(|rest| rest.split("\n}").next())
-        .unwrap()
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next())
-        .collect();
-    assert!(fields.len() > 40, "{fields:?}");
-    let mut code = Vec::new();
-    for service in ["broker", "cli", "coordinator", "network", "replica-manager"] {
-        let directory = crates().join(service).join("src");
-        if directory.exists() {
-            sources_below(&directory, &mut code);
+    let brokers: &[&str] = &["broker", "cli", "coordinator", "network", "replica-manager"];
+    let coordinators: &[&str] = &["cli", "coordinator"];
+    for (file, name, services) in
+        [("broker.rs", "BrokerConfig", brokers), ("coordinator.rs", "CoordinatorConfig", coordinators)]
+    {
+        let text = fs::read_to_string(crates().join("config/src").join(file)).unwrap();
+        let fields: Vec<&str> = text
+            .split(&format!("pub struct {name} {{"))
+            .nth(1)
+            .and_then(|rest| rest.split("\n}").next())
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next())
+            .collect();
+        assert!(fields.len() > 25, "{fields:?}");
+        let mut code = Vec::new();
+        services.iter().for_each(|service| sources_below(&crates().join(service).join("src"), &mut code));
+        for field in fields {
+            assert!(code.iter().any(|(_, text)| reads(text, field)), "nothing reads {name}::{field}");
         }
     }
-    for field in fields {
-        let used = format!(".{field}");
-        assert!(code.iter().any(|(_, text)| text.contains(&used)), "nothing reads BrokerConfig::{field}");
+}
+
+/// These had fields that nothing read, and a line in the documents.
+#[test]
+fn what_coordinators_do_not_read_they_say() {
+    let flags: Vec<_> = ["min.insync.replicas=2", "unclean.leader.election.enable=true", "sync.limit=5"]
+        .iter()
+        .filter_map(|flag| flag.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let warnings = CoordinatorConfig::load(&Sources { flags, ..Sources::default() }).unwrap().warnings;
+    // ZooKeeper's are in every file of ZooKeeper's.
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    for (warning, name) in warnings.iter().zip(["min.insync.replicas", "unclean.leader.election.enable"]) {
+        assert!(warning.starts_with(name) && warning.contains("has no effect: brokers tell"), "{warning}");
     }
 }
 

@@ -248,14 +248,11 @@ impl Layout {
                 for (coordinators, brokers) in [
                     ("COORDINATOR_BROKER_SESSION_TIMEOUT_MS", "KAFKA_BROKER_SESSION_TIMEOUT_MS"),
                     ("COORDINATOR_BROKER_SESSION_TIMEOUT_MS", "KAFKA_ZOOKEEPER_SESSION_TIMEOUT_MS"),
-                    ("COORDINATOR_UNCLEAN_LEADER_ELECTION_ENABLE", "KAFKA_UNCLEAN_LEADER_ELECTION_ENABLE"),
                 ] {
                     if let Some(value) = inherited.get(brokers) {
                         fallback(coordinators, value.clone());
                     }
                 }
-                let min_insync = inherited.get("KAFKA_MIN_INSYNC_REPLICAS").cloned();
-                fallback("COORDINATOR_MIN_INSYNC_REPLICAS", min_insync.unwrap_or_else(|| self.min_insync_replicas()));
                 fallback("COORDINATOR_HTTP_PORT", member.http_port().to_string());
                 fallback("COORDINATOR_HTTP_HOST", "127.0.0.1".to_owned());
                 fallback("COORDINATOR_CLIENT_HOST", "127.0.0.1".to_owned());
@@ -405,7 +402,7 @@ mod tests {
         assert_eq!(get("COORDINATOR_SERVERS"), Some("1@127.0.0.1:22181,2@127.0.0.1:32181,3@127.0.0.1:42181"));
         assert_eq!(get("COORDINATOR_SNAPSHOT_BYTES"), Some("9"));
         assert_eq!(get("COORDINATOR_BROKER_SESSION_TIMEOUT_MS"), Some("1234"));
-        assert_eq!(get("COORDINATOR_MIN_INSYNC_REPLICAS"), Some("1"));
+        assert_eq!(get("COORDINATOR_MIN_INSYNC_REPLICAS"), None, "brokers tell it");
     }
 
     #[test]

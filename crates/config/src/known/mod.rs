@@ -156,7 +156,6 @@ pub fn broker_knows(name: &str) -> bool {
 pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("advertised.address", None),
     ("bootstrap", Some("false")),
-    ("broker.heartbeat.interval.ms", Some("500")),
     ("broker.listener.name", None),
     ("broker.session.timeout.ms", Some("3000")),
     ("broker.stream.grace.ms", Some("1000")),
@@ -172,7 +171,6 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("logging.format", Some("auto")),
     ("logging.level", Some("info")),
     ("max.client.cnxns", Some("60")),
-    ("min.insync.replicas", Some("1")),
     ("peer.port", None),
     (UNIFICATION, Some("false")),
     ("raft.election.max.ms", Some("1000")),
@@ -213,9 +211,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("ssl.truststore.location", None),
     ("ssl.truststore.password", None),
     ("ssl.truststore.type", Some("JKS")),
-    ("sync.limit", Some("5")),
     ("tick.time", Some("2000")),
-    ("unclean.leader.election.enable", Some("false")),
     ("zookeeper.protocol", Some("true")),
     ("zookeeper.servers", None),
 ];
@@ -229,7 +225,6 @@ pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
     ("clientPortAddress", "client.host"),
     ("dataDir", "data.dir"),
     ("tickTime", "tick.time"),
-    ("syncLimit", "sync.limit"),
     ("maxClientCnxns", "max.client.cnxns"),
     ("metrics.port", "http.port"),
     ("snapshot.max.bytes", "snapshot.bytes"),
@@ -252,6 +247,9 @@ const COORDINATOR_QUIET: &[&str] = &[
     // A member that joins may take as long as it needs.
     "init.limit",
     "initLimit",
+    // A member may be behind as long as it needs, too: Raft catches it up.
+    "sync.limit",
+    "syncLimit",
     "autopurge.snapRetainCount",
     "autopurge.purgeInterval",
     "4lw.commands.whitelist",
@@ -263,16 +261,24 @@ const COORDINATOR_QUIET: &[&str] = &[
     "authProvider.x509",
 ];
 
+/// What a coordinator was told in earlier releases, without effect, and why. Setting one is said at start.
+pub(crate) const COORDINATOR_UNREAD: &[(&str, &str)] = &[
+    ("broker.heartbeat.interval.ms", "it is each broker's own"),
+    ("min.insync.replicas", "brokers tell the quorum theirs"),
+    ("unclean.leader.election.enable", "brokers tell the quorum theirs"),
+];
+
 /// Why a coordinator's property of this name has no effect; none: it has one, or is unknown.
 pub fn coordinator_unread(name: &str) -> Option<&'static str> {
-    COORDINATOR_QUIET.contains(&name).then_some("it is for ZooKeeper")
+    let told = COORDINATOR_UNREAD.iter().find(|(unread, _)| *unread == name).map(|(_, why)| *why);
+    told.or_else(|| COORDINATOR_QUIET.contains(&name).then_some("it is for ZooKeeper"))
 }
 
 /// As [`broker_knows`], of a coordinator.
 pub fn coordinator_knows(name: &str) -> bool {
     COORDINATOR_CONFIGS.iter().any(|(known, _)| *known == name)
         || COORDINATOR_ALIASES.iter().any(|(alias, _)| *alias == name)
-        || COORDINATOR_QUIET.contains(&name)
+        || coordinator_unread(name).is_some()
         || name.starts_with("server.")
 }
 

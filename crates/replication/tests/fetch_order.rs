@@ -1,11 +1,16 @@
 //! Scenario 39: fetches of random sizes and limits, against a plain model of Kafka's rules (KIP-74, KIP-227).
 //!
-//! The model checks every partition of the session for each request, as Kafka does. The session checks only those that
-//! may have news. Both must return the same records of the same partitions in the same order.
+//! The model checks every partition of the session for each request, as Kafka does. The session, which is the one that
+//! brokers run, checks only those that may have news. Both must return the same records of the same partitions in the
+//! same order.
 
 #![allow(clippy::unwrap_used)]
 
-use ottla_replication::{AnswerBudget, FetchLimits, FetchOrder};
+use ottla_model::{ErrorCode, LeaderEpoch, Offset};
+use ottla_replication::fetch_session::{
+    BrokenRules, FetchPartition, Fetcher, PartitionRead, PartitionRequest, ReadFacts, ReadPartition, SessionPartitions,
+};
+use ottla_replication::{AnswerBudget, FetchLimits};
 use proptest::prelude::*;
 
 const PARTITIONS: usize = 6;
@@ -89,69 +94,85 @@ impl Kafka {
     }
 }
 
-/// A partition's slot number is its own number.
-#[derive(Default)]
+impl PartitionRead for Read {
+    fn facts(&self) -> ReadFacts {
+        ReadFacts {
+            error: ErrorCode::None,
+            diverges: false,
+            is_redirected: false,
+            bytes: self.bytes,
+            left_out_bytes: self.left_out_bytes,
+            is_held_back: false,
+            high_watermark: Offset(0),
+            log_start: Offset(0),
+        }
+    }
+}
+
+struct Logs<'l>(&'l [Batches]);
+
+impl ReadPartition<usize, ()> for Logs<'_> {
+    type Read = Read;
+
+    fn read(&mut self, partition: &usize, _: &mut Option<()>, request: &PartitionRequest) -> Read {
+        let from = usize::try_from(request.wanted.offset.0).unwrap();
+        read(&self.0[*partition], from, request.max_bytes, request.min_one)
+    }
+}
+
 struct Session {
-    order: FetchOrder,
-    wanted: [Option<Wanted>; PARTITIONS],
+    partitions: SessionPartitions<usize, ()>,
+    news: Vec<u32>,
 }
 
 impl Session {
-    fn appended(&mut self, partition: usize) {
-        if self.wanted[partition].is_some() {
-            self.order.queue(partition as u32);
-        }
+    fn new() -> Self {
+        let partitions = SessionPartitions::new(Fetcher::Consumer, true, true, BrokenRules::default());
+        Self { partitions, news: Vec::new() }
     }
 
+    fn appended(&mut self, partition: usize) {
+        self.news.extend(self.partitions.slot_of(&partition));
+    }
+
+    /// `parks`: the request was looked at before, and not answered.
     fn fetch(
         &mut self,
         logs: &[Batches],
         named: &[(usize, Wanted)],
         forgotten: &[usize],
         max_bytes: usize,
+        parks: bool,
     ) -> Returned {
         for (partition, wanted) in named {
-            match self.wanted[*partition].replace(*wanted) {
-                Some(_) => self.order.queue(*partition as u32),
-                None => self.order.insert(*partition as u32),
-            }
+            let wanted = FetchPartition {
+                offset: Offset(i64::try_from(wanted.offset).unwrap()),
+                log_start: Offset::UNKNOWN,
+                max_bytes: wanted.max_bytes,
+                current_leader_epoch: LeaderEpoch::NONE,
+                last_fetched_epoch: LeaderEpoch::NONE,
+                high_watermark: None,
+            };
+            self.partitions.want(*partition, wanted);
         }
         for partition in forgotten {
-            self.wanted[*partition] = None;
-            self.order.remove(*partition as u32);
+            self.partitions.forget(partition);
         }
-        let mut budget = AnswerBudget::new(FetchLimits { max_bytes, min_bytes: 1 });
-        let (mut pass, mut returned) = (Vec::new(), Vec::new());
-        self.order.start_pass(&mut pass);
-        for slot in pass {
-            let partition = slot as usize;
-            let wanted = self.wanted[partition].expect("what was forgotten is not queued");
-            if budget.is_full() {
-                self.order.queue(slot);
-                continue;
-            }
-            let room = budget.room(wanted.max_bytes);
-            let read = read(&logs[partition], wanted.offset, room, budget.takes_large_batch());
-            budget.add(read.bytes, read.left_out_bytes, wanted.max_bytes);
-            if read.left_out_bytes > 0 {
-                self.order.queue(slot);
-            }
-            if read.bytes > 0 {
-                returned.push((partition, read));
-            }
+        let limits = FetchLimits { max_bytes, min_bytes: 1 };
+        if parks {
+            let found = self.partitions.evaluate(std::mem::take(&mut self.news), limits, false, &mut Logs(logs));
+            self.partitions.put_back(&found.entries);
         }
-        for (partition, _) in &returned {
-            self.order.move_to_end(*partition as u32);
-            self.order.queue(*partition as u32);
-        }
-        returned
+        let found = self.partitions.evaluate(std::mem::take(&mut self.news), limits, false, &mut Logs(logs));
+        self.partitions.commit(&found.entries);
+        found.entries.iter().filter(|entry| entry.read.bytes > 0).map(|entry| (entry.key, entry.read)).collect()
     }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Append { partition: usize, size: usize },
-    Fetch { max_bytes: usize, takes: bool, adds: Vec<(usize, usize)>, forgets: Vec<usize> },
+    Fetch { max_bytes: usize, takes: bool, parks: bool, adds: Vec<(usize, usize)>, forgets: Vec<usize> },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -159,10 +180,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let fetch = (
         0..120_usize,
         any::<bool>(),
+        any::<bool>(),
         prop::collection::vec((0..PARTITIONS, 0..60_usize), 0..4),
         prop::collection::vec(0..PARTITIONS, 0..2),
     )
-        .prop_map(|(max_bytes, takes, adds, forgets)| Step::Fetch { max_bytes, takes, adds, forgets });
+        .prop_map(|(max_bytes, takes, parks, adds, forgets)| Step::Fetch {
+            max_bytes,
+            takes,
+            parks,
+            adds,
+            forgets,
+        });
     prop::collection::vec(prop_oneof![2 => append, 3 => fetch], 1..80)
 }
 
@@ -170,7 +198,7 @@ proptest! {
     #[test]
     fn a_session_returns_what_kafka_would(steps in steps()) {
         let mut logs: Vec<Batches> = vec![Vec::new(); PARTITIONS];
-        let (mut kafka, mut session) = (Kafka::default(), Session::default());
+        let (mut kafka, mut session) = (Kafka::default(), Session::new());
         // The client: its position in each partition, and the content of the last response.
         let mut offsets = [0; PARTITIONS];
         let mut sizes = [25; PARTITIONS];
@@ -181,7 +209,7 @@ proptest! {
                     logs[partition].push(size);
                     session.appended(partition);
                 }
-                Step::Fetch { max_bytes, takes, adds, forgets } => {
+                Step::Fetch { max_bytes, takes, parks, adds, forgets } => {
                     let mut named: Vec<usize> = if takes { std::mem::take(&mut last) } else { Vec::new() };
                     for (partition, size) in adds {
                         sizes[partition] = size;
@@ -192,7 +220,7 @@ proptest! {
                         (partition, Wanted { offset: offsets[partition], max_bytes: sizes[partition] })
                     }).collect();
                     let expected = kafka.fetch(&logs, &named, &forgets, max_bytes);
-                    let found = session.fetch(&logs, &named, &forgets, max_bytes);
+                    let found = session.fetch(&logs, &named, &forgets, max_bytes, parks);
                     prop_assert_eq!(&found, &expected);
                     for (number, (partition, read)) in found.iter().enumerate() {
                         prop_assert!(read.whole > 0, "records without a whole batch");
@@ -213,11 +241,12 @@ proptest! {
 #[test]
 fn partitions_that_are_named_anew_do_not_starve_the_others() {
     let logs: Vec<Batches> = vec![vec![40; 9]; PARTITIONS];
-    let (mut session, mut offsets) = (Session::default(), [0; PARTITIONS]);
+    let (mut session, mut offsets) = (Session::new(), [0; PARTITIONS]);
     let mut named: Vec<usize> = (0..PARTITIONS).collect();
     for turn in 0..9 {
         let wanted: Vec<_> = named.iter().map(|at| (*at, Wanted { offset: offsets[*at], max_bytes: 50 })).collect();
-        named = session.fetch(&logs, &wanted, &[], 100).into_iter().map(|(partition, _)| partition).collect();
+        let found = session.fetch(&logs, &wanted, &[], 100, false);
+        named = found.into_iter().map(|(partition, _)| partition).collect();
         let first = turn * 2 % PARTITIONS;
         assert_eq!(named, [first, first + 1], "answer {turn}");
         named.iter().for_each(|at| offsets[*at] += 1);

@@ -252,6 +252,31 @@ fn damaged_companions_are_rebuilt_after_a_clean_shutdown_too() {
     assert!(names.contains(&"00000000000000000000.index".to_owned()));
 }
 
+/// It was believed that the trusted part had no epochs: what diverged there would never have been cut.
+#[test]
+fn leader_epochs_that_were_cut_to_nothing_are_read_from_the_records() {
+    let cut_to = |left: &[u8], clean_shutdown| {
+        let env = MemoryEnv::new();
+        let (mut log, bytes) = written(&env);
+        log.flush(TICK).unwrap();
+        let (epochs, recovery_point) = (log.epoch_history().clone(), log.recovery_point());
+        if clean_shutdown {
+            log.close(TICK).unwrap();
+        }
+        env.restart();
+        let file = env.open(&directory().join("leader-epoch-checkpoint"), OpenMode::Truncate).unwrap();
+        file.write_all_at(left, 0).unwrap();
+        let options = OpenOptions { clean_shutdown, recovery_point, ..OpenOptions::unclean(NOW) };
+        let log = Log::open(env.clone(), directory(), partition(), small_segments(), options).unwrap().log;
+        assert_eq!(log.epoch_history(), &epochs, "{left:?}, clean: {clean_shutdown}");
+        assert_eq!(read_all(&log, Offset(0), Offset::MAX, 700), bytes);
+    };
+    for left in [&b""[..], b"0\n", b"0\n0\n"] {
+        cut_to(left, true);
+        cut_to(left, false);
+    }
+}
+
 #[test]
 fn an_index_that_lost_its_way_costs_time_not_records() {
     let env = MemoryEnv::new();

@@ -280,14 +280,17 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     /// Returns whether the epochs of the trusted part of the log are known.
     fn read_epochs(&mut self, listing: &Listing) -> Result<bool, Fault> {
         let path = self.log.directory.join(file_name::LEADER_EPOCH_CHECKPOINT);
+        // A log that was never flushed, or one whose records all lie above the recovery point.
+        let may_have_none = self.options.recovery_point <= Offset::ZERO || listing.logs.values().all(|size| *size == 0);
         if !listing.has_epochs {
-            // A log that was never flushed, or one whose records all lie above the recovery point.
-            return Ok(self.options.recovery_point <= Offset::ZERO || listing.logs.values().all(|size| *size == 0));
+            return Ok(may_have_none);
         }
         match leader_epochs::decode(&self.log.env.read_file(&path)?) {
             Ok(history) => {
                 self.log.epochs = history;
-                Ok(true)
+                // A file that was cut to nothing reads as one without entries. Without them a follower would never see
+                // that its log is not its leader's.
+                Ok(may_have_none || !self.log.epochs.is_empty())
             }
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "reading the leader epochs from the whole log instead");

@@ -14,7 +14,7 @@ use crate::{err, out, output};
 
 const NO_FILES: &str = "the metadata of a stopped coordinator is not read; name running ones with --controllers";
 
-static SPECS: &[OptionSpec] = &[
+pub(super) static SPECS: &[OptionSpec] = &[
     value("controllers", "HOST:PORT[,…]", "The coordinators (default: OTTLA_COORDINATORS, else localhost:2181)."),
     refused("directory", Takes::Value, NO_FILES),
     flag("help", "Show this message."),

@@ -2,12 +2,13 @@
 //! they are.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc;
 
 use bytes::Bytes;
 use ottla_model::{ErrorCode, Offset, TopicId};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::record_batch::{BatchBuilder, Batches, Records};
-use ottla_replica_manager::clock;
+use ottla_replica_manager::{clock, log_io};
 
 use super::disks::move_to;
 use super::harness::{Cluster, SECOND_DIRECTORY, TestBroker, eventually, topic_id};
@@ -205,4 +206,38 @@ fn a_log_is_not_cleaned_while_it_is_copied() {
     cluster.quorum.configure_broker(1, &[(RATE, "1000000000")]);
     eventually("it has moved", || partition.is_in(&to));
     eventually("it is clean there", || read(&broker, id).0.len() < 20);
+}
+
+/// The cleaner's thread waited for the replica's lock, and nothing was cleaned for as long as one disk did not answer.
+#[test]
+fn a_disk_that_does_not_answer_keeps_no_other_log_from_being_cleaned() {
+    let cluster = Cluster::new(&[FLAGS, &[(SECOND_DIRECTORY, "")]].concat());
+    let broker = cluster.start(1);
+    let (silent, other) = (topic_id(1), topic_id(2));
+    let later = [CONFIG, &[("min.compaction.lag.ms", "600000")]].concat();
+    for (name, id) in [("silent", silent), ("other", other)] {
+        cluster.quorum.create_topic(name, id, 1, &[1], &later);
+        produce_keys(&broker, id, 30);
+    }
+    let partition = broker.partition(silent, 0);
+    assert!(!partition.is_in(&broker.partition(other, 0).directory()));
+    let health = partition.directory().health().clone();
+    let (disk_answers, answer) = mpsc::channel::<()>();
+    let writer = {
+        let (partition, health) = (partition.clone(), health.clone());
+        std::thread::spawn(move || {
+            partition.with_log(|_| {
+                let _ = log_io::writing(&health, || answer.recv());
+            });
+        })
+    };
+    eventually("it is seen", || health.is_stalled());
+    cluster.quorum.configure_topic("silent", CONFIG);
+    partition.may_be_cleaned();
+    cluster.quorum.configure_topic("other", CONFIG);
+    eventually("the other log is clean", || read(&broker, other).0.len() < 20);
+    assert!(health.is_stalled());
+    drop(disk_answers);
+    writer.join().unwrap();
+    eventually("it is clean too", || read(&broker, silent).0.len() < 20);
 }

@@ -203,6 +203,11 @@ impl LogCleaner {
         for weak in due {
             let Some(partition) = weak.upgrade().filter(|partition| self.may_clean(partition)) else { continue };
             let directory = partition.directory();
+            if directory.health().is_stalled() {
+                // A look would wait for it, and with it every other log.
+                self.may_be_dirty(&partition);
+                continue;
+            }
             let Some(dirt) = self.look(&partition, &directory) else { continue };
             filthiest = filthiest.max(dirt.ratio());
             if !dirt.is_worth_it() {

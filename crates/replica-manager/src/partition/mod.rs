@@ -410,7 +410,7 @@ impl Partition {
     }
 
     /// The log may be worth cleaning, whatever was known of it.
-    fn may_be_cleaned(self: &Arc<Self>) {
+    pub fn may_be_cleaned(self: &Arc<Self>) {
         if self.settings.load().log.compact {
             self.context.cleaner.may_be_cleanable_again(self.id);
             self.context.cleaner.may_be_dirty(self);

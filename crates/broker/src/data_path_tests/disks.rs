@@ -363,6 +363,53 @@ pub(super) fn move_to(broker: &TestBroker, topic: &str, partition: i32, path: &P
     decode_response::<AlterReplicaLogDirsRequest>(2, answer).unwrap().1.results[0].partitions[0].error_code
 }
 
+/// Each request of a tool that looks how far replicas have moved away from a bad disk kept a thread until it answered.
+#[test]
+fn directories_are_described_while_the_one_that_a_replica_leaves_does_not_answer() {
+    const RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    let large = batch(&[&"x".repeat(64 << 10)]);
+    for _ in 0..50 {
+        assert_eq!(broker.produce(TopicRef::Id(id), 0, &large, -1, NEVER_MS).error, ErrorCode::None);
+    }
+    let partition = broker.partition(id, 0);
+    let directories = broker.broker.replicas.log_dirs().all();
+    let to = directories.iter().find(|directory| !partition.is_in(directory)).cloned().unwrap();
+    cluster.quorum.configure_broker(1, &[(RATE, "1000")]);
+    assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
+    eventually("it moves", || partition.is_moving());
+    let health = partition.directory().health().clone();
+    let (disk_answers, answer) = mpsc::channel::<()>();
+    let writer = {
+        let (partition, health) = (partition.clone(), health.clone());
+        std::thread::spawn(move || {
+            partition.with_log(|_| {
+                let _ = log_io::writing(&health, || answer.recv());
+            });
+        })
+    };
+    eventually("it is seen", || health.is_stalled());
+    let described = std::thread::scope(|scope| {
+        // Also where this fails: nobody waits for the disk for ever.
+        let disk_answers = disk_answers;
+        let asked = scope.spawn(|| describe(&broker));
+        eventually("it is answered", || asked.is_finished());
+        drop(disk_answers);
+        asked.join().unwrap()
+    });
+    writer.join().unwrap();
+    let path = to.path().display().to_string();
+    let found = described.iter().find(|directory| directory.log_dir.as_str() == path).unwrap();
+    assert_eq!((found.error_code, found.topics.len()), (0, 1));
+    assert!(found.topics[0].partitions[0].is_future_key);
+    let stalled = described.iter().find(|directory| directory.log_dir.as_str() != path).unwrap();
+    assert_eq!(stalled.error_code, ErrorCode::KafkaStorageError.code());
+    cluster.quorum.configure_broker(1, &[(RATE, "1000000000")]);
+}
+
 #[test]
 fn a_replica_moves_to_another_directory_while_it_is_written_to() {
     let cluster = Cluster::new(TWO_DIRECTORIES);

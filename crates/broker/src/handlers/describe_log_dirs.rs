@@ -112,7 +112,8 @@ fn describe(broker: &Broker, wanted: &Wanted, spaces: Vec<Option<(i64, i64)>>) -
                 }
             }
             for future in futures.iter().filter(|future| Arc::ptr_eq(&future.directory, directory)) {
-                let end = future.partition.with_log(|log| log.log_end_offset()).unwrap_or(future.end);
+                // Its log is in another directory, which may not answer.
+                let end = future.partition.log_figures().0.end;
                 let found = DescribeLogDirsPartition::default()
                     .with_partition_index(future.partition.id().partition.0)
                     .with_partition_size(future.size_bytes)
@@ -132,13 +133,14 @@ fn describe(broker: &Broker, wanted: &Wanted, spaces: Vec<Option<(i64, i64)>>) -
 
 fn current(partition: &Partition) -> Option<DescribeLogDirsPartition> {
     let high_watermark = partition.high_watermark();
-    partition.with_log(|log| {
+    let described = partition.look_for_client(|log| {
         DescribeLogDirsPartition::default()
             .with_partition_index(partition.id().partition.0)
             .with_partition_size(i64::try_from(log.size_bytes()).unwrap_or(i64::MAX))
             .with_offset_lag(lag(high_watermark, log.log_end_offset()))
             .with_is_future_key(false)
-    })
+    });
+    described.ok()
 }
 
 fn lag(of: Offset, end: Offset) -> i64 {

@@ -60,6 +60,8 @@ const BLOCKING: &[&str] = &[
     ".truncate_to(",
     ".truncate_fully_and_start_at(",
     ".make_live(",
+    // Until the replica's lock is free, which a write to its disk may hold.
+    ".with_log(",
 ];
 
 /// Where they are allowed: the file below `crates`, the call, and why nobody else waits there.
@@ -152,6 +154,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/manager/closing.rs", "closed.add(", "the threads of a shutdown"),
     ("replica-manager/src/manager/closing.rs", "shutdown.leave(", "the thread of a shutdown"),
     ("replica-manager/src/partition/follower_side.rs", "partition.flush(", "a job of the directory's I/O thread"),
+    ("replica-manager/src/log_cleaner/mod.rs", ".with_log(", "the cleaner's threads, not while the disk is stalled"),
+    ("replica-manager/src/log_cleaner/run.rs", ".with_log(", "the cleaner's threads"),
+    ("replica-manager/src/manager/moves.rs", ".with_log(", "the thread of a move"),
+    ("replica-manager/src/partition/follower_side.rs", ".with_log(", "the flush, a job of the directory's I/O thread"),
+    ("replica-manager/src/partition/retention_side.rs", ".with_log(", "the cleaner's threads"),
     ("coordinator/src/four_letter_words.rs", "std::fs", "on a blocking thread, by the listener"),
     ("coordinator/src/four_letter_words.rs", "fs::read", "on a blocking thread, by the listener"),
     ("coordinator/src/quorums.rs", "std::fs", "at the start"),

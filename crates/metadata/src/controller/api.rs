@@ -183,8 +183,7 @@ macro_rules! decisions {
 
         impl Request {
             /// The names of all requests.
-            #[cfg(test)]
-            pub(crate) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
 
             pub fn name(&self) -> &'static str {
                 match self {

@@ -1,5 +1,6 @@
 //! Requests to the controller by gRPC, as a broker would send them, and as a forger would.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -64,6 +65,15 @@ fn errors(answer: Answer) -> Vec<i16> {
         Answer::AdmitCoordinator(_) | Answer::SetMember(()) | Answer::Unavailable => Vec::new(),
     };
     errors.into_iter().map(ErrorCode::code).collect()
+}
+
+#[test]
+fn every_request_is_sent_or_is_of_coordinators_alone() {
+    const OF_COORDINATORS: [&str; 2] = ["AdmitCoordinator", "SetMember"];
+    let random = &mut Random::new(1);
+    let sent: BTreeSet<&str> = (0..2_000).map(|_| request(random).name()).chain(OF_COORDINATORS).collect();
+    let all: BTreeSet<&str> = Request::NAMES.iter().copied().collect();
+    assert_eq!(sent, all);
 }
 
 fn request(random: &mut Random) -> Request {

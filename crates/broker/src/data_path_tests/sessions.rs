@@ -296,6 +296,11 @@ fn a_session_that_begins_while_a_disk_stalls_is_told_of_later_records() {
     stalling.recv().unwrap();
     let opened = broker.fetch(&FetchRequest { session_epoch: 0, ..fetch_of(id, vec![wanted(0, 0)]) });
     assert_eq!(only(&opened).error, ErrorCode::KafkaStorageError);
+    // Clients that do not know this error look for another leader (B10).
+    let mut by_name = fetch_of(id, vec![wanted(0, 0)]);
+    by_name.topics[0].topic = TopicRef::Name("t".to_owned());
+    let told = |version| only(&broker.fetch_at_version(version, &by_name)).error;
+    assert_eq!((told(5), told(6)), (ErrorCode::NotLeaderOrFollower, ErrorCode::KafkaStorageError));
     disk_answers.send(()).unwrap();
     writer.join().unwrap();
     let next = |session_epoch| {

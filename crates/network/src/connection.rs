@@ -272,7 +272,7 @@ impl<S: Service> Connection<S> {
                 return Poll::Ready(end);
             }
             self.resolve(context);
-            let flushed = match self.writer.poll_flush(&mut self.stream, context) {
+            let flushed = match self.writer.poll_flush(&mut self.stream, &self.shared.cold_reads, context) {
                 Poll::Ready(Ok(())) => true,
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Io(error)),
                 Poll::Pending => false,
@@ -323,7 +323,7 @@ impl<S: Service> Connection<S> {
                 Err(end) => {
                     // What was asked before is still answered where the answers are there.
                     self.resolve(context);
-                    let _ = self.writer.poll_flush(&mut self.stream, context);
+                    let _ = self.writer.poll_flush(&mut self.stream, &self.shared.cold_reads, context);
                     return Poll::Ready(end);
                 }
             }

@@ -7,10 +7,12 @@
 //! - [`frame_budget`]: the memory of large frames that are being read;
 //! - `handshake_turns`: whose TLS handshake is calculated now;
 //! - `response_memory`: the memory of responses that wait to be read;
+//! - `cold_reads`: threads that wait for records on their way from the disks;
 //! - [`response`]: what a service gives back;
 //! - [`metrics`]: what is counted.
 
 mod authentication;
+mod cold_reads;
 pub mod connection;
 pub mod context;
 pub mod frame_budget;

@@ -12,6 +12,7 @@ use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_protocol::messages::fetch;
 use ottla_protocol::{CodecError, RequestHeader, decode_request, encode_response};
 use ottla_storage::env::File as _;
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 pub use ottla_storage::slice::RecordSlice;
 
@@ -142,6 +143,8 @@ pub trait SliceAccess: Sized {
     /// Whether the first and the last page of the first `piece` bytes are in the page cache: a sendfile of them hardly
     /// waits for the disk.
     fn is_cached(&self, piece: usize) -> bool;
+    /// What the file is on. Does not wait for it.
+    fn disk(&self) -> (u32, u32);
     /// Reads the first `count` bytes into the page cache. Blocks.
     fn read_through(&self, count: usize) -> io::Result<()>;
 }
@@ -162,6 +165,14 @@ impl SliceAccess for RecordSlice {
         let last = self.position + (piece.min(self.len).saturating_sub(1)) as u64;
         let mut byte = [0];
         [self.position, last].into_iter().all(|at| !matches!(file.read_at_if_cached(&mut byte, at), Ok(None)))
+    }
+
+    fn disk(&self) -> (u32, u32) {
+        let Some(file) = self.file() else { return (0, 0) };
+        // The number is known to the kernel: a file system of the network is not asked.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let found = statx(file, c"", flags, StatxFlags::empty());
+        found.map_or((0, 0), |found| (found.stx_dev_major, found.stx_dev_minor))
     }
 
     fn read_through(&self, count: usize) -> io::Result<()> {

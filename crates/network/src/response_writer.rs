@@ -3,7 +3,7 @@
 //! Bytes leave by one vectored write for as many parts as are ready. Records go from the page cache to the socket by
 //! sendfile, in pieces; a slice that is small is read into memory instead, so that it leaves in one write with its
 //! header.
-//! Records that are not in the page cache are read by a thread that may block, before they are sent.
+//! Records that are not in the page cache are read by a thread that may block, before they are sent ([`ColdReads`]).
 //! Under TLS everything is encrypted in memory: records are read there in pieces, and there is no sendfile.
 
 use std::collections::VecDeque;
@@ -18,8 +18,8 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::AsyncWrite as _;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
+use crate::cold_reads::{ColdRead, ColdReads};
 use crate::response::{Part, RecordSlice, Response, SliceAccess as _};
 use crate::transport::Transport;
 
@@ -38,7 +38,7 @@ const COPY_BYTES_PER_WRITE_MAX: usize = 256 * 1024;
 pub struct ResponseWriter {
     queue: VecDeque<Part>,
     /// Reads cold records into the page cache.
-    warming: Option<JoinHandle<io::Result<()>>>,
+    warming: Option<ColdRead>,
     memory_bytes: usize,
     sent_bytes: u64,
     /// Of `sent_bytes`: in this turn.
@@ -71,10 +71,15 @@ impl ResponseWriter {
     }
 
     /// Writes until everything is sent or the socket takes no more.
-    pub fn poll_flush(&mut self, stream: &mut Transport, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(
+        &mut self,
+        stream: &mut Transport,
+        cold_reads: &ColdReads,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         match stream {
-            Transport::Plain(stream) => self.poll_flush_plain(stream, context),
-            Transport::Tls(tls) => self.poll_flush_tls(tls.stream(), context),
+            Transport::Plain(stream) => self.poll_flush_plain(stream, cold_reads, context),
+            Transport::Tls(tls) => self.poll_flush_tls(tls.stream(), cold_reads, context),
         }
     }
 
@@ -83,7 +88,7 @@ impl ResponseWriter {
         if let Some(warming) = &mut self.warming {
             let result = ready!(Pin::new(warming).poll(context));
             self.warming = None;
-            result.map_err(io::Error::other)??;
+            result?;
         }
         if self.turn_bytes >= TURN_BYTES_MAX && !self.queue.is_empty() {
             self.turn_bytes = 0;
@@ -93,14 +98,19 @@ impl ResponseWriter {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush_tls(&mut self, stream: &mut ServerTlsStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush_tls(
+        &mut self,
+        stream: &mut ServerTlsStream,
+        cold_reads: &ColdReads,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_turn(context))?;
             if self.queue.is_empty() {
                 return Pin::new(stream).poll_flush(context);
             }
             if !(self.copy_front_piece()? && self.copy_small_slices()?) {
-                self.warm_front();
+                self.warm_front(cold_reads);
                 continue;
             }
             let (slices, count, _) = self.ready_parts();
@@ -134,7 +144,12 @@ impl ResponseWriter {
         Ok(true)
     }
 
-    fn poll_flush_plain(&mut self, stream: &TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush_plain(
+        &mut self,
+        stream: &TcpStream,
+        cold_reads: &ColdReads,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_turn(context))?;
             if self.queue.is_empty() {
@@ -143,7 +158,7 @@ impl ResponseWriter {
             ready!(stream.poll_write_ready(context))?;
             match self.write_some(stream) {
                 Ok(Step::Wrote) => {}
-                Ok(Step::Cold) => self.warm_front(),
+                Ok(Step::Cold) => self.warm_front(cold_reads),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -246,10 +261,10 @@ impl ResponseWriter {
         }
     }
 
-    fn warm_front(&mut self) {
+    fn warm_front(&mut self, cold_reads: &ColdReads) {
         if let Some(Part::Records(slice)) = self.queue.front() {
             let slice: RecordSlice = slice.clone();
-            self.warming = Some(tokio::task::spawn_blocking(move || slice.read_through(SENDFILE_BYTES_MAX)));
+            self.warming = Some(cold_reads.begin(slice.disk(), move || slice.read_through(SENDFILE_BYTES_MAX)));
         }
     }
 }
@@ -311,7 +326,7 @@ mod tests {
             got
         });
         let mut server = Transport::Plain(server);
-        poll_fn(|context| writer.poll_flush(&mut server, context)).await.expect("sent");
+        poll_fn(|context| writer.poll_flush(&mut server, &ColdReads::default(), context)).await.expect("sent");
         assert!(writer.queue.is_empty());
         assert_eq!(writer.memory_bytes(), 0);
         assert_eq!(writer.take_sent_bytes(), whole as u64);
@@ -326,7 +341,9 @@ mod tests {
             let mut writer = ResponseWriter::default();
             writer.push(Response::new(vec![Part::Records(RecordSlice::new(open, 0, len))]));
             let mut server = Transport::Plain(server);
-            let error = poll_fn(|context| writer.poll_flush(&mut server, context)).await.expect_err("too short");
+            let error = poll_fn(|context| writer.poll_flush(&mut server, &ColdReads::default(), context))
+                .await
+                .expect_err("too short");
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }

@@ -57,6 +57,16 @@ pub fn waiting<T>(health: &DirectoryHealth, wait: impl FnOnce() -> T) -> Option<
     Some(outcome)
 }
 
+/// Reads what is not in memory, on behalf of a client; none, and nothing is read, if too many do.
+pub fn reading<T>(health: &DirectoryHealth, read: impl FnOnce() -> T) -> Option<T> {
+    if !health.begin_read() {
+        return None;
+    }
+    let outcome = read();
+    health.end_read();
+    Some(outcome)
+}
+
 /// Runs work that may block for long; the runtime moves its other tasks to another thread.
 pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};

@@ -19,6 +19,10 @@ const QUICK_LOOKS: u32 = 10;
 /// threads for what blocks (512), and takes the place of one that serves others; the next client is asked to wait.
 pub const WAITING_MAX: usize = 64;
 
+/// As [`WAITING_MAX`], for consumers and searches that look for records which are not in memory: apart, so that readers
+/// that lag behind do not keep producers waiting.
+pub const READING_MAX: usize = 32;
+
 #[derive(Default, Debug)]
 pub struct DirectoryHealth {
     /// The partitions of other directories are served by the same threads: none of these may wait here for long.
@@ -31,6 +35,7 @@ pub struct DirectoryHealth {
     /// A write has been slow since the process began.
     was_slow: AtomicBool,
     waiting: AtomicUsize,
+    reading: AtomicUsize,
     /// Looks at the writes, and rests while there are none.
     watcher: OnceLock<Thread>,
     watcher_rests: AtomicBool,
@@ -216,11 +221,7 @@ impl DirectoryHealth {
     /// A client's thread is about to wait for the directory; [`Self::end_wait`] must follow. False, and nothing
     /// follows: so many wait already that this one must not.
     pub fn begin_wait(&self) -> bool {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX {
-            return true;
-        }
-        self.end_wait();
-        false
+        begin(&self.waiting, WAITING_MAX)
     }
 
     pub fn end_wait(&self) {
@@ -233,11 +234,35 @@ impl DirectoryHealth {
         self.waiting.load(Ordering::Relaxed) >= WAITING_MAX
     }
 
+    /// As [`Self::begin_wait`], for a read; [`Self::end_read`] must follow where this is true.
+    pub fn begin_read(&self) -> bool {
+        begin(&self.reading, READING_MAX)
+    }
+
+    pub fn end_read(&self) {
+        self.reading.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether no other read may wait for the directory now.
+    #[inline]
+    pub fn has_many_readers(&self) -> bool {
+        self.reading.load(Ordering::Relaxed) >= READING_MAX
+    }
+
     /// Writes that have started and finished so far.
     fn writes(&self) -> (u64, u64) {
         let [first, second] = self.writes.each_ref().map(Writes::counted);
         (first.0 + second.0, first.1 + second.1)
     }
+}
+
+/// Counts one more, unless there are `max`.
+fn begin(count: &AtomicUsize, max: usize) -> bool {
+    let begins = count.fetch_add(1, Ordering::Relaxed) < max;
+    if !begins {
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+    begins
 }
 
 /// Detects a directory whose writes last noticeably. Looked at every [`SLOW_LOOK_INTERVAL`].
@@ -396,8 +421,12 @@ mod tests {
         let health = DirectoryHealth::new(true);
         assert!((0..WAITING_MAX).all(|_| !health.is_crowded() && health.begin_wait()));
         assert!(health.is_crowded() && !health.begin_wait());
+        assert!(!health.has_many_readers() && health.begin_read(), "readers wait apart");
         health.end_wait();
         assert!(health.begin_wait());
+        assert!((1..READING_MAX).all(|_| health.begin_read()) && health.has_many_readers() && !health.begin_read());
+        health.end_read();
+        assert!(health.begin_read());
     }
 
     #[test]

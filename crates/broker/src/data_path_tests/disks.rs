@@ -252,6 +252,36 @@ fn a_stalled_disk_is_not_searched_for_a_time() {
     assert_eq!(find(OffsetQuery::Latest), Ok(Offset(1)));
 }
 
+/// A7: each consumer that lagged behind on a disk that did not answer held a thread; some hundred took all of them.
+#[test]
+fn readers_that_lag_behind_wait_without_a_thread_where_many_have_one() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[("segment.bytes", "1048576")]);
+    let large = "x".repeat(600 << 10);
+    for _ in 0..3 {
+        assert_eq!(broker.produce(TopicRef::Id(id), 0, &batch(&[&large]), -1, NEVER_MS).error, ErrorCode::None);
+    }
+    let partition = broker.partition(id, 0);
+    let health = partition.directory().health().clone();
+    let reading = std::iter::from_fn(|| health.begin_read().then_some(())).count();
+    let bytes_from = |offset| {
+        let response = broker.fetch(&fetch_of(id, vec![wanted(0, offset)]));
+        let found = only(&response);
+        assert_eq!(found.error, ErrorCode::None);
+        found.records.as_ref().map_or(0, |records| records.len())
+    };
+    // The file of the first segment is not open; that of the last one is, and where its records are is in memory.
+    assert_eq!(bytes_from(0), 0);
+    assert!(bytes_from(2) > large.len());
+    let find = || partition.find_offset(OffsetQuery::At(TimestampMs(0)), LeaderEpoch::NONE, Visible::HighWatermark);
+    assert_eq!(find().map(|found| found.offset), Err(ErrorCode::KafkaStorageError));
+    (0..reading).for_each(|_| health.end_read());
+    assert!(bytes_from(0) > large.len());
+    assert_eq!(find().map(|found| found.offset), Ok(Offset(0)));
+}
+
 #[test]
 fn a_directory_that_fails_takes_only_its_own_replicas_away_and_the_last_one_ends_the_broker() {
     let cluster = Cluster::new(TWO_DIRECTORIES);

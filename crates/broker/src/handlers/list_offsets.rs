@@ -24,6 +24,9 @@ use crate::request::slices::{self, Progress, Slice, Sliced};
 /// Before this version OFFSET_NOT_AVAILABLE was not known (KIP-207).
 const OFFSET_NOT_AVAILABLE_FROM: i16 = 5;
 
+/// The time that asks for the offset of the latest time.
+const MAX_TIMESTAMP: i64 = -3;
+
 /// The isolation level of a reader of committed records.
 const READ_COMMITTED: i8 = 1;
 
@@ -50,6 +53,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         name: TopicRef::Name(String::new()),
         is_allowed: false,
         partitions: Vec::new().into_iter(),
+        crowded_out: None,
         seen: BTreeSet::new(),
         response: ListOffsetsResponse::default(),
     };
@@ -68,6 +72,8 @@ struct Searches {
     name: TopicRef,
     is_allowed: bool,
     partitions: std::vec::IntoIter<ListOffsetsPartition>,
+    /// The next one: too many others wait for its disk.
+    crowded_out: Option<ListOffsetsPartition>,
     seen: BTreeSet<(TopicName, PartitionId)>,
     response: ListOffsetsResponse,
 }
@@ -75,7 +81,11 @@ struct Searches {
 impl Sliced for Searches {
     fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> Progress {
         loop {
-            while let Some(asked) = self.partitions.next() {
+            while let Some(asked) = self.crowded_out.take().or_else(|| self.partitions.next()) {
+                if self.has_to_wait(broker, &asked) {
+                    self.crowded_out = Some(asked);
+                    return Progress::Crowded;
+                }
                 self.search_next(broker, &asked);
                 if slice.is_used_up() {
                     return Progress::UsedUp;
@@ -95,6 +105,18 @@ impl Sliced for Searches {
 }
 
 impl Searches {
+    /// Whether too many others wait for the disk that is to be searched.
+    fn has_to_wait(&self, broker: &Broker, asked: &ListOffsetsPartition) -> bool {
+        let searches = asked.timestamp >= 0 || asked.timestamp == MAX_TIMESTAMP;
+        let found = || broker.replicas.find(&self.name, PartitionId(asked.partition_index));
+        searches
+            && self.is_allowed
+            && found().is_ok_and(|partition| {
+                let directory = partition.directory();
+                directory.health().has_many_readers() && !directory.health().is_unusable()
+            })
+    }
+
     fn search_next(&mut self, broker: &Broker, asked: &ListOffsetsPartition) {
         let Some(topic) = self.response.topics.last_mut() else { return };
         let (partition, version) = (PartitionId(asked.partition_index), self.header.api_version);
@@ -129,7 +151,7 @@ fn query(version: i16, timestamp: i64) -> Result<Option<OffsetQuery>, ErrorCode>
     let (query, since) = match timestamp {
         -1 => (Some(OffsetQuery::Latest), 0),
         -2 => (Some(OffsetQuery::Earliest), 0),
-        -3 => (Some(OffsetQuery::MaxTimestamp), 7),
+        MAX_TIMESTAMP => (Some(OffsetQuery::MaxTimestamp), 7),
         -4 => (Some(OffsetQuery::Earliest), 8),
         -5 => (None, 9),
         -6 => (None, 11),

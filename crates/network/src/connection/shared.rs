@@ -11,6 +11,7 @@ use ottla_resources::handshakes::Handshakes;
 use ottla_resources::unauthenticated::Unauthenticated;
 use tokio::sync::watch;
 
+use crate::cold_reads::ColdReads;
 use crate::frame_budget::FrameBudget;
 use crate::handshake_turns::HandshakeTurns;
 use crate::metrics::NetworkMetrics;
@@ -42,6 +43,8 @@ pub struct ConnectionShared<S: Service> {
     pub(super) slow_turns: Watchdog,
     /// Bytes of responses that wait for their clients to read them, of all connections.
     pub(super) responses: Arc<ResponseMemory>,
+    /// Of records that are sent.
+    pub(super) cold_reads: ColdReads,
     draining: AtomicBool,
     /// Requests whose answers have not left.
     pub(super) pending: AtomicI64,
@@ -68,6 +71,7 @@ impl<S: Service> ConnectionShared<S> {
             strangers: Arc::new(FrameBudget::of_strangers(STRANGER_BYTES)),
             slow_turns: Watchdog::default(),
             responses: ResponseMemory::new(responses),
+            cold_reads: ColdReads::default(),
             draining: AtomicBool::new(false),
             pending: AtomicI64::new(0),
         }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_partition::{
     Append, Appended as LogAppended, Errand, Fetch, Fetched, FoundOffset, IsNear, OffsetLookup, OffsetQuery, OwnPiece,
-    ReadError, Visible, finish_fetch,
+    ReadError, Reader, Visible, finish_fetch,
 };
 use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
 use ottla_replication::{AppendTerms, EndMarker, EpochEnd, IsrOutcome, VerificationGuard, VerificationRequest};
-use ottla_storage::RealEnv;
+use ottla_storage::{AbortedSearch, Read, RealEnv};
 
 use super::touched::Pass;
 use super::waiters::{PendingAck, PendingAcks, Wakes};
@@ -377,7 +377,17 @@ impl Partition {
         };
         let (leader_epoch, upper) = (fetched.leader_epoch, fetched.upper);
         let read_on = |from| self.lock().replica.read_on(leader_epoch, from, fetch.max_bytes, upper, fetch.min_one);
-        let (records, aborted) = finish_fetch(fetched.records, fetched.aborted, &Blocking, read_on)?;
+        let waits = matches!(fetched.records, Some(Read::Cold(_)))
+            || fetched.aborted.as_ref().is_some_and(AbortedSearch::needs_disk);
+        let finish = || finish_fetch(fetched.records, fetched.aborted, &Blocking, read_on);
+        // Any number of consumers may lag behind; of brokers there are few.
+        let is_one_of_many = waits && !matches!(fetch.reader, Reader::Replica { .. });
+        let read = match is_one_of_many {
+            true => log_io::reading(self.directory.load().health(), finish).transpose()?,
+            false => Some(finish()?),
+        };
+        // It waits as for new records, without a thread, and looks again.
+        let Some((records, aborted)) = read else { return Ok(FetchRead { is_held_back: true, ..unread }) };
         Ok(FetchRead {
             left_out_bytes: records.left_out_bytes,
             records: Some(records).filter(|records| !records.is_empty()),
@@ -409,8 +419,10 @@ impl Partition {
                 OffsetLookup::Search(search) => search,
             };
             // It opens files and may unpack a batch: a disk that does not answer would keep a thread for each client.
-            Errand::Fetch.check(self.directory.load().health())?;
-            let found = log_io::run_blocking(|| search.run());
+            let directory = self.directory.load();
+            Errand::Fetch.check(directory.health())?;
+            let found = log_io::reading(directory.health(), || log_io::run_blocking(|| search.run()));
+            let found = found.ok_or(ErrorCode::KafkaStorageError)?;
             let found = self.lock_for_client()?.replica.offset_found(&search, found);
             lookup = found.map_err(|error| self.read_failed(&error))?;
         }

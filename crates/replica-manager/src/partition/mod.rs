@@ -72,7 +72,7 @@ pub struct FetchRead {
     pub aborted: Vec<AbortedTransaction>,
     /// About how much there is that found no room in the answer; 0 where `records` has some of it.
     pub left_out_bytes: usize,
-    /// There is more, which the leader's throttle does not let go now.
+    /// There is more, which the leader's throttle does not let go now, or for which too many wait.
     pub is_held_back: bool,
     /// Its bytes count for the leader's throttle.
     pub is_throttled: bool,

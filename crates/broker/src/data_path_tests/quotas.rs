@@ -1,6 +1,7 @@
 //! Quotas: a client that is above its limit is told how long to wait, and its records and responses are whole.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use ottla_metadata::{ConfigEntity, ConfigKind, nodes};
 use ottla_model::{ErrorCode, PartitionId};
@@ -83,6 +84,21 @@ fn changes_above_their_limit_are_refused_to_new_clients() {
     let old = answer(&broker, 5, &create("c"));
     assert_ne!(old.topics[0].error_code, ErrorCode::ThrottlingQuotaExceeded.code());
     assert!(old.throttle_time_ms > 29_000, "{}", old.throttle_time_ms);
+}
+
+/// Whoever had a network of IPv6 filled the accounts of addresses, and used up what all others had together.
+#[test]
+fn strangers_with_many_addresses_use_up_nobody_elses_connections() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let addresses = ConfigEntity { kind: ConfigKind::Ips, name: "<default>".to_owned() };
+    set(&cluster, &addresses, &[("connection_creation_rate", "1")]);
+    let quotas = &broker.broker.quotas;
+    let address = |network: u128, at: u32| Ipv6Addr::from_bits(network << 80 | u128::from(at)).into();
+    let refused = (0..11_000).filter(|at| !quotas.admits(address(0x2001_0db8_0001, *at))).count();
+    assert!(refused > 500, "they share an account: {refused}");
+    assert!(quotas.admits(address(0x2001_0db8_0002, 1)));
+    assert!(quotas.admits([192, 0, 2, 1].into()));
 }
 
 #[test]

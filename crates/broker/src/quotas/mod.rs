@@ -6,7 +6,7 @@ pub mod connections;
 pub mod entity;
 pub mod throttle;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,13 +169,22 @@ impl ClientQuotas {
         if !self.are_set() {
             return true;
         }
-        let address = address.to_string();
-        let client = Client { user: "", client_id: &address };
+        let (network, address) = (neighbourhood(address).to_string(), address.to_string());
+        let client = Client { user: &network, client_id: &address };
         let is_within = self.charge(QuotaKind::ConnectionCreationRate, client, 1.0).is_zero();
         if !is_within {
             self.charge(QuotaKind::ConnectionCreationRate, client, -1.0);
         }
         is_within
+    }
+}
+
+/// With whom an address shares an account once there are too many accounts: strangers who have filled them all, which
+/// takes one customer's IPv6 network, must not use up what others may.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & (u32::MAX << 8)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 80)).into(),
     }
 }
 

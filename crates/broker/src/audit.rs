@@ -1,8 +1,8 @@
 //! The audit log: who logged in, who was denied what, and who changed what, from where. One JSON object a line.
 //!
 //! Requests hand their lines to a thread, which writes them; none of them waits for the disk. What does not fit is
-//! counted, and the number is the next line. [`refusals`] bounds the lines of who is refused again and again; they have
-//! half of the queue, so that changes and logins that were allowed find room beside them.
+//! counted, and the number is the next line. [`refusals`] bounds the lines of who is refused or allowed again and
+//! again; refusals have half of the queue, so that changes and logins that were allowed find room beside them.
 
 mod refusals;
 
@@ -26,7 +26,7 @@ use ottla_network::{LoginEvent, LoginWatcher, RequestContext};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use refusals::{LeftOut, Refusals, Subject};
+use refusals::{LeftOut, Subject, Windows};
 
 /// Lines that wait for the disk: 8 MiB with the longest texts.
 const LINES_MAX: usize = 4_096;
@@ -34,6 +34,8 @@ const LINES_MAX: usize = 4_096;
 const REFUSALS_WAITING_MAX: usize = LINES_MAX / 2;
 /// Names that clients choose are cut at this.
 const TEXT_CHARS_MAX: usize = 512;
+/// As which kind of line logins that were accepted count.
+const LOGIN: &str = "LOGIN";
 /// How long the thread waits after a failure; lines that come meanwhile wait in the queue.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,11 +48,22 @@ struct Line {
 }
 
 /// What requests and the thread share.
-#[derive(Default)]
 struct Shared {
     lost: AtomicU64,
     refusals_waiting: AtomicUsize,
-    refusals: Mutex<Refusals>,
+    refusals: Mutex<Windows>,
+    allowed: Mutex<Windows>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            lost: AtomicU64::new(0),
+            refusals_waiting: AtomicUsize::new(0),
+            refusals: Mutex::new(Windows::of_refusals()),
+            allowed: Mutex::new(Windows::of_allowed()),
+        }
+    }
 }
 
 pub struct AuditLog {
@@ -77,8 +90,11 @@ impl AuditLog {
         Self { lines, shared: Arc::default(), hashes: RandomState::new() }
     }
 
-    fn put(&self, event: Value) {
-        if !self.send(stamped(event, now_ms()), false) {
+    /// `operation`: of which kind it is.
+    fn put_allowed(&self, event: Value, principal: String, operation: &'static str) {
+        let (subject, now_ms) = (Subject::Allowed(principal, operation), now_ms());
+        let is_admitted = self.shared.allowed.lock().admit(subject, 0, Instant::now(), now_ms);
+        if is_admitted && !self.send(stamped(event, now_ms), false) {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -126,9 +142,10 @@ impl AuditLog {
         if is_allowed && !is_change {
             return;
         }
+        let principal = cut(&requester.principal.to_string());
         let event = json!({
             "event": "access",
-            "principal": cut(&requester.principal.to_string()),
+            "principal": principal,
             "host": requester.address.to_string(),
             "operation": operation.name(),
             "resource_type": resource_type.name(),
@@ -136,11 +153,11 @@ impl AuditLog {
             "allowed": is_allowed,
         });
         if is_allowed {
-            return self.put(event);
+            return self.put_allowed(event, principal, operation.name());
         }
-        let subject = match &requester.principal {
-            principal if *principal == KafkaPrincipal::anonymous() => Subject::anonymous(requester.address),
-            principal => Subject::Principal(cut(&principal.to_string())),
+        let subject = match requester.principal == KafkaPrincipal::anonymous() {
+            true => Subject::anonymous(requester.address),
+            false => Subject::Principal(principal),
         };
         self.put_refusal(event, subject);
     }
@@ -163,9 +180,9 @@ impl LoginWatcher for AuditLog {
             "reason": reason,
             "allowed": reason.is_none(),
         });
-        match reason {
-            None => self.put(event),
-            Some(_) => self.put_refusal(event, Subject::logins(context.peer.ip())),
+        match principal {
+            Some(principal) => self.put_allowed(event, principal, LOGIN),
+            None => self.put_refusal(event, Subject::logins(context.peer.ip())),
         }
     }
 }
@@ -175,19 +192,25 @@ fn stamped(mut event: Value, time_ms: u64) -> String {
     event.to_string()
 }
 
-/// The line that tells how many refusals of one subject were not written.
+/// The line that tells how many lines of one subject were not written.
 fn left_out_line(left_out: &LeftOut) -> Value {
     let (of, principal, host) = match &left_out.subject {
-        Subject::Principal(principal) => ("access", Some(principal.clone()), None),
+        Subject::Allowed(principal, LOGIN) => ("login", Some(principal.clone()), None),
+        Subject::Principal(principal) | Subject::Allowed(principal, _) => ("access", Some(principal.clone()), None),
         Subject::Anonymous(host) => ("access", Some(KafkaPrincipal::anonymous().to_string()), Some(host.to_string())),
         Subject::Logins(host) => ("login", None, Some(host.to_string())),
         Subject::Others => ("any", None, None),
+    };
+    let operation = match left_out.subject {
+        Subject::Allowed(_, operation) if operation != LOGIN => Some(operation),
+        _ => None,
     };
     json!({
         "event": "left_out",
         "of": of,
         "principal": principal,
         "host": host,
+        "operation": operation,
         "lines": left_out.lines,
         "since_ms": left_out.since_ms,
     })
@@ -257,8 +280,10 @@ fn write(waiting: &Receiver<Line>, output: &mut Output, shared: &Shared) {
         }
         if is_over || looked.elapsed() >= LOOK_INTERVAL {
             looked = Instant::now();
-            let left_out = shared.refusals.lock().end_windows(looked, is_over);
-            lines.extend(left_out.iter().map(|left_out| stamped(left_out_line(left_out), now_ms())));
+            for windows in [&shared.refusals, &shared.allowed] {
+                let left_out = windows.lock().end_windows(looked, is_over);
+                lines.extend(left_out.iter().map(|left_out| stamped(left_out_line(left_out), now_ms())));
+            }
         }
         lines.extend(line.map(|line| line.text));
         write_lines(&lines, missing, output, shared);
@@ -288,8 +313,13 @@ fn write_lines(lines: &[String], missing: u64, output: &mut Output, shared: &Sha
 
 #[cfg(test)]
 mod tests {
+    use ottla_metadata::Image;
+    use ottla_replica_manager::metadata_cache::MetadataCache;
+
     use super::*;
-    use crate::audit::refusals::REPEATS_MAX;
+    use crate::audit::refusals::{ALLOWED_PER_WINDOW, REPEATS_MAX};
+    use crate::authorization::Access;
+    use crate::request::test_context::context;
 
     fn lines(path: &std::path::Path) -> Vec<Value> {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -332,6 +362,44 @@ mod tests {
         assert_eq!((&told[0]["event"], &told[0]["principal"]), (&json!("left_out"), &json!("User:eve")));
         assert_eq!(told[0]["lines"].as_u64(), Some((MANY - of(&lines, "User:eve")) as u64));
         assert!(told[0]["since_ms"].is_u64());
+    }
+
+    /// A principal that might create topics washed out of the files what others did, by names that were there.
+    #[test]
+    fn one_principals_changes_leave_what_others_do() {
+        let (sender, waiting) = sync_channel(LINES_MAX);
+        let log = AuditLog::to(sender);
+        let requester = |name: &str| Requester { principal: KafkaPrincipal::user(name), address: [10, 0, 0, 1].into() };
+        let (eve, admin) = (requester("eve"), requester("admin"));
+        let allowed = |requester: &Requester, operation| {
+            log.checked(requester, operation, ResourceType::Topic, "t", true);
+        };
+        (0..2 * LINES_MAX).for_each(|_| allowed(&eve, Operation::Create));
+        allowed(&admin, Operation::Create);
+        allowed(&eve, Operation::Delete);
+        let lines = written(&waiting);
+        let of = |name: &str, operation: &str| {
+            lines.iter().filter(|line| line["principal"] == name && line["operation"] == operation).count()
+        };
+        let counts = [of("User:eve", "CREATE"), of("User:admin", "CREATE"), of("User:eve", "DELETE")];
+        assert_eq!(counts, [ALLOWED_PER_WINDOW as usize, 1, 1]);
+        assert_eq!(log.shared.lost.load(Ordering::Relaxed), 0);
+        let left_out = log.shared.allowed.lock().end_windows(Instant::now(), true);
+        let told: Vec<_> = left_out.iter().map(left_out_line).collect();
+        assert_eq!(told.len(), 1);
+        assert_eq!((&told[0]["operation"], &told[0]["principal"]), (&json!("CREATE"), &json!("User:eve")));
+        assert_eq!(told[0]["lines"].as_u64(), Some(2 * LINES_MAX as u64 - u64::from(ALLOWED_PER_WINDOW)));
+    }
+
+    #[test]
+    fn a_change_that_is_only_validated_is_not_written() {
+        let (sender, waiting) = sync_channel(LINES_MAX);
+        let (log, metadata) = (Arc::new(AuditLog::to(sender)), MetadataCache::new(Arc::new(Image::empty()), PAUSE));
+        let of_sender = || Access::of(None, Some(&log), &metadata, &context("CLIENT"));
+        assert!(of_sender().validating(true).topic(Operation::Create, "t"));
+        assert!(written(&waiting).is_empty());
+        assert!(of_sender().validating(false).topic(Operation::Create, "t"));
+        assert_eq!(written(&waiting).len(), 1);
     }
 
     /// However many are refused, half of the queue is for others.

@@ -4,6 +4,9 @@
 //! Each subject has [`LINES_PER_WINDOW`] lines in a window of [`WINDOW`], and of what repeats within it
 //! [`REPEATS_MAX`]. What is left out is counted, and told when the window is over. A subject without a window has
 //! nothing here; [`SUBJECTS_MAX`] have one, and those beyond share another.
+//!
+//! What is allowed has windows of its own, and more lines ([`ALLOWED_PER_WINDOW`]): a principal may be allowed to
+//! change something again and again that is as it was.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,10 +19,13 @@ pub(super) const WINDOW: Duration = Duration::from_secs(60);
 pub(super) const LINES_PER_WINDOW: u32 = 60;
 /// Of lines that differ only in their time: a client that tries again and again leaves room for what else it tries.
 pub(super) const REPEATS_MAX: u32 = 5;
+/// Changes of one kind that a principal is allowed, or its logins: apart, so that a principal does not hide one kind of
+/// change by another.
+pub(super) const ALLOWED_PER_WINDOW: u32 = 600;
 /// Principals and networks with a window: 4 MiB with the longest names.
 const SUBJECTS_MAX: usize = 1_024;
 
-/// Whose refusals count together.
+/// Whose lines count together.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Subject {
     /// Denials of a principal.
@@ -28,6 +34,8 @@ pub(super) enum Subject {
     Anonymous(IpAddr),
     /// Failed logins from an address.
     Logins(IpAddr),
+    /// What this principal is allowed, by the name of the operation.
+    Allowed(String, &'static str),
     /// All that have no window of their own.
     Others,
 }
@@ -42,7 +50,7 @@ impl Subject {
     }
 }
 
-/// Refusals of one subject that were not written.
+/// Lines of one subject that were not written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct LeftOut {
     pub subject: Subject,
@@ -60,12 +68,21 @@ struct Window {
     left_out: u64,
 }
 
-#[derive(Default)]
-pub(super) struct Refusals {
+pub(super) struct Windows {
     windows: HashMap<Subject, Window>,
+    lines_max: u32,
+    repeats_max: Option<u32>,
 }
 
-impl Refusals {
+impl Windows {
+    pub fn of_refusals() -> Self {
+        Self { windows: HashMap::new(), lines_max: LINES_PER_WINDOW, repeats_max: Some(REPEATS_MAX) }
+    }
+
+    pub fn of_allowed() -> Self {
+        Self { windows: HashMap::new(), lines_max: ALLOWED_PER_WINDOW, repeats_max: None }
+    }
+
     /// Whether this line is written. `line` is the same for lines that differ only in their time.
     pub fn admit(&mut self, subject: Subject, line: u64, now: Instant, now_ms: u64) -> bool {
         let is_known = self.windows.contains_key(&subject);
@@ -77,14 +94,20 @@ impl Refusals {
             repeats: HashMap::new(),
             left_out: 0,
         });
-        // What was written is bounded by the window, and so are its hashes.
-        let repeats = window.repeats.get(&line).copied().unwrap_or(0);
-        if window.written >= LINES_PER_WINDOW || repeats >= REPEATS_MAX {
+        if window.written >= self.lines_max {
             window.left_out += 1;
             return false;
         }
+        if let Some(repeats_max) = self.repeats_max {
+            // What was written is bounded by the window, and so are its hashes.
+            let repeats = window.repeats.get(&line).copied().unwrap_or(0);
+            if repeats >= repeats_max {
+                window.left_out += 1;
+                return false;
+            }
+            window.repeats.insert(line, repeats + 1);
+        }
         window.written += 1;
-        window.repeats.insert(line, repeats + 1);
         true
     }
 
@@ -118,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_subject_has_its_lines_and_the_rest_is_counted() {
-        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let (mut refusals, start) = (Windows::of_refusals(), Instant::now());
         let written = (0..10_000).filter(|line| refusals.admit(principal("eve"), *line, start, 7)).count();
         assert_eq!(written, LINES_PER_WINDOW as usize);
         assert!(refusals.admit(principal("bob"), 1, start, 7), "others are not concerned");
@@ -131,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_repeats_leaves_room_for_what_does_not() {
-        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let (mut refusals, start) = (Windows::of_refusals(), Instant::now());
         let written = (0..10_000).filter(|_| refusals.admit(principal("eve"), 1, start, 7)).count();
         assert_eq!(written, REPEATS_MAX as usize);
         assert!(refusals.admit(principal("eve"), 2, start, 7));
@@ -139,7 +162,7 @@ mod tests {
 
     #[test]
     fn subjects_are_bounded_and_those_beyond_share_a_window() {
-        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let (mut refusals, start) = (Windows::of_refusals(), Instant::now());
         let address = |at: u32| Subject::logins(IpAddr::from(at.to_be_bytes()));
         let count = u32::try_from(SUBJECTS_MAX).expect("small");
         assert!((0..count).all(|at| refusals.admit(address(at), 1, start, 7)));

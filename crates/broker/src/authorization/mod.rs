@@ -62,6 +62,8 @@ pub struct Access {
 struct Audited {
     log: Arc<AuditLog>,
     requester: Requester,
+    /// Nothing will be changed, whatever is allowed.
+    only_validates: bool,
 }
 
 #[derive(Clone)]
@@ -87,7 +89,17 @@ impl Access {
             image: metadata.current(),
             requester: requester(),
         });
-        Self { checks, audited: audit.map(|log| Audited { log: Arc::clone(log), requester: requester() }) }
+        let audited = audit.map(|log| Audited { log: Arc::clone(log), requester: requester(), only_validates: false });
+        Self { checks, audited }
+    }
+
+    /// For a request that may only ask whether a change is valid: then the audit log has what is denied of it.
+    #[must_use]
+    pub fn validating(mut self, only_validates: bool) -> Self {
+        if let Some(audited) = &mut self.audited {
+            audited.only_validates = only_validates;
+        }
+        self
     }
 
     /// May do everything.
@@ -128,7 +140,9 @@ impl Access {
     }
 
     fn audit(&self, operation: Operation, resource_type: ResourceType, name: &str, is_allowed: bool) {
-        if let Some(Audited { log, requester }) = &self.audited {
+        if let Some(Audited { log, requester, only_validates }) = &self.audited
+            && !(is_allowed && *only_validates)
+        {
             log.checked(requester, operation, resource_type, name, is_allowed);
         }
     }

@@ -26,7 +26,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Reply::close(error),
     };
-    let is_allowed = broker.access(context).cluster(Operation::AlterConfigs);
+    let access = broker.access(context).validating(request.validate_only);
+    let is_allowed = access.cluster(Operation::AlterConfigs);
     let mut seen = BTreeSet::new();
     let checked: Vec<Result<AlterConfig, Refusal>> = request
         .entries

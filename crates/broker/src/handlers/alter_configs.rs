@@ -72,7 +72,8 @@ pub fn handle_incremental(
             replace_all: false,
         })
         .collect();
-    let outcome = alter(broker, &broker.access(context), resources, request.validate_only);
+    let access = broker.access(context).validating(request.validate_only);
+    let outcome = alter(broker, &access, resources, request.validate_only);
     Reply::later(async move {
         let responses = outcome
             .await
@@ -110,7 +111,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             replace_all: true,
         })
         .collect();
-    let outcome = alter(broker, &broker.access(context), resources, request.validate_only);
+    let access = broker.access(context).validating(request.validate_only);
+    let outcome = alter(broker, &access, resources, request.validate_only);
     Reply::later(async move {
         let responses = outcome
             .await

@@ -29,7 +29,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Reply::close(error),
     };
-    let access = broker.access(context);
+    let access = broker.access(context).validating(request.validate_only);
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
     let (once, twice) = sort_out(request.topics);

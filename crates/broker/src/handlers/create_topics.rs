@@ -35,7 +35,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
-    let access = broker.access(context);
+    let access = broker.access(context).validating(request.validate_only);
     let mut refused = refused_here(&access, &request.topics);
     let wait = charge(&broker, context, &header, &request, &mut refused);
     let version = header.api_version;

@@ -28,7 +28,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Reply::close(error),
     };
-    if !broker.access(context).cluster(Operation::Alter) {
+    if !broker.access(context).validating(request.validate_only).cluster(Operation::Alter) {
         let denied = UpdateFeaturesResponse::default()
             .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())
             .with_error_message(None);

@@ -41,6 +41,26 @@ const RESULTS: [(&str, ErrorCode); 7] = [
     ("invalid_metrics", ErrorCode::InvalidRecord),
 ];
 
+/// A push without compression up to here is read on the worker, in less than a millisecond. What a few KiB unpack to
+/// nobody knows before.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// What is to be read of a push.
+#[derive(Debug)]
+pub struct Unpacking {
+    instance_id: ClientInstanceId,
+    asked: Arc<[String]>,
+    compression: Compression,
+    bytes: usize,
+}
+
+impl Unpacking {
+    /// Whether a worker may do it.
+    pub fn is_quick(&self) -> bool {
+        self.compression == Compression::None && self.bytes <= INLINE_BYTES_MAX
+    }
+}
+
 /// A push of a client.
 pub struct Pushed<'a> {
     pub subscription_id: i32,
@@ -83,7 +103,7 @@ impl ClientMetrics {
         self.clients.lock().get(clock::monotonic(), context.connection_id, identity)
     }
 
-    /// Takes what a client pushes.
+    /// Takes what a client pushes, and tells what is to be read of it ([`Self::unpack`]).
     pub fn push(
         &self,
         image: &Arc<Image>,
@@ -92,24 +112,9 @@ impl ClientMetrics {
         instance_id: ClientInstanceId,
         pushed: &Pushed<'_>,
         bytes_max: usize,
-    ) -> Result<(), Refused> {
+    ) -> Result<Option<Unpacking>, Refused> {
         self.follow(image);
-        let taken = self.take(identity(context, client_id, instance_id), context.connection_id, pushed, bytes_max);
-        let code = taken.map_or_else(Refused::code, |()| ErrorCode::None);
-        let result = RESULTS.iter().position(|(_, of_result)| *of_result == code);
-        if let Some(counter) = result.and_then(|at| self.pushes.get(at)) {
-            counter.add(1);
-        }
-        taken
-    }
-
-    fn take(
-        &self,
-        identity: Identity,
-        connection_id: u64,
-        pushed: &Pushed<'_>,
-        bytes_max: usize,
-    ) -> Result<(), Refused> {
+        let identity = identity(context, client_id, instance_id);
         let compression = Compression::from_id(pushed.compression.into()).ok();
         let push = Push {
             subscription_id: pushed.subscription_id,
@@ -118,19 +123,31 @@ impl ClientMetrics {
             bytes: pushed.metrics.len(),
             bytes_max,
         };
-        let instance_id = identity.instance_id;
-        let asked = self.clients.lock().check(clock::monotonic(), connection_id, identity, &push)?;
-        let Some(compression) = compression.filter(|_| !pushed.metrics.is_empty()) else { return Ok(()) };
-        // Nothing of it would be shown: it is not worth the time of a worker, tens of milliseconds for a few KiB.
-        let points = match asked.is_empty() {
-            true => Points::default(),
-            false => {
-                let unpacked = decompress(compression, pushed.metrics, UNPACKED_BYTES_MAX);
-                Points::read(&unpacked.map_err(|_| Refused::Packed)?, &asked)?
-            }
-        };
-        self.clients.lock().record(instance_id, points);
+        let asked = self.clients.lock().check(clock::monotonic(), context.connection_id, identity, &push)?;
+        let Some(compression) = compression.filter(|_| !pushed.metrics.is_empty()) else { return Ok(None) };
+        if asked.is_empty() {
+            // Nothing of it would be shown.
+            self.clients.lock().record(instance_id, Points::default());
+            return Ok(None);
+        }
+        Ok(Some(Unpacking { instance_id, asked, compression, bytes: pushed.metrics.len() }))
+    }
+
+    /// Reads what was pushed. Tens of milliseconds for a few KiB, unless it [is quick](Unpacking::is_quick).
+    pub fn unpack(&self, unpacking: &Unpacking, metrics: &[u8]) -> Result<(), Refused> {
+        let unpacked = decompress(unpacking.compression, metrics, UNPACKED_BYTES_MAX).map_err(|_| Refused::Packed)?;
+        let points = Points::read(&unpacked, &unpacking.asked)?;
+        self.clients.lock().record(unpacking.instance_id, points);
         Ok(())
+    }
+
+    /// Counts what became of a push.
+    pub fn count(&self, taken: Result<(), Refused>) {
+        let code = taken.map_or_else(Refused::code, |()| ErrorCode::None);
+        let result = RESULTS.iter().position(|(_, of_result)| *of_result == code);
+        if let Some(counter) = result.and_then(|at| self.pushes.get(at)) {
+            counter.add(1);
+        }
     }
 
     /// Takes over the subscriptions, if the image has other configurations than the last one.
@@ -186,6 +203,20 @@ mod tests {
             compression: 4,
             metrics: b"no frame of zstd",
         };
-        assert_eq!(metrics.push(&image, &context, None, id, &pushed, 1024), Ok(()));
+        assert!(matches!(metrics.push(&image, &context, None, id, &pushed, 1024), Ok(None)));
+    }
+
+    /// A worker unpacked 16 MiB of a few KiB, and its other connections waited.
+    #[test]
+    fn what_is_packed_or_large_is_not_for_a_worker() {
+        let unpacking = |compression, bytes| Unpacking {
+            instance_id: ClientInstanceId([7; 16]),
+            asked: Arc::new([]),
+            compression,
+            bytes,
+        };
+        assert!(unpacking(Compression::None, INLINE_BYTES_MAX).is_quick());
+        assert!(!unpacking(Compression::None, INLINE_BYTES_MAX + 1).is_quick());
+        assert!(!unpacking(Compression::Zstd, 100).is_quick());
     }
 }

@@ -66,6 +66,8 @@ pub enum Refused {
     NoInstance,
     #[error("it came before the push interval was over")]
     Early,
+    #[error("too many others are unpacked before it")]
+    Crowded,
     #[error("it follows a terminating push")]
     Terminated,
     #[error("its subscription id is not the client's")]
@@ -84,7 +86,7 @@ impl Refused {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::NoInstance | Self::Terminated => ErrorCode::InvalidRequest,
-            Self::Early => ErrorCode::ThrottlingQuotaExceeded,
+            Self::Early | Self::Crowded => ErrorCode::ThrottlingQuotaExceeded,
             Self::UnknownSubscription => ErrorCode::UnknownSubscriptionId,
             Self::UnknownCompression => ErrorCode::UnsupportedCompressionType,
             Self::TooLarge => ErrorCode::TelemetryTooLarge,

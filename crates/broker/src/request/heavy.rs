@@ -26,8 +26,12 @@ pub struct HeavyWork {
     /// Of those that have waited for [`Self::patience`].
     extra_requests: Arc<Semaphore>,
     patience: Duration,
+    /// Of what clients have packed.
+    unpacking: Arc<Semaphore>,
 }
 
+/// How long a connection waits for its turn to unpack: its records wait with it.
+const UNPACKING_PATIENCE: Duration = Duration::from_secs(1);
 /// No request takes that long that waits for no disk. One that does holds up the others no longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Each log directory whose disk stalls may keep about one: further requests for it are refused when the stall is
@@ -43,6 +47,7 @@ impl Default for HeavyWork {
             requests: Arc::new(Semaphore::new(1)),
             extra_requests: Arc::new(Semaphore::new(EXTRA_REQUESTS)),
             patience: PATIENCE,
+            unpacking: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -65,6 +70,22 @@ impl HeavyWork {
             let handled = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 handle()
+            });
+            handled.await.unwrap_or_else(|_| Reply::close(STOPPED))
+        }))
+    }
+
+    /// Handles a request that unpacks what a client has packed: a few KiB may be megabytes. It is told whether it has
+    /// its turn in time; if not it has to answer at once. Each connection has one in the queue at most.
+    pub fn unpack(&self, handle: impl FnOnce(bool) -> Reply + Send + 'static) -> Reply {
+        let turn = Arc::clone(&self.unpacking);
+        Reply::Held(Box::pin(async move {
+            let Ok(Ok(turn)) = tokio::time::timeout(UNPACKING_PATIENCE, turn.acquire_owned()).await else {
+                return handle(false);
+            };
+            let handled = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                handle(true)
             });
             handled.await.unwrap_or_else(|_| Reply::close(STOPPED))
         }))
@@ -115,6 +136,22 @@ mod tests {
             assert!(matches!(task.await.expect("no panic"), Reply::None));
         }
         assert_eq!(most.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_unpacked_has_its_turn_or_is_told_that_it_has_none() {
+        let work = HeavyWork::default();
+        let told = |reply: Reply| match reply {
+            Reply::Held(future) => future,
+            other => panic!("{other:?}"),
+        };
+        let say = |in_time: bool| Reply::close(in_time);
+        let turn = Arc::clone(&work.unpacking).acquire_owned().await.expect("a turn");
+        let late = told(work.unpack(say)).await;
+        assert!(matches!(&late, Reply::Close(said) if said == "false"), "{late:?}");
+        drop(turn);
+        let in_time = told(work.unpack(say)).await;
+        assert!(matches!(&in_time, Reply::Close(said) if said == "true"), "{in_time:?}");
     }
 
     /// A7: a large request that waited for a disk held up every other one, to whatever directory.

@@ -43,10 +43,13 @@ impl<C: Coordinator> PartitionHandles<C> {
         self.partitions.read().values().cloned().collect()
     }
 
-    /// Submits a request to every partition that this broker leads.
-    pub fn submit_all(&self, request: &<C::Shard as CoordinatorShard>::Request) -> Vec<PendingAnswer<C::Shard>> {
+    /// Submits a request to every partition that this broker leads, to each when its answer is asked for.
+    pub fn submit_all(
+        &self,
+        request: &<C::Shard as CoordinatorShard>::Request,
+    ) -> impl Iterator<Item = PendingAnswer<C::Shard>> {
         let led = self.all().into_iter().filter(|partition| partition.leads());
-        led.map(|partition| partition.submit(request.clone(), None)).collect()
+        led.map(move |partition| partition.submit(request.clone(), None))
     }
 
     /// How many groups or ids there are in each state. Goes through all of them.

@@ -121,6 +121,42 @@ fn heartbeat(broker: &TestBroker, group: &str, member: &str, generation: i32) ->
     end::<HeartbeatRequest>(begin(broker, handlers::heartbeat::handle, 4, &request), 4).error_code
 }
 
+/// An answer of up to 100 MB was made by the worker that had read the request, and its other connections waited.
+#[test]
+fn a_worker_tells_little_and_leaves_the_rest() {
+    let (_cluster, brokers) = cluster_with(&[], &[1], &[]);
+    let broker = &brokers[0];
+    let name = |number: usize| format!("group-{number}");
+    for number in 0..20 {
+        let mut request = commit_request(&name(number), 7);
+        request.topics[0].partitions[0].committed_metadata = Some(text(&"x".repeat(4_000)));
+        let asked = begin(broker, handlers::offset_commit::handle, COMMIT_VERSION, &request);
+        assert_eq!(committed(asked), 0);
+    }
+    let request = |groups: usize| {
+        let topics =
+            OffsetFetchRequestTopics::default().with_name(TopicName(text("logs"))).with_partition_indexes(vec![1]);
+        let group = |number| {
+            let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text(&name(number))));
+            group.with_topics(Some(vec![topics.clone()]))
+        };
+        OffsetFetchRequest::default().with_groups((0..groups).map(group).collect())
+    };
+    let waits = |groups: usize| {
+        let frame = ottla_protocol::encode_request(8, 7, None, &request(groups)).expect("encodes");
+        let (header, start) = ottla_protocol::parse_header(&frame[4..]).expect("a valid header");
+        let body = BytesMut::from(&frame[4 + start..]);
+        let context = broker.context(CLIENT);
+        let handled = broker.block_on(async { handlers::offset_fetch::handle(&broker.broker, &context, header, body) });
+        matches!(handled, Reply::Held(_))
+    };
+    assert!(!waits(2));
+    assert!(waits(20));
+    let whole = end::<OffsetFetchRequest>(begin(broker, handlers::offset_fetch::handle, 8, &request(20)), 8);
+    let offsets = whole.groups.iter().map(|group| group.topics[0].partitions[0].committed_offset);
+    assert_eq!(offsets.collect::<Vec<_>>(), [7; 20]);
+}
+
 #[test]
 fn what_was_committed_survives_the_coordinator() {
     // A buffer smaller than the log: it is read in pieces.

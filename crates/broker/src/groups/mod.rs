@@ -127,6 +127,11 @@ impl GroupCoordinators {
         self.commit_timeout
     }
 
+    /// What the groups here hold together.
+    pub fn held_bytes(&self) -> usize {
+        self.partitions.coordinator().budget.used().bytes
+    }
+
     /// Committed offsets of the groups here, up to `max`, and how many more there are.
     fn committed_offsets(&self, max: usize) -> CommittedOffsets {
         let mut offsets = CommittedOffsets::default();
@@ -222,8 +227,8 @@ impl GroupCoordinators {
         self.partitions.get(partition).is_some_and(|found| found.is_held())
     }
 
-    /// Submits a request to every partition that this broker leads.
-    pub fn submit_all(&self, request: &Request) -> Vec<PendingAnswer> {
+    /// Submits a request to every partition that this broker leads, to each when its answer is asked for.
+    pub fn submit_all(&self, request: &Request) -> impl Iterator<Item = PendingAnswer> {
         self.partitions.submit_all(request)
     }
 

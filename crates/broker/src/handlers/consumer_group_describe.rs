@@ -31,10 +31,20 @@ const CONSUMER_MEMBER: i8 = 1;
 const HIDDEN_TOPICS: &str = "The group has described topic(s) that the client is not authorized to describe.";
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    group::tell(broker, context, header, body, tell)
+}
+
+fn tell(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    header: RequestHeader,
+    body: BytesMut,
+    max_bytes: usize,
+) -> Option<Reply> {
     let version = header.api_version;
     let request = match decode_request::<ConsumerGroupDescribeRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Reply::close(error),
+        Err(error) => return Some(Reply::close(error)),
     };
     let with_operations = request.include_authorized_operations;
     let access = broker.access(context);
@@ -50,9 +60,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         };
         (id, asked)
     });
-    let patience = broker.groups.commit_timeout();
-    let budget = broker.response_budget();
-    group::respond_all::<ConsumerGroupDescribeRequest, _>(header, asked, budget, patience, move |answers| {
+    group::respond_all::<ConsumerGroupDescribeRequest, _>(broker, header, max_bytes, asked, move |answers| {
         let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, &access, answer));
         ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
     })

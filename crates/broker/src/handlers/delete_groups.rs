@@ -31,8 +31,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         };
         (id, asked)
     });
-    let patience = broker.groups.commit_timeout();
-    group::respond_all::<DeleteGroupsRequest, _>(header, asked, broker.response_budget(), patience, |answers| {
+    let answer = group::respond_all::<DeleteGroupsRequest, _>(broker, header, usize::MAX, asked, |answers| {
         let results = answers.into_iter().map(|(id, answer)| {
             let error = match answer {
                 GroupAnswer::DeleteGroup(error) => error,
@@ -41,5 +40,6 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             DeletableGroupResult::default().with_group_id(group::wire_group_id(&id)).with_error_code(error.code())
         });
         DeleteGroupsResponse::default().with_results(results.collect())
-    })
+    });
+    answer.unwrap_or_else(|| Reply::close("an answer without a bound"))
 }

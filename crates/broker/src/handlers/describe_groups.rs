@@ -23,10 +23,20 @@ use crate::request::{group, wire};
 const NOT_FOUND_FROM: i16 = 6;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    group::tell(broker, context, header, body, tell)
+}
+
+fn tell(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    header: RequestHeader,
+    body: BytesMut,
+    max_bytes: usize,
+) -> Option<Reply> {
     let version = header.api_version;
     let request = match decode_request::<DescribeGroupsRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Reply::close(error),
+        Err(error) => return Some(Reply::close(error)),
     };
     let with_operations = request.include_authorized_operations;
     let access = broker.access(context);
@@ -39,9 +49,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         };
         (id, asked)
     });
-    let patience = broker.groups.commit_timeout();
-    let budget = broker.response_budget();
-    group::respond_all::<DescribeGroupsRequest, _>(header, asked, budget, patience, move |answers| {
+    group::respond_all::<DescribeGroupsRequest, _>(broker, header, max_bytes, asked, move |answers| {
         let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, &access, answer));
         DescribeGroupsResponse::default().with_groups(groups.collect())
     })

@@ -23,20 +23,29 @@ const STATES_FROM: i16 = 4;
 const TYPES_FROM: i16 = 5;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    group::tell(broker, context, header, body, tell)
+}
+
+fn tell(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    header: RequestHeader,
+    body: BytesMut,
+    max_bytes: usize,
+) -> Option<Reply> {
     let version = header.api_version;
     let request = match decode_request::<ListGroupsRequest>(version, body.freeze()) {
         Ok(request) => request,
-        Err(error) => return Reply::close(error),
+        Err(error) => return Some(Reply::close(error)),
     };
     let access = broker.access(context);
     let list = ListGroups::new(
         request.states_filter.iter().map(|name| name.as_str()),
         request.types_filter.iter().map(|name| name.as_str()),
     );
-    let groups = &broker.groups;
-    let asked = groups.submit_all(&GroupRequest::ListGroups(list)).into_iter().map(|asked| ((), asked));
-    let budget = broker.response_budget();
-    group::respond_all::<ListGroupsRequest, _>(header, asked, budget, groups.commit_timeout(), move |answers| {
+    let list = GroupRequest::ListGroups(list);
+    let asked = broker.groups.submit_all(&list).map(|asked| ((), asked));
+    group::respond_all::<ListGroupsRequest, _>(broker, header, max_bytes, asked, move |answers| {
         response(version, &access, answers.into_iter().map(|((), answer)| answer))
     })
 }

@@ -34,8 +34,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         return Reply::encode::<ListTransactionsRequest>(&header, &response);
     };
     let access = broker.access(context);
-    let pending = broker.transactions.submit_all(&Request::List(list));
-    let pending = pending.into_iter().map(|pending| ((), pending)).collect();
+    let list = Request::List(list);
+    let pending = broker.transactions.submit_all(&list).map(|pending| ((), pending)).collect();
     transaction::respond_all::<ListTransactionsRequest, _>(header, pending, move |answers| {
         response(unknown, &access, answers.into_iter().map(|((), answer)| answer))
     })

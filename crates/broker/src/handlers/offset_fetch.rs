@@ -31,6 +31,10 @@ use crate::request::{group, wire};
 /// From here on an answer has an error of its own.
 const TOP_LEVEL_ERROR_FROM: i16 = 2;
 
+/// Where the groups hold more together, all offsets of one are not looked for by a worker: some ten thousand of them
+/// take milliseconds.
+const INLINE_HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 type Topics = Vec<(GroupTopic, Vec<FetchedOffset>)>;
 
 /// What is to be known of a group's question when its answer comes.
@@ -43,11 +47,26 @@ struct Question {
 }
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    group::tell(broker, context, header, body, tell)
+}
+
+fn tell(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    header: RequestHeader,
+    body: BytesMut,
+    max_bytes: usize,
+) -> Option<Reply> {
     let version = header.api_version;
     let request = match offset_fetch::parse(version, &body, 0) {
         Ok(request) => request,
-        Err(error) => return Reply::close(format_args!("OffsetFetch: {error}")),
+        Err(error) => return Some(Reply::close(format_args!("OffsetFetch: {error}"))),
     };
+    // How much one group has nobody knows before.
+    let asks_for_all = request.groups.iter().any(|group| group.topics.is_none());
+    if asks_for_all && max_bytes < usize::MAX && broker.groups.held_bytes() > INLINE_HELD_BYTES_MAX {
+        return None;
+    }
     let image = broker.metadata.current();
     let groups = &broker.groups;
     let access = broker.access(context);
@@ -60,9 +79,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         };
         (question, asked)
     });
-    let budget = broker.response_budget();
     let (image, shown) = (Arc::clone(&image), access.clone());
-    group::respond_all::<WireRequest, _>(header, asked, budget, groups.commit_timeout(), move |answers| {
+    group::respond_all::<WireRequest, _>(broker, header, max_bytes, asked, move |answers| {
         let fetched = answers.into_iter().map(|(question, answer)| {
             let (error, topics) = outcome(version, &image, &shown, question.asked, question.refused, answer);
             (question.group, error, topics)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use ottla_group_coordinator::request::{ClientInfo, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
@@ -15,10 +16,38 @@ use ottla_protocol::messages::TopicRef;
 use tokio::time::Instant;
 
 use super::budget::{ResponseBudget, group_answer_bytes};
+use super::heavy::LARGE_REQUEST_BYTES;
 use super::wire;
 use crate::broker::Broker;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
+
+/// A response with more is made beside the workers: it takes more than a millisecond.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// How an API tells of groups, with so many bytes of them at most; none if there are more.
+pub type Tell = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut, usize) -> Option<Reply>;
+
+/// Answers a request that asks for groups and changes none. If there is much to tell, what was found is dropped and the
+/// request handled again beside the workers, one at a time: what waits for its turn holds nothing.
+pub fn tell(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    header: RequestHeader,
+    body: BytesMut,
+    tell: Tell,
+) -> Reply {
+    let of_any_size = |reply: Option<Reply>| reply.unwrap_or_else(|| Reply::close("an answer without a bound"));
+    if body.len() >= LARGE_REQUEST_BYTES {
+        // It is beside the workers already.
+        return of_any_size(tell(broker, context, header, body, usize::MAX));
+    }
+    if let Some(reply) = tell(broker, context, header.clone(), body.clone(), INLINE_BYTES_MAX) {
+        return reply;
+    }
+    let (owned, context) = (Arc::clone(broker), context.clone());
+    broker.heavy_work.carry_out(move || of_any_size(tell(&owned, &context, header, body, usize::MAX)))
+}
 
 pub fn group_id(id: &messages::GroupId) -> GroupId {
     GroupId::new(id.as_str())
@@ -80,43 +109,62 @@ pub fn respond<R: Request>(
 }
 
 /// The answers of several groups, in the order in which they are asked. What does not fit into the budget is dropped
-/// before the next group is asked, and answered with INVALID_REQUEST.
+/// before the next group is asked, and answered with INVALID_REQUEST. None if there are more than `max_bytes` at once.
 pub fn respond_all<R: Request, T: Send + 'static>(
+    broker: &Arc<Broker>,
     header: RequestHeader,
-    asked: impl Iterator<Item = (T, PendingAnswer)>,
-    mut budget: ResponseBudget,
-    patience: Duration,
+    max_bytes: usize,
+    asking: impl Iterator<Item = (T, PendingAnswer)>,
     make: impl FnOnce(Vec<(T, GroupAnswer)>) -> R::Response + Send + 'static,
-) -> Reply {
-    let mut within_budget = move |answer: GroupAnswer| match budget.take(group_answer_bytes(&answer)) {
-        true => answer,
-        false => GroupAnswer::Failed(ErrorCode::InvalidRequest),
-    };
-    let asked: Vec<_> = asked
-        .map(|(of, asked)| match asked {
-            PendingAnswer::Ready(answer) => (of, PendingAnswer::Ready(within_budget(answer))),
-            waiting => (of, waiting),
-        })
-        .collect();
+) -> Option<Reply> {
+    let mut found = Found { budget: broker.response_budget(), bytes: 0 };
+    let mut asked = Vec::new();
+    for (of, answer) in asking {
+        let answer = match answer {
+            PendingAnswer::Ready(answer) => PendingAnswer::Ready(found.take(answer)),
+            waiting => waiting,
+        };
+        if found.bytes > max_bytes {
+            return None;
+        }
+        asked.push((of, answer));
+    }
     if asked.iter().all(|(_, asked)| matches!(asked, PendingAnswer::Ready(_))) {
         let answers = asked.into_iter().filter_map(|(of, asked)| match asked {
             PendingAnswer::Ready(answer) => Some((of, answer)),
             PendingAnswer::Waiting(_) => None,
         });
-        return Reply::encode::<R>(&header, &make(answers.collect()));
+        return Some(Reply::encode::<R>(&header, &make(answers.collect())));
     }
-    Reply::later(async move {
-        let deadline = Instant::now() + patience;
+    let broker = Arc::clone(broker);
+    Some(Reply::later(async move {
+        let deadline = Instant::now() + broker.groups.commit_timeout();
         let mut answers = Vec::with_capacity(asked.len());
         for (of, asked) in asked {
             let answer = match asked {
                 PendingAnswer::Ready(answer) => answer,
-                waiting => within_budget(waiting.answer_by(deadline).await),
+                waiting => found.take(waiting.answer_by(deadline).await),
             };
             answers.push((of, answer));
         }
-        Response::encode_or_close::<R>(&header, &make(answers))
-    })
+        let is_small = found.bytes <= INLINE_BYTES_MAX;
+        let respond = move || Response::encode_or_close::<R>(&header, &make(answers));
+        if is_small { respond() } else { broker.heavy_work.make(respond).await }
+    }))
+}
+
+/// What a response has so far.
+struct Found {
+    budget: ResponseBudget,
+    bytes: usize,
+}
+
+impl Found {
+    fn take(&mut self, answer: GroupAnswer) -> GroupAnswer {
+        let bytes = group_answer_bytes(&answer);
+        self.bytes += bytes;
+        if self.budget.take(bytes) { answer } else { GroupAnswer::Failed(ErrorCode::InvalidRequest) }
+    }
 }
 
 /// The error of an answer that carries nothing else.

@@ -93,17 +93,23 @@ impl HeavyWork {
 
     /// The response that `make` makes, in its turn.
     pub fn answer(&self, make: impl FnOnce() -> Response + Send + 'static) -> Reply {
-        let turn = Arc::clone(&self.turn);
-        Reply::later(async move {
-            let Ok(turn) = turn.acquire_owned().await else { return Response::closing() };
-            let made = tokio::task::spawn_blocking(move || {
-                // Held to the end of the work, also where the connection has ended.
-                let _turn = turn;
-                make()
-            });
-            made.await.unwrap_or_else(|_| Response::closing())
-        })
+        Reply::later(made(Arc::clone(&self.turn), make))
     }
+
+    /// As [`Self::answer`], for a response whose request has waited for something else.
+    pub async fn make(&self, make: impl FnOnce() -> Response + Send + 'static) -> Response {
+        made(Arc::clone(&self.turn), make).await
+    }
+}
+
+async fn made(turn: Arc<Semaphore>, make: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let Ok(turn) = turn.acquire_owned().await else { return Response::closing() };
+    let made = tokio::task::spawn_blocking(move || {
+        // Held to the end of the work, also where the connection has ended.
+        let _turn = turn;
+        make()
+    });
+    made.await.unwrap_or_else(|_| Response::closing())
 }
 
 #[cfg(test)]

@@ -141,8 +141,8 @@ impl TransactionCoordinators {
         }
     }
 
-    /// Submits a request to every partition that this broker leads.
-    pub fn submit_all(&self, request: &Request) -> Vec<PendingAnswer> {
+    /// Submits a request to every partition that this broker leads, to each when its answer is asked for.
+    pub fn submit_all(&self, request: &Request) -> impl Iterator<Item = PendingAnswer> {
         self.partitions.submit_all(request)
     }
 }

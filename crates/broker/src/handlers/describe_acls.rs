@@ -18,20 +18,29 @@ use crate::request::{RequestContext, ResponseBudget, wire};
 /// What a rule takes in a response beside its texts.
 const RULE_BYTES: usize = 8;
 
+/// More rules are looked through beside the workers.
+const INLINE_RULES_MAX: usize = 1_000;
+
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let is_allowed = broker.access(context).cluster(Operation::Describe);
-    Reply::respond(&header, body, |request: &DescribeAclsRequest| {
-        if broker.authorization.is_none() {
-            return refused(ErrorCode::SecurityDisabled, NO_AUTHORIZER);
-        }
-        if !is_allowed {
-            return refused(ErrorCode::ClusterAuthorizationFailed, "Cluster authorization failed.");
-        }
-        match filter(request) {
-            Some(filter) => answer(broker.metadata.current().acls(), &filter, broker.response_budget()),
-            None => refused(ErrorCode::InvalidRequest, "The filter contains UNKNOWN elements."),
-        }
+    let is_long = is_allowed && broker.metadata.peek().acls().len() > INLINE_RULES_MAX;
+    let owned = Arc::clone(broker);
+    broker.heavy_work.carry_out_if(is_long, body.len(), move || {
+        Reply::respond::<DescribeAclsRequest>(&header, body, |request| response(&owned, is_allowed, request))
     })
+}
+
+fn response(broker: &Broker, is_allowed: bool, request: &DescribeAclsRequest) -> DescribeAclsResponse {
+    if broker.authorization.is_none() {
+        return refused(ErrorCode::SecurityDisabled, NO_AUTHORIZER);
+    }
+    if !is_allowed {
+        return refused(ErrorCode::ClusterAuthorizationFailed, "Cluster authorization failed.");
+    }
+    match filter(request) {
+        Some(filter) => answer(broker.metadata.current().acls(), &filter, broker.response_budget()),
+        None => refused(ErrorCode::InvalidRequest, "The filter contains UNKNOWN elements."),
+    }
 }
 
 fn filter(request: &DescribeAclsRequest) -> Option<AclFilter> {

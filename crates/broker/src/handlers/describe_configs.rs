@@ -18,6 +18,7 @@ use ottla_protocol::kafka_protocol::messages::{DescribeConfigsRequest, DescribeC
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replica_manager::live_config::LiveConfig;
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::configs::resource_type::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::configs::{self, Entry};
@@ -25,19 +26,31 @@ use crate::request::budget::TOO_LARGE;
 use crate::request::{RequestContext, ResponseBudget, admin, wire};
 use crate::telemetry::logging;
 
+/// More resources are described beside the workers: each has dozens of configurations, and eight bytes of a request
+/// name one.
+const INLINE_RESOURCES_MAX: usize = 16;
+
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    let body_bytes = body.len();
     let request = match decode_request::<DescribeConfigsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Reply::close(error),
     };
+    let (owned, access) = (Arc::clone(broker), broker.access(context));
+    let is_long = request.resources.len() > INLINE_RESOURCES_MAX;
+    broker.heavy_work.carry_out_if(is_long, body_bytes, move || {
+        Reply::encode::<DescribeConfigsRequest>(&header, &response(&owned, &access, &request))
+    })
+}
+
+fn response(broker: &Broker, access: &Access, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
     let image = broker.metadata.current();
-    let access = broker.access(context);
     let mut budget = broker.response_budget();
     let results = distinct(&request.resources)
         .into_iter()
         .map(|(resource, wanted)| {
             let kind = resource.resource_type;
-            let denied = configs::denial(&access, Operation::DescribeConfigs, kind, &resource.resource_name);
+            let denied = configs::denial(access, Operation::DescribeConfigs, kind, &resource.resource_name);
             let found = match denied {
                 Some(denied) => Err((denied.error, admin::message(&denied))),
                 None => describe(&image, &broker.live_config, broker.identity.id(), resource),
@@ -46,10 +59,10 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
                 entries.retain(|entry| wanted.as_ref().is_none_or(|wanted| wanted.contains(&*entry.name)));
                 entries
             });
-            result(&request, resource, found.and_then(|entries| within(&mut budget, &request, entries)))
+            result(request, resource, found.and_then(|entries| within(&mut budget, request, entries)))
         })
         .collect();
-    Reply::encode::<DescribeConfigsRequest>(&header, &DescribeConfigsResponse::default().with_results(results))
+    DescribeConfigsResponse::default().with_results(results)
 }
 
 /// The names that are wanted of a resource; none: all.

@@ -21,12 +21,19 @@ use crate::request::{RequestContext, tokens, wire};
 /// What a token takes in a response beside its principals: its HMAC, its id, three times.
 const TOKEN_BYTES: usize = 128;
 
+/// More tokens are looked through beside the workers: each takes two checks, and its HMAC is derived.
+const INLINE_TOKENS_MAX: usize = 300;
+
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
-    Reply::respond::<DescribeDelegationTokenRequest>(&header, body, |request| {
-        match described(broker, context, request) {
-            Ok(described) => DescribeDelegationTokenResponse::default().with_tokens(described),
-            Err(code) => DescribeDelegationTokenResponse::default().with_error_code(code.code()),
-        }
+    let is_long = broker.metadata.peek().delegation_tokens().nth(INLINE_TOKENS_MAX).is_some();
+    let (owned, context) = (Arc::clone(broker), context.clone());
+    broker.heavy_work.carry_out_if(is_long, body.len(), move || {
+        Reply::respond::<DescribeDelegationTokenRequest>(&header, body, |request| {
+            match described(&owned, &context, request) {
+                Ok(described) => DescribeDelegationTokenResponse::default().with_tokens(described),
+                Err(code) => DescribeDelegationTokenResponse::default().with_error_code(code.code()),
+            }
+        })
     })
 }
 

@@ -75,6 +75,16 @@ impl HeavyWork {
         }))
     }
 
+    /// Handles a request that may take long though it is small. A large one has its turn already.
+    pub fn carry_out_if(
+        &self,
+        is_long: bool,
+        body_bytes: usize,
+        handle: impl FnOnce() -> Reply + Send + 'static,
+    ) -> Reply {
+        if is_long && body_bytes < LARGE_REQUEST_BYTES { self.carry_out(handle) } else { handle() }
+    }
+
     /// Handles a request that unpacks what a client has packed: a few KiB may be megabytes. It is told whether it has
     /// its turn in time; if not it has to answer at once. Each connection has one in the queue at most.
     pub fn unpack(&self, handle: impl FnOnce(bool) -> Reply + Send + 'static) -> Reply {
@@ -158,6 +168,14 @@ mod tests {
         drop(turn);
         let in_time = told(work.unpack(say)).await;
         assert!(matches!(&in_time, Reply::Close(said) if said == "true"), "{in_time:?}");
+    }
+
+    #[test]
+    fn a_small_request_that_takes_long_leaves_the_worker() {
+        let work = HeavyWork::default();
+        let is_held = |is_long, bytes| matches!(work.carry_out_if(is_long, bytes, || Reply::None), Reply::Held(_));
+        assert!(is_held(true, 100) && !is_held(false, 100));
+        assert!(!is_held(true, LARGE_REQUEST_BYTES), "it has left");
     }
 
     /// A7: a large request that waited for a disk held up every other one, to whatever directory.

@@ -23,7 +23,11 @@ use crate::request::RequestContext;
 use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
 
+/// Where the ids hold more together, they are looked through beside the workers: there are about a thousand of them.
+const INLINE_HELD_BYTES_MAX: usize = 1024 * 1024;
+
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
+    let body_bytes = body.len();
     let request = match decode_request::<ListTransactionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Reply::close(error),
@@ -33,11 +37,14 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         let response = ListTransactionsResponse::default().with_error_code(code);
         return Reply::encode::<ListTransactionsRequest>(&header, &response);
     };
-    let access = broker.access(context);
-    let list = Request::List(list);
-    let pending = broker.transactions.submit_all(&list).map(|pending| ((), pending)).collect();
-    transaction::respond_all::<ListTransactionsRequest, _>(header, pending, move |answers| {
-        response(unknown, &access, answers.into_iter().map(|((), answer)| answer))
+    let (owned, access) = (Arc::clone(broker), broker.access(context));
+    let is_long = broker.transactions.held_bytes() > INLINE_HELD_BYTES_MAX;
+    broker.heavy_work.carry_out_if(is_long, body_bytes, move || {
+        let list = Request::List(list);
+        let pending = owned.transactions.submit_all(&list).map(|pending| ((), pending)).collect();
+        transaction::respond_all::<ListTransactionsRequest, _>(header, pending, move |answers| {
+            response(unknown, &access, answers.into_iter().map(|((), answer)| answer))
+        })
     })
 }
 

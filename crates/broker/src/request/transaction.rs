@@ -57,6 +57,14 @@ pub fn respond_all<R: Request, T: Send + 'static>(
     pending: Vec<(T, PendingAnswer)>,
     make: impl FnOnce(Vec<(T, TransactionAnswer)>) -> R::Response + Send + 'static,
 ) -> Reply {
+    if pending.iter().all(|(_, pending)| matches!(pending, PendingAnswer::Ready(_))) {
+        // Here, not in the connection's task: the request may be handled beside the workers.
+        let answers = pending.into_iter().filter_map(|(of, pending)| match pending {
+            PendingAnswer::Ready(answer) => Some((of, answer)),
+            PendingAnswer::Waiting(_) => None,
+        });
+        return Reply::encode::<R>(&header, &make(answers.collect()));
+    }
     Reply::later(async move {
         let deadline = Instant::now() + REPLICATION_TIMEOUT;
         let mut answers = Vec::with_capacity(pending.len());

@@ -141,6 +141,11 @@ impl TransactionCoordinators {
         }
     }
 
+    /// What the ids here hold together.
+    pub fn held_bytes(&self) -> usize {
+        self.partitions.coordinator().budget.used()
+    }
+
     /// Submits a request to every partition that this broker leads, to each when its answer is asked for.
     pub fn submit_all(&self, request: &Request) -> impl Iterator<Item = PendingAnswer> {
         self.partitions.submit_all(request)

@@ -5,8 +5,8 @@
 //! more where that one takes very long, which means that it waits for a disk.
 //!
 //! A worker serves many connections; a response of thousands of partitions would keep their records and heartbeats
-//! waiting. Such a response is made on a thread of its own when it is the first of its connection that has not left, so
-//! that a connection has one in the queue at most, however many requests it has sent in advance.
+//! waiting. Such a response is made on a thread of its own, and its connection handles no further request before it is
+//! made: a connection has one in the queue at most, and holds one request for it, however many it has sent in advance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,12 +101,14 @@ impl HeavyWork {
         }))
     }
 
-    /// The response that `make` makes, in its turn.
+    /// The response that `make` makes, in its turn. The connection handles no further request meanwhile: each of those
+    /// that waited would be held, and a request of 16 KiB takes half a megabyte when it is decoded.
     pub fn answer(&self, make: impl FnOnce() -> Response + Send + 'static) -> Reply {
-        Reply::later(made(Arc::clone(&self.turn), make))
+        let made = made(Arc::clone(&self.turn), make);
+        Reply::Held(Box::pin(async move { Reply::Ready(made.await) }))
     }
 
-    /// As [`Self::answer`], for a response whose request has waited for something else.
+    /// As [`Self::answer`], for a response whose request has waited for something else, and takes little.
     pub async fn make(&self, make: impl FnOnce() -> Response + Send + 'static) -> Response {
         made(Arc::clone(&self.turn), make).await
     }
@@ -168,6 +170,13 @@ mod tests {
         drop(turn);
         let in_time = told(work.unpack(say)).await;
         assert!(matches!(&in_time, Reply::Close(said) if said == "true"), "{in_time:?}");
+    }
+
+    /// A connection that sent a thousand requests for large answers in advance had all of them decoded at once.
+    #[tokio::test]
+    async fn a_response_that_waits_for_its_turn_holds_one_request_of_its_connection() {
+        let Reply::Held(answer) = HeavyWork::default().answer(Response::closing) else { panic!("the next is handled") };
+        assert!(matches!(answer.await, Reply::Ready(response) if response.close_after));
     }
 
     #[test]

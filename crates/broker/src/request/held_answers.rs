@@ -91,10 +91,14 @@ fn named_suspects_end(
 }
 
 /// The response of an answer that was made after the wait.
-pub async fn response(answer: Reply) -> Response {
-    match answer {
-        Reply::Ready(response) => response,
-        Reply::Later(response) => response.await,
-        Reply::Held(_) | Reply::None | Reply::Close(_) => Response::closing(),
+pub async fn response(mut answer: Reply) -> Response {
+    loop {
+        match answer {
+            Reply::Ready(response) => return response,
+            Reply::Later(response) => return response.await,
+            // It has waited, so that the connection handles what comes after it anyway.
+            Reply::Held(handling) => answer = handling.await,
+            Reply::None | Reply::Close(_) => return Response::closing(),
+        }
     }
 }

@@ -119,10 +119,11 @@ impl TestBroker {
 
     /// An answer that is held back until it is the request's turn is waited for.
     fn asked(&self, mut answer: Reply) -> Asked<'_> {
+        let was_held = matches!(answer, Reply::Held(_));
         while let Reply::Held(future) = answer {
             answer = self.runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("in time");
         }
-        Asked { broker: self, answer }
+        Asked { broker: self, answer, was_held }
     }
 
     pub fn produce(
@@ -198,6 +199,7 @@ type Handler = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Rep
 pub struct Asked<'b> {
     broker: &'b TestBroker,
     answer: Reply,
+    was_held: bool,
 }
 
 impl Asked<'_> {
@@ -245,7 +247,7 @@ impl Asked<'_> {
 
     /// Whether the response was there when the handler returned.
     pub fn is_immediate(&self) -> bool {
-        matches!(self.answer, Reply::Ready(_))
+        !self.was_held && matches!(self.answer, Reply::Ready(_))
     }
 
     pub fn closes(&self) -> bool {

@@ -110,6 +110,18 @@ fn the_search_for_a_coordinator_waits_for_the_next_one() {
     assert_eq!((found.coordinators[0].error_code, found.coordinators[0].node_id.0), (0, 2));
 }
 
+/// A thousand keys of 32 KiB waited for half a second, a thousand times on each connection, and nothing counted them.
+#[test]
+fn a_search_that_finds_no_room_to_wait_is_answered_at_once() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
+    let held = &broker.broker.resources.held;
+    let all = held.take(held.ceiling()).expect("nothing waits");
+    assert!(ask(&broker, FIND_COORDINATOR_VERSION, &request).is_immediate());
+    drop(all);
+}
+
 /// A broker that this one alone lost for a moment is told of again, and at once.
 #[test]
 fn a_suspect_that_is_reached_again_is_named() {

@@ -75,12 +75,12 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     let access = broker.access(context);
     let listener = context.listener.clone();
-    let Some(hold) = hold else { return answer_now(broker, access, listener, header, request) };
+    let Some(hold) = hold else { return answer_now(broker, access, listener, header, request, body_bytes) };
     let broker = Arc::clone(broker);
     Reply::later(async move {
         hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, version, &request, is_suspect)).await;
         drop(hold);
-        held_answers::response(answer_now(&broker, access, listener, header, request)).await
+        held_answers::response(answer_now(&broker, access, listener, header, request, body_bytes)).await
     })
 }
 
@@ -90,6 +90,7 @@ fn answer_now(
     listener: ListenerName,
     header: RequestHeader,
     request: FindCoordinatorRequest,
+    body_bytes: usize,
 ) -> Reply {
     let places = find_all(&broker.metadata.peek(), &access, &listener, header.api_version, &request);
     if !places.iter().any(may_come) {
@@ -99,12 +100,14 @@ fn answer_now(
     if let Some(topic) = topic.as_ref().filter(|topic| broker.metadata.peek().topic(topic.name()).is_none()) {
         topic.create(broker);
     }
-    if !may_wait(header.api_version, &request) {
+    let room = if may_wait(header.api_version, &request) { held_answers::room(broker, body_bytes) } else { None };
+    let Some(room) = room else {
         let places = explain(places, topic.and_then(|topic| refusal(broker, &topic)));
         return Reply::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
-    }
+    };
     let broker = Arc::clone(broker);
     Reply::later(async move {
+        let _room = room;
         let mut revisions = broker.metadata.subscribe();
         let search = async {
             loop {

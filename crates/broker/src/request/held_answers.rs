@@ -54,8 +54,7 @@ pub fn hold(
     if !waits && named_suspects_end(&broker.metadata, &names).is_none() {
         return None;
     }
-    let share = broker.resources.held.take(REQUEST_BYTES + DECODED_FACTOR * body_bytes as u64)?;
-    Some(Hold { _share: share, not_before: waits.then(|| tokio::time::Instant::now() + NOTICE) })
+    Some(Hold { _share: room(broker, body_bytes)?, not_before: waits.then(|| tokio::time::Instant::now() + NOTICE) })
 }
 
 impl Hold {
@@ -78,6 +77,11 @@ impl Hold {
             }
         }
     }
+}
+
+/// The room that a request takes while it waits; none: it is answered at once.
+pub fn room(broker: &Broker, body_bytes: usize) -> Option<Share> {
+    broker.resources.held.take(REQUEST_BYTES + DECODED_FACTOR * body_bytes as u64)
 }
 
 /// When the first hold ends, if the answer would name a suspect.

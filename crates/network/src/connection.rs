@@ -5,9 +5,9 @@
 //!   [`Service::handle`] returns, or when a request that is [held](Reply::Held) has been carried out. Answers leave in
 //!   the same order; later requests are read while earlier answers wait, except where an earlier write is not done: a
 //!   request sees what its own connection wrote before.
-//! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
-//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by a frame budget. At a bound the task
-//!   stops reading, nothing is dropped; only a slow frame ends where others wait for its room.
+//! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], and with the responses in
+//!   memory by [`RESPONSE_BYTES_MAX`]; a frame under way by what has arrived of it and by a frame budget. At a bound
+//!   the task stops reading, nothing is dropped; only a slow frame ends where others wait for its room.
 //! - Strangers share a small budget, which counts their frames from the first byte on: clients that have to log in
 //!   until they have, all others until their first request has been handled. On a listener without a login that is
 //!   their probation only: what a frame has beyond [`PROBATION_BYTES`] is counted with other large frames, so that the
@@ -132,6 +132,7 @@ type Wait<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 struct HeldRequest {
     api: Option<Api>,
     arrived: Instant,
+    frame_bytes: u32,
     future: Pin<Box<dyn Future<Output = Reply> + Send>>,
 }
 
@@ -517,6 +518,7 @@ impl<S: Service> Connection<S> {
         // The first one came with this turn.
         let arrived = if self.handled_in_turn.is_none() { self.turn_began } else { Instant::now() };
         let api = api_of(&frame);
+        let frame_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         self.handled_in_turn = api;
         // Users are known once the broker's image is: before, a good password would count as a wrong one.
         if self.service.is_none() && self.authentication.is_some() && api != Some(Api::ApiVersions) {
@@ -525,7 +527,7 @@ impl<S: Service> Connection<S> {
             return Ok(());
         }
         if let Some(answer) = self.before_login(&frame, arrived) {
-            return self.take_answer(api, arrived, answer);
+            return self.take_answer(api, arrived, frame_bytes, answer);
         }
         let answer = match &self.service {
             Some(service) => service.handle(&self.context, frame),
@@ -538,7 +540,7 @@ impl<S: Service> Connection<S> {
                 }
             },
         };
-        self.take_answer(api, arrived, answer)
+        self.take_answer(api, arrived, frame_bytes, answer)
     }
 
     /// The answer to a frame of a client that has not logged in, or that logs in again; none: the service handles it.
@@ -564,18 +566,18 @@ impl<S: Service> Connection<S> {
     fn poll_held_request(&mut self, context: &mut Context<'_>) -> Result<(), End> {
         while let Some(held) = &mut self.held_request {
             let Poll::Ready(answer) = held.future.as_mut().poll(context) else { return Ok(()) };
-            let (api, arrived) = (held.api, held.arrived);
+            let (api, arrived, frame_bytes) = (held.api, held.arrived, held.frame_bytes);
             self.held_request = None;
             // It has had its turn: others come before the next request.
             self.handled_in_turn = api;
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
-            self.take_answer(api, arrived, answer)?;
+            self.take_answer(api, arrived, frame_bytes, answer)?;
             self.release_permit();
         }
         Ok(())
     }
 
-    fn take_answer(&mut self, api: Option<Api>, arrived: Instant, answer: Reply) -> Result<(), End> {
+    fn take_answer(&mut self, api: Option<Api>, arrived: Instant, frame_bytes: u32, answer: Reply) -> Result<(), End> {
         self.has_asked = true;
         match answer {
             Reply::Ready(response) => {
@@ -583,10 +585,10 @@ impl<S: Service> Connection<S> {
                 self.muting.mute(response.mute);
                 self.pending.push_ready(api, arrived, response);
             }
-            Reply::Later(future) => self.pending.push_waiting(api, arrived, future),
+            Reply::Later(future) => self.pending.push_waiting(api, arrived, frame_bytes, future),
             Reply::Held(future) => {
                 self.shared.pending.fetch_add(1, Ordering::AcqRel);
-                self.held_request = Some(HeldRequest { api, arrived, future });
+                self.held_request = Some(HeldRequest { api, arrived, frame_bytes, future });
                 return Ok(());
             }
             Reply::None => return Ok(()),

@@ -25,6 +25,8 @@ struct Pending {
     api: Option<Api>,
     arrived: Instant,
     outcome: Outcome,
+    /// What it holds in memory.
+    bytes: usize,
 }
 
 /// A request and its response, which leaves next.
@@ -37,18 +39,22 @@ pub(super) struct Answered {
 #[derive(Default)]
 pub(super) struct PendingRequests {
     requests: VecDeque<Pending>,
-    /// Memory of the ready responses in `requests`.
-    ready_bytes: usize,
+    /// What `requests` hold in memory: responses that are ready, and requests that wait.
+    held_bytes: usize,
 }
 
 impl PendingRequests {
     pub fn push_ready(&mut self, api: Option<Api>, arrived: Instant, response: Response) {
-        self.ready_bytes += response.memory_bytes();
-        self.requests.push_back(Pending { api, arrived, outcome: Outcome::Ready(response) });
+        let bytes = response.memory_bytes();
+        self.held_bytes += bytes;
+        self.requests.push_back(Pending { api, arrived, outcome: Outcome::Ready(response), bytes });
     }
 
-    pub fn push_waiting(&mut self, api: Option<Api>, arrived: Instant, response: LaterResponse) {
-        self.requests.push_back(Pending { api, arrived, outcome: Outcome::Waiting(response) });
+    /// `frame_bytes`: of the request.
+    pub fn push_waiting(&mut self, api: Option<Api>, arrived: Instant, frame_bytes: u32, response: LaterResponse) {
+        let bytes = if api.is_some_and(holds_little) { 0 } else { frame_bytes as usize };
+        self.held_bytes += bytes;
+        self.requests.push_back(Pending { api, arrived, outcome: Outcome::Waiting(response), bytes });
     }
 
     pub fn len(&self) -> usize {
@@ -59,26 +65,24 @@ impl PendingRequests {
         self.requests.is_empty()
     }
 
-    /// What the responses that are ready hold in memory.
+    /// What the responses that are ready, and the requests that wait, hold in memory.
     pub fn memory_bytes(&self) -> usize {
-        self.ready_bytes
+        self.held_bytes
     }
 
     /// The oldest request, if its answer is complete. Only that one is polled: the others cannot leave before it.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Option<Answered> {
         let front = self.requests.front_mut()?;
         let response = match &mut front.outcome {
-            Outcome::Ready(response) => {
-                let response = std::mem::take(response);
-                self.ready_bytes = self.ready_bytes.saturating_sub(response.memory_bytes());
-                response
-            }
+            Outcome::Ready(response) => std::mem::take(response),
             Outcome::Waiting(future) => match future.as_mut().poll(context) {
                 Poll::Ready(response) => response,
                 Poll::Pending => return None,
             },
         };
-        self.requests.pop_front().map(|Pending { api, arrived, .. }| Answered { api, arrived, response })
+        let Pending { api, arrived, bytes, .. } = self.requests.pop_front()?;
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+        Some(Answered { api, arrived, response })
     }
 
     /// Whether the next request has to see the effects of writes that this connection asked for before and that are not
@@ -91,6 +95,12 @@ impl PendingRequests {
 
 pub(super) fn api_of(frame: &BytesMut) -> Option<Api> {
     frame.first_chunk().and_then(|key| Api::from_key(i16::from_be_bytes(*key)))
+}
+
+/// Whether little is held of a request while its answer waits: writes are held one at a time, and the sessions of
+/// fetches and the groups count what is theirs. Any other may be held whole, behind a fetch that waits for minutes.
+fn holds_little(api: Api) -> bool {
+    api.is_write() || matches!(api, Api::Fetch | Api::JoinGroup | Api::SyncGroup)
 }
 
 /// Whether a request must wait until an earlier request of its connection is done. Kafka handles one request of a
@@ -159,6 +169,23 @@ mod tests {
         }
     }
 
+    /// Behind a fetch that waited for minutes a thousand requests of each connection were held, and not counted.
+    #[tokio::test]
+    async fn what_waits_is_counted_until_it_is_answered() {
+        let mut pending = PendingRequests::default();
+        let answer = || Box::pin(async { Response::default() });
+        pending.push_waiting(Some(Api::Fetch), Instant::now(), 1_000, answer());
+        assert_eq!(pending.memory_bytes(), 0);
+        pending.push_waiting(Some(Api::DescribeLogDirs), Instant::now(), 1_000, answer());
+        assert_eq!(pending.memory_bytes(), 1_000);
+        poll_fn(|context| {
+            while pending.poll_next(context).is_some() {}
+            Poll::Ready(())
+        })
+        .await;
+        assert!(pending.is_empty() && pending.memory_bytes() == 0);
+    }
+
     #[tokio::test]
     async fn a_read_is_held_up_until_the_write_before_it_is_done() {
         let mut pending = PendingRequests::default();
@@ -167,7 +194,7 @@ mod tests {
             let _ = wait.await;
             Response::default()
         });
-        pending.push_waiting(Some(Api::OffsetCommit), Instant::now(), response);
+        pending.push_waiting(Some(Api::OffsetCommit), Instant::now(), 100, response);
         assert!(pending.holds_up(Some(Api::OffsetFetch)));
         assert!(!pending.holds_up(Some(Api::ApiVersions)));
         pending.push_ready(Some(Api::ApiVersions), Instant::now(), Response::bytes(vec![0; 100]));

@@ -227,7 +227,7 @@ async fn a_response_that_mutes_stops_the_reading_for_its_time() {
     let mut connection = Connection::new(Transport::Plain(server), context, None, shared(), None);
     let answered = |connection: &mut Connection<Greeter>, mute| {
         let response = Reply::Ready(Response::default().muting(mute));
-        connection.take_answer(Some(Api::Metadata), Instant::now(), response).expect("goes on");
+        connection.take_answer(Some(Api::Metadata), Instant::now(), 0, response).expect("goes on");
         connection.may_read()
     };
     assert!(answered(&mut connection, Duration::ZERO), "within its quota");

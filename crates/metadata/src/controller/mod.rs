@@ -287,11 +287,10 @@ impl Controller {
         }
         for change in &delta.partitions {
             let Some(old) = &change.old else { continue };
-            let stays = |broker: BrokerId| change.new.as_ref().is_some_and(|new| new.adding().contains(&broker));
-            let left = old.adding().iter().copied().filter(|broker| !stays(*broker));
             // A partition gets no more replicas while others of it move.
-            self.may_grow |= left.clone().next().is_some();
-            self.room_at.extend(left);
+            self.may_grow |= old.is_reassigning() && change.new.as_ref().is_none_or(|new| !new.is_reassigning());
+            let stays = |broker: BrokerId| change.new.as_ref().is_some_and(|new| new.adding().contains(&broker));
+            self.room_at.extend(old.adding().iter().copied().filter(|broker| !stays(*broker)));
         }
         self.report_unclean_elections(delta);
         if is_broken {

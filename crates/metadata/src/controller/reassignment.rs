@@ -69,6 +69,8 @@ impl Controller {
             topics.push((topic, outcomes));
         }
         self.propose(batch.draft);
+        // What waits for its turn does not grow: it may have been called off.
+        self.may_grow = true;
         self.answer(id, Answer::AlterReassignments(PartitionOutcomes { topics, revision: Revision(0) }));
     }
 
@@ -202,6 +204,7 @@ impl Controller {
         if draft.is_empty() || !is_possible {
             self.room_at.clear();
         }
+        self.may_grow |= !given_up.is_empty();
         for text in given_up {
             self.warn(format!("a reassignment that waited for its turn is given up: {text}"));
         }

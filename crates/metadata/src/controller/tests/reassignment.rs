@@ -251,9 +251,8 @@ fn a_partition_grows_when_its_replicas_have_moved() {
     assert_eq!(replicas(&state), [vec![1, 3, 2], vec![], vec![]], "2 is a new replica");
 }
 
-/// What waits for its turn has a number of replicas, too: with one more, its turn would have taken that back.
-#[test]
-fn a_partition_whose_move_waits_does_not_grow_before_it() {
+/// As [`growing`], with a third broker that has no room: the topic's move to it waits.
+fn growing_later() -> Cluster {
     let mut cluster = growing(|config| config.reassignments_per_broker_max = 1);
     cordon(&mut cluster, true);
     cluster.start(3);
@@ -262,6 +261,21 @@ fn a_partition_whose_move_waits_does_not_grow_before_it() {
     assert_eq!(cluster.reassign(GROWING, Some(&[1, 3])), ErrorCode::None);
     cordon(&mut cluster, false);
     assert_eq!(replicas(&cluster.state(GROWING, 0)), [vec![1, 2], vec![], vec![]]);
+    cluster
+}
+
+/// It was looked at before, and nothing told later that it may grow.
+#[test]
+fn a_partition_grows_when_its_move_is_called_off_while_it_waits() {
+    let mut cluster = growing_later();
+    assert_eq!(cluster.reassign(GROWING, None), ErrorCode::None);
+    assert_eq!(numbers(&cluster.state(GROWING, 0).replicas), [1, 2, 3]);
+}
+
+/// What waits for its turn has a number of replicas, too: with one more, its turn would have taken that back.
+#[test]
+fn a_partition_whose_move_waits_does_not_grow_before_it() {
+    let mut cluster = growing_later();
     let isr = [1, 3].map(|broker| cluster.member(broker)).to_vec();
     cluster.alter_isr("t", isr);
     assert_eq!(replicas(&cluster.state(GROWING, 0)), [vec![1, 3, 2], vec![3], vec![2]]);

@@ -223,7 +223,8 @@ impl Controller {
     ) -> Result<Assignment, Refusal> {
         check_replicas(self.ledger.ahead(), target, self.config.rules)?;
         let current = state.assignment();
-        let factor = current.target().len();
+        // What waits for its turn counts as begun.
+        let factor = topic.queued(partition).map_or_else(|| current.target().len(), Vec::len);
         if !may_change_factor && target.len() != factor {
             let text = format!("The replication factor is changed from {factor} to {}", target.len());
             return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, text));

@@ -171,6 +171,16 @@ fn a_reassignment_waits_for_brokers_that_are_away() {
     assert_eq!(numbers(&cluster.state("t", 0).replicas), [3, 4]);
 }
 
+/// Why a partition of "t" may not move to as many replicas as it has.
+fn same_factor(cluster: &mut Cluster, partition: i32, target: &[i32]) -> Option<String> {
+    let topics = vec![("t".to_owned(), vec![(PartitionId(partition), Some(ids(target)))])];
+    let alter = AlterReassignments { topics, allow_replication_factor_change: false };
+    let Answer::AlterReassignments(outcomes) = cluster.ask(Request::AlterReassignments(alter)) else {
+        panic!("not the answer")
+    };
+    outcomes.topics[0].1[0].refusal.clone().map(|refusal| refusal.message)
+}
+
 #[test]
 fn impossible_targets_are_refused() {
     let mut cluster = cluster(&[1, 2], &[]);
@@ -179,14 +189,6 @@ fn impossible_targets_are_refused() {
     assert_eq!(cluster.reassign("t", Some(&[1, 1])), refused);
     assert_eq!(cluster.reassign("t", Some(&[1, 77])), refused);
     assert_eq!(cluster.reassign("nope", Some(&[1])), ErrorCode::UnknownTopicOrPartition);
-    let same_factor = |cluster: &mut Cluster, partition, target: &[i32]| {
-        let topics = vec![("t".to_owned(), vec![(PartitionId(partition), Some(ids(target)))])];
-        let alter = AlterReassignments { topics, allow_replication_factor_change: false };
-        let Answer::AlterReassignments(outcomes) = cluster.ask(Request::AlterReassignments(alter)) else {
-            panic!("not the answer")
-        };
-        outcomes.topics[0].1[0].refusal.clone().map(|refusal| refusal.message)
-    };
     let text = "The replication factor is changed from 2 to 1";
     assert_eq!(same_factor(&mut cluster, 0, &[3]).as_deref(), Some(text));
     assert_eq!(same_factor(&mut cluster, 9, &[3]).as_deref(), Some("Unable to find partition t:9."));
@@ -387,6 +389,19 @@ fn what_waits_is_replaced_and_cancelled_as_what_has_begun() {
     ask_for(&mut cluster, &[1, 2, 3, 4], None);
     assert_eq!(waves(&cluster), NONE);
     assert_eq!(replicas(&cluster.state("t", 4)), [vec![1, 2], vec![], vec![]]);
+}
+
+/// A drain planned the same move again and again: what waits shows as begun, and a plan with as many replicas as it is
+/// to have was refused.
+#[test]
+fn what_waits_with_more_replicas_may_go_elsewhere_with_as_many() {
+    let mut cluster = in_waves();
+    ask_for(&mut cluster, &[0, 1, 2], Some(&[1, 2, 3]));
+    assert_eq!(waves(&cluster), [vec![0, 1], vec![2]]);
+    assert_eq!(same_factor(&mut cluster, 2, &[4, 2, 3]), None);
+    assert_eq!(waves(&cluster), [vec![0, 1], vec![2]]);
+    let refused = same_factor(&mut cluster, 2, &[4, 2]);
+    assert_eq!(refused.as_deref(), Some("The replication factor is changed from 3 to 2"));
 }
 
 /// What cannot be done any more is given up, and does not hold up the rest.

@@ -272,6 +272,8 @@ impl Run {
         let under_way = image.reassigning().filter_map(|id| image.partition(id));
         let unfinished: Vec<_> = under_way.filter(|state| state.has_leader()).collect();
         assert!(unfinished.is_empty(), "everybody is in sync: {unfinished:?}");
+        let waits = image.queued().next().filter(|_| image.reassigning().next().is_none());
+        assert_eq!(waits, None, "it waits for nobody");
     }
 }
 

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
+use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::{
-    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, DescribeProducersRequest, TopicName, describe_producers_request,
+    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, DescribeProducersRequest, ListOffsetsRequest, TopicName,
+    describe_producers_request,
 };
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::wire::Reader;
@@ -280,6 +282,28 @@ fn readers_that_lag_behind_wait_without_a_thread_where_many_have_one() {
     (0..reading).for_each(|_| health.end_read());
     assert!(bytes_from(0) > large.len());
     assert_eq!(find().map(|found| found.offset), Ok(Offset(0)));
+}
+
+/// Where the readers of a disk were stuck and nothing was written to it, a search waited for ever, and its connection
+/// with it.
+#[test]
+fn a_search_waits_for_a_crowded_disk_for_a_time() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    assert_eq!(broker.produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS).error, ErrorCode::None);
+    let health = broker.partition(id, 0).directory().health().clone();
+    let reading = std::iter::from_fn(|| health.begin_read().then_some(())).count();
+    let partition = ListOffsetsPartition::default().with_partition_index(0).with_timestamp(0);
+    let topic =
+        ListOffsetsTopic::default().with_name(TopicName("t".to_owned().into())).with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+    let frame = encode_request(9, 7, None, &request).unwrap();
+    let answer = broker.ask(CLIENT, handlers::list_offsets::handle, 9, &frame).frame();
+    let response = decode_response::<ListOffsetsRequest>(9, answer).unwrap().1;
+    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::KafkaStorageError.code());
+    (0..reading).for_each(|_| health.end_read());
 }
 
 #[test]

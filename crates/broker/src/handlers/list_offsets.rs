@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
-use ottla_model::{ErrorCode, LeaderEpoch, PartitionId, TimestampMs};
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, PartitionId, TimestampMs};
 use ottla_network::response::Reply;
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::list_offsets_response::{
@@ -54,6 +54,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         is_allowed: false,
         partitions: Vec::new().into_iter(),
         crowded_out: None,
+        crowded_since: None,
         seen: BTreeSet::new(),
         response: ListOffsetsResponse::default(),
     };
@@ -72,8 +73,9 @@ struct Searches {
     name: TopicRef,
     is_allowed: bool,
     partitions: std::vec::IntoIter<ListOffsetsPartition>,
-    /// The next one: too many others wait for its disk.
+    /// The next one: too many others wait for its disk; and since when this request waits for such disks.
     crowded_out: Option<ListOffsetsPartition>,
+    crowded_since: Option<MonotonicMs>,
     seen: BTreeSet<(TopicName, PartitionId)>,
     response: ListOffsetsResponse,
 }
@@ -82,7 +84,7 @@ impl Sliced for Searches {
     fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> Progress {
         loop {
             while let Some(asked) = self.crowded_out.take().or_else(|| self.partitions.next()) {
-                if self.has_to_wait(broker, &asked) {
+                if self.has_to_wait(broker, &asked) && slices::may_wait(&mut self.crowded_since) {
                     self.crowded_out = Some(asked);
                     return Progress::Crowded;
                 }

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ottla_model::MonotonicMs;
 use ottla_network::response::Reply;
+use ottla_replica_manager::clock;
 use ottla_resources::giving_way::give_way;
 
 use crate::broker::Broker;
@@ -20,7 +22,11 @@ const SLICE_MAX: Duration = Duration::from_millis(2);
 const UNTIMED_STEPS: usize = 8;
 /// How often a request that waits for a disk, without a thread, looks whether it may have one: a disk that is that slow
 /// takes as long for a few writes.
-const CROWDED_PAUSE: Duration = Duration::from_millis(50);
+pub const CROWDED_PAUSE: Duration = Duration::from_millis(50);
+/// How long a request waits at most for a disk for which too many others wait. A disk that does not answer at all is
+/// known to be so earlier if something is written to it; one that is only slow has then others to serve until the
+/// client's time is up.
+const CROWDED_MAX: Duration = Duration::from_secs(10);
 
 /// The time that a request has before others have their turn.
 #[derive(Default)]
@@ -81,6 +87,12 @@ pub async fn carried_out(broker: &Arc<Broker>, context: &RequestContext, mut wor
             progress => pause(progress).await,
         }
     }
+}
+
+/// Whether a request waits on for disks for which too many others wait; `since` when it has.
+pub fn may_wait(since: &mut Option<MonotonicMs>) -> bool {
+    let now = clock::monotonic();
+    now.since(*since.get_or_insert(now)) < CROWDED_MAX
 }
 
 async fn pause(progress: Progress) {

@@ -21,12 +21,8 @@ use super::verification::Verifications;
 use super::{Acks, Producer, answer};
 use crate::broker::Broker;
 use crate::quotas::throttle::millis;
-use crate::request::slices::{Progress, Slice, Sliced};
+use crate::request::slices::{Progress, Slice, Sliced, may_wait};
 use crate::request::{RequestContext, wire};
-
-/// How long a request waits at most for a disk for which too many others wait. A disk that does not answer at all is
-/// known to be so earlier; one that is only slow has then others to write for until the client's time is up.
-const CROWDED_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Appends {
     header: RequestHeader,
@@ -138,12 +134,6 @@ impl Appends {
         self.place += 1;
         Progress::Done
     }
-}
-
-/// Whether a request waits on for disks for which too many others wait; `since` when it has.
-fn may_wait(since: &mut Option<MonotonicMs>) -> bool {
-    let now = clock::monotonic();
-    now.since(*since.get_or_insert(now)) < CROWDED_MAX
 }
 
 fn append(

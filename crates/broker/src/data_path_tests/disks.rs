@@ -14,6 +14,7 @@ use ottla_protocol::kafka_protocol::messages::{
     describe_producers_request,
 };
 use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::fetch::FetchRequest;
 use ottla_protocol::wire::Reader;
 use ottla_protocol::{Api, decode_response, encode_request};
 use ottla_replica_manager::log_io;
@@ -279,7 +280,12 @@ fn readers_that_lag_behind_wait_without_a_thread_where_many_have_one() {
     assert!(bytes_from(2) > large.len());
     let find = || partition.find_offset(OffsetQuery::At(TimestampMs(0)), LeaderEpoch::NONE, Visible::HighWatermark);
     assert_eq!(find().map(|found| found.offset), Err(ErrorCode::KafkaStorageError));
+    // One that may wait for minutes waits for the others only.
+    let patient = FetchRequest { max_wait_ms: 300_000, ..fetch_of(id, vec![wanted(0, 0)]) };
+    let mut waiting = broker.begin_fetch(CLIENT, &patient);
+    assert!(!waiting.is_ready());
     (0..reading).for_each(|_| health.end_read());
+    assert!(only(&waiting.fetched()).records.as_ref().is_some_and(|records| records.len() > large.len()));
     assert!(bytes_from(0) > large.len());
     assert_eq!(find().map(|found| found.offset), Ok(Offset(0)));
 }

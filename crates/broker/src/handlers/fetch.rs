@@ -30,13 +30,14 @@ use ottla_replica_manager::fetch_session::{
 use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::partition::waiters::Wakes;
 use ottla_replica_manager::partition::{ConsumerTerms, FetchRead, IsNear, Partition};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::quotas::throttle::millis;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
+use crate::request::slices::CROWDED_PAUSE;
 
 /// The first version whose clients read zstd.
 const ZSTD_FROM: i16 = 10;
@@ -437,18 +438,26 @@ fn encode(header: &RequestHeader, response: &FetchResponse<RecordSlice>) -> Resp
 }
 
 /// A fetch that waits for records, for its time to pass, or for the next request of its session. It holds its room
-/// until it is answered.
+/// until it is answered. Nothing wakes it when it may read from a disk for which too many waited: it looks.
 async fn parked(broker: Arc<Broker>, fetch: OpenFetch, timeout: Sleep, _room: Option<ParkedRoom>) -> Response {
-    let mut timeout = pin!(timeout);
+    let (session, end) = (&fetch.opened.session, timeout.deadline());
+    let mut timer = pin!(timeout);
     poll_fn(|context| {
-        let time_is_up = timeout.as_mut().poll(context).is_ready();
         loop {
-            let awake = fetch.opened.session.signal().poll_awake(context).is_ready();
-            if !awake && !time_is_up {
+            if session.waits_for_disk() && timer.deadline() == end {
+                timer.as_mut().reset(end.min(Instant::now() + CROWDED_PAUSE));
+            }
+            let rings = timer.as_mut().poll(context).is_ready();
+            let time_is_up = rings && timer.deadline() == end;
+            let awake = session.signal().poll_awake(context).is_ready();
+            if !awake && !rings {
                 return Poll::Pending;
             }
             if let Some(response) = fetch.look_again(&broker, time_is_up) {
                 return Poll::Ready(response);
+            }
+            if rings {
+                timer.as_mut().reset(end);
             }
         }
     })

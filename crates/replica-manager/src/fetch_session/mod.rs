@@ -10,6 +10,7 @@
 pub mod cache;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use ottla_authorizer::AclIndex;
@@ -115,6 +116,7 @@ pub struct FetchSession {
     fetcher: Fetcher,
     signal: Arc<FetchSignal>,
     slots: Mutex<Slots>,
+    waits_for_disk: AtomicBool,
 }
 
 /// The partitions of a session, behind its lock.
@@ -133,7 +135,7 @@ impl FetchSession {
         let remembered = id != SessionId::NONE;
         let partitions = SessionPartitions::new(fetcher, uses_topic_ids, remembered, BrokenRules::default());
         let slots = Mutex::new(Slots { partitions, subscribes: remembered, reader: None, news: Vec::new() });
-        Self { id, fetcher, signal: Arc::default(), slots }
+        Self { id, fetcher, signal: Arc::default(), slots, waits_for_disk: AtomicBool::new(false) }
     }
 
     pub fn id(&self) -> SessionId {
@@ -146,6 +148,11 @@ impl FetchSession {
 
     pub fn signal(&self) -> &FetchSignal {
         &self.signal
+    }
+
+    /// Whether the last look left out what too many others wait for: nothing wakes a fetch for it.
+    pub fn waits_for_disk(&self) -> bool {
+        self.waits_for_disk.load(Ordering::Relaxed)
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -197,8 +204,18 @@ impl FetchSession {
         self.signal.drain(&mut news);
         slots.check_access(partitions, &mut news);
         let subscribes = slots.subscribes;
-        let mut reader = SessionReader { session: self, subscribes, partitions, terms, now, wakes, throttled_bytes: 0 };
+        let mut reader = SessionReader {
+            session: self,
+            subscribes,
+            partitions,
+            terms,
+            now,
+            wakes,
+            throttled_bytes: 0,
+            waits_for_disk: false,
+        };
         let found = slots.partitions.evaluate(news.drain(..), terms.limits, terms.full, &mut reader);
+        self.waits_for_disk.store(reader.waits_for_disk, Ordering::Relaxed);
         slots.news = news;
         found
     }
@@ -251,6 +268,8 @@ struct SessionReader<'a, F> {
     wakes: &'a mut Wakes,
     /// Of throttled replicas, in this look.
     throttled_bytes: usize,
+    /// Too many others wait for the disk of a partition.
+    waits_for_disk: bool,
 }
 
 impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for SessionReader<'_, F> {
@@ -298,6 +317,7 @@ impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for Session
         };
         let fetch = Fetch::of(self.session.fetcher, self.terms.consumer, &request);
         let mut read = hosted.partition.fetch(&fetch, self.now, self.partitions.near(), self.wakes);
+        self.waits_for_disk |= read.is_held_back;
         if throttle != LeaderThrottle::Free {
             read.is_throttled = true;
             self.throttled_bytes += read.records_bytes();

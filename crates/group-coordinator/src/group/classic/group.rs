@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_model::{InstanceId, MemberId, TimestampMs};
+use ottla_model::{InstanceId, MemberId, MonotonicMs, TimestampMs};
 
 use super::member::Member;
 use super::report::TopicNames;
@@ -17,6 +17,8 @@ pub(crate) struct ClassicGroup {
     pub(super) previous: State,
     /// When the group came into its state.
     pub(super) since: Option<TimestampMs>,
+    /// When the leader gave its last assignment, or the group was loaded: not in the log.
+    pub(super) assigned_at: MonotonicMs,
     pub(super) generation: i32,
     /// The generation of the record where that is higher than the members', see [`ClassicGroup::adopted`]; 0 otherwise.
     pub(super) recorded_generation: i32,

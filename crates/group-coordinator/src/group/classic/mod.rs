@@ -30,7 +30,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_model::{ErrorCode, InstanceId, MemberId, TimestampMs};
+use ottla_model::{ErrorCode, InstanceId, MemberId, MonotonicMs, TimestampMs};
 
 pub(crate) use group::ClassicGroup;
 use group::InitialDelay;
@@ -54,6 +54,7 @@ impl ClassicGroup {
             state: State::Empty,
             previous: State::Empty,
             since: None,
+            assigned_at: MonotonicMs(0),
             generation: 0,
             recorded_generation: 0,
             protocol_type: None,
@@ -85,6 +86,10 @@ impl ClassicGroup {
 
     pub(crate) fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
+    }
+
+    pub(crate) fn assigned_at(&self) -> MonotonicMs {
+        self.assigned_at
     }
 
     pub(crate) fn members(&self) -> &BTreeMap<MemberId, Member> {

@@ -93,6 +93,7 @@ impl ClassicGroup {
     /// Replay is over: nobody could be heard before.
     pub(crate) fn loaded(&mut self, cx: &mut Context<'_>) -> Decision {
         let mut out = Decision::default();
+        self.assigned_at = cx.now.monotonic;
         for (id, member) in &self.members {
             cx.schedule(Timer::Session(id.clone()), member.session_timeout_ms);
         }

@@ -72,6 +72,7 @@ impl ClassicGroup {
     /// nothing.
     fn assign(&mut self, cx: &mut Context<'_>, assignments: Vec<(MemberId, Bytes)>, out: &mut Decision) {
         let mut assignments: BTreeMap<MemberId, Bytes> = assignments.into_iter().collect();
+        self.assigned_at = cx.now.monotonic;
         for (id, member) in &mut self.members {
             member.assignment = assignments.remove(id).unwrap_or_default();
         }

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_model::{ErrorCode, MemberId, PartitionId, TopicId};
 
@@ -31,6 +32,10 @@ use crate::record::{
 use crate::request::ConsumerGroupHeartbeat;
 use crate::shard::{Context, Decision, Fate};
 use crate::timer::Timer;
+
+/// For how long after an assignment a topic in it that this broker does not know counts as one that it will hear of.
+/// The image is behind the quorum by milliseconds, and by less than this on a broker that is not about to be fenced.
+const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 
 impl ConsumerGroup {
     /// A heartbeat to a classic group: it takes the place of an empty one, and turns one of consumers into a consumer
@@ -85,6 +90,10 @@ impl ConsumerGroup {
             return Err(refused("the group size exceeds the consumer group maximum size"));
         }
         let (mut group, records) = Self::converted(classic, cx).map_err(|error| match error {
+            Unconvertible::UnknownTopic => HeartbeatError::new(
+                ErrorCode::CoordinatorLoadInProgress,
+                format!("Group {} has partitions of a topic that this broker does not know yet.", cx.group),
+            ),
             Unconvertible::Malformed => refused("the embedded consumer protocol is malformed"),
             Unconvertible::UserData => not_found(format!(
                 "Cannot upgrade classic group {} to consumer group because an unsupported custom assignor is in use. Please refer to \
@@ -110,9 +119,10 @@ impl ConsumerGroup {
     /// The consumer group that a classic group becomes, and the records that make it.
     fn converted(classic: &ClassicGroup, cx: &Context<'_>) -> Result<(Self, Vec<Record>), Unconvertible> {
         let epoch = classic.generation();
+        let is_recent = cx.now.monotonic < classic.assigned_at() + NEWS_PATIENCE;
         let mut members = Vec::with_capacity(classic.members().len());
         for (id, member) in classic.members() {
-            members.push((id.clone(), converted_member(member, classic.protocol(), epoch, cx)?));
+            members.push((id.clone(), converted_member(member, classic.protocol(), epoch, is_recent, cx)?));
         }
         keep_what_is_still_read(&mut members);
         let mut group = Self::default();
@@ -195,6 +205,10 @@ enum Unconvertible {
     Malformed,
     /// An assignor sent user data to the members, which the group coordinator cannot reproduce.
     UserData,
+    /// The leader has just named a topic that this broker does not know: it may have heard of a new topic first. If the
+    /// group became a consumer group now, that member would own nothing of it, and another one would be given what it
+    /// reads (seed 10772).
+    UnknownTopic,
 }
 
 /// Assignors whose members read nothing but partitions from their assignments. librdkafka's leader hands each member's
@@ -206,6 +220,7 @@ fn converted_member(
     member: &classic::Member,
     protocol: Option<&str>,
     epoch: i32,
+    is_recent: bool,
     cx: &Context<'_>,
 ) -> Result<Member, Unconvertible> {
     let malformed = |_| Unconvertible::Malformed;
@@ -223,6 +238,11 @@ fn converted_member(
     };
     if assignment.has_user_data && !protocol.is_some_and(|name| PLAIN_ASSIGNORS.contains(&name)) {
         return Err(Unconvertible::UserData);
+    }
+    let is_known =
+        |(name, partitions): &(String, Vec<PartitionId>)| partitions.is_empty() || cx.topics.by_name(name).is_some();
+    if is_recent && !assignment.partitions.iter().all(is_known) {
+        return Err(Unconvertible::UnknownTopic);
     }
     let owned = |partitions: &NamedPartitions| {
         let mut owned = Owned::new();

@@ -176,3 +176,29 @@ fn a_member_owns_nothing_of_a_topic_that_is_gone() {
         stage.wait("all to be read again", |stage| owned(stage, &members) == all);
     }
 }
+
+/// Seed 10772: the leader of a classic round heard of a new topic before the coordinator did and gave its partitions to
+/// members; the group became a consumer group before the coordinator had heard of it. These members owned nothing of
+/// the topic there, and another one was given what they read.
+#[test]
+fn a_group_is_converted_with_what_its_members_were_given_of_a_new_topic() {
+    let report = run(10_772, false);
+    assert!(report.failure.is_none(), "{report}");
+    for ms in (0..600).step_by(10) {
+        let mut stage = Stage::new(10_772);
+        let all = stage.all();
+        let mut members = ["a", "b"].map(|name| stage.add_classic(name)).to_vec();
+        let owned = |stage: &Stage, members: &[u32]| {
+            members.iter().flat_map(|member| stage.owned(*member)).collect::<BTreeSet<_>>()
+        };
+        stage.wait("all to be read", |stage| owned(stage, &members) == all);
+        stage.world.delete_topic(TOPIC);
+        stage.run_ms(1_000);
+        stage.world.weather = Weather { image_lag_us: (400_000, 400_000), ..Weather::CALM };
+        stage.world.create_topic(TOPIC, PARTITIONS);
+        stage.run_ms(ms);
+        members.push(stage.add_consumer("c", 0));
+        stage.wait("the new member to own something", |stage| !stage.owned(members[2]).is_empty());
+        stage.wait("all to be read again", |stage| owned(stage, &members) == all);
+    }
+}

@@ -162,6 +162,31 @@ fn what_cannot_be_converted_is_refused_and_stays() {
     assert!(matches!(world.host.shard.group(&group()), Some(Group::Classic(_))));
 }
 
+/// See `a_group_is_converted_with_what_its_members_were_given_of_a_new_topic` of the simulation.
+#[test]
+fn an_assignment_of_a_topic_that_is_not_known_yet_is_awaited() {
+    let mut world = World::new(&[("t", 3)]);
+    world.change(|cluster| cluster.delete("t"));
+    let ([a, _], generation) = two_classic(&mut world);
+    assert_eq!(world.refused(join("new", &["t"])).0, ErrorCode::CoordinatorLoadInProgress);
+    world.change(|cluster| cluster.set("t", 3));
+    let t = world.cluster.id("t");
+    assert_eq!(world.beat(join("new", &["t"])).assignment, Some(vec![]));
+    let described = world.describe();
+    let member = described.members.iter().find(|member| member.member.as_str() == a).unwrap();
+    assert_eq!(member.member_epoch, generation);
+    assert_eq!(member.assignment, [(t, "t".to_owned(), vec![PartitionId(0), PartitionId(1)])]);
+
+    // It was deleted: nobody waits for ever.
+    let mut world = World::new(&[("t", 3), ("u", 1)]);
+    world.change(|cluster| cluster.delete("t"));
+    two_classic(&mut world);
+    assert_eq!(world.refused(join("new", &["u"])).0, ErrorCode::CoordinatorLoadInProgress);
+    world.host.pass(1_000);
+    assert_eq!(world.beat(join("new", &["u"])).error, ErrorCode::None);
+    world.check_replay();
+}
+
 #[test]
 fn other_protocols_and_user_data_are_not_converted() {
     let mut world = World::new(&[("t", 3)]);

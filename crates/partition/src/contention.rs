@@ -12,7 +12,7 @@ pub enum Errand {
     Append,
     /// A look for a fetch, which asks for many partitions.
     Fetch,
-    /// The round that ticks all leaders.
+    /// A round over many replicas, which comes again: the ticks of leaders, the cleaner's look at logs.
     Tick,
     /// Another broker is live again: its partitions are ticked without waiting for that round.
     BrokerNews,

@@ -37,9 +37,12 @@ use crate::clock;
 use crate::live_config::LiveConfig;
 use crate::log_dirs::LogDir;
 use crate::manager::metrics::ReplicaMetrics;
-use crate::partition::Partition;
+use crate::partition::{Partition, PassedBy};
 use queue::Queue;
 use throttle::Throttle;
+
+/// The least time until a log is looked at again whose disk does not answer: `log.cleaner.backoff.ms` may be 0.
+const STALLED_PAUSE: Duration = Duration::from_millis(100);
 
 pub struct LogCleaner {
     live: Arc<LiveConfig>,
@@ -203,11 +206,6 @@ impl LogCleaner {
         for weak in due {
             let Some(partition) = weak.upgrade().filter(|partition| self.may_clean(partition)) else { continue };
             let directory = partition.directory();
-            if directory.health().is_stalled() {
-                // A look would wait for it, and with it every other log.
-                self.may_be_dirty(&partition);
-                continue;
-            }
             let Some(dirt) = self.look(&partition, &directory) else { continue };
             filthiest = filthiest.max(dirt.ratio());
             if !dirt.is_worth_it() {
@@ -249,19 +247,28 @@ impl LogCleaner {
     fn look(&self, partition: &Arc<Partition>, directory: &Arc<LogDir>) -> Option<Dirt> {
         let checkpoint = directory.clean_offset(&partition.topic_partition());
         let high_watermark = partition.high_watermark();
-        let dirt = partition.with_log(|log| {
-            // Records of a transaction that is not decided must not be cleaned.
-            let stable = log.last_stable_offset(high_watermark);
-            partition.is_in(directory).then(|| log.dirt(checkpoint, stable, clock::wall()))
-        });
-        match dirt? {
-            Some(Ok(dirt)) => Some(dirt),
-            Some(Err(error)) => {
+        let looked = match directory.health().is_stalled() {
+            true => Err(PassedBy),
+            false => partition.look_in_passing(|log| {
+                // Records of a transaction that is not decided must not be cleaned.
+                let stable = log.last_stable_offset(high_watermark);
+                partition.is_in(directory).then(|| log.dirt(checkpoint, stable, clock::wall()))
+            }),
+        };
+        match looked {
+            Ok(None) => None,
+            Ok(Some(Some(Ok(dirt)))) => Some(dirt),
+            Ok(Some(Some(Err(error)))) => {
                 partition.disk_error(directory, &error);
                 None
             }
+            Err(PassedBy) => {
+                let at = self.in_a_while().max(clock::monotonic() + STALLED_PAUSE);
+                self.queue.lock().offer(partition.id(), Arc::downgrade(partition), at);
+                None
+            }
             // It has moved meanwhile.
-            None => {
+            Ok(Some(None)) => {
                 self.may_be_dirty(partition);
                 None
             }

@@ -124,6 +124,10 @@ pub struct LogFigures {
     pub bytes: u64,
 }
 
+/// A round over many logs did not wait for this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PassedBy;
+
 /// Whether figures are of now; else they may be older.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreCurrent(pub bool);
@@ -616,6 +620,15 @@ impl Partition {
     /// A look at the open log.
     pub fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Option<T> {
         self.lock().replica.log_mut().map(look)
+    }
+
+    /// As [`Self::with_log`], in a round over many logs.
+    ///
+    /// # Errors
+    /// Somebody holds the lock, who seems to wait for a disk.
+    pub fn look_in_passing<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Result<Option<T>, PassedBy> {
+        let mut state = self.lock_quietly_for(Errand::Tick).ok_or(PassedBy)?;
+        Ok(state.replica.log_mut().map(look))
     }
 
     /// As [`Self::with_log`], for a client.

@@ -1,7 +1,6 @@
 //! From a frame to the handler of its API: the broker as the [`Service`] of its connections.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 use ottla_network::{Reply, RequestContext, Service};
@@ -10,8 +9,8 @@ use ottla_replica_manager::identity::Identity;
 
 use crate::broker::Broker;
 use crate::handlers::{self, api_versions};
-use crate::quotas::throttle::throttled;
 use crate::request::heavy::LARGE_REQUEST_BYTES;
+use crate::request::meter::Meter;
 
 impl Service for Broker {
     type Identity = Identity;
@@ -111,32 +110,15 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DescribeTransactions => handlers::describe_transactions::handle,
         Api::ListTransactions => handlers::list_transactions::handle,
     };
+    let meter = Meter::of(broker, context, &header);
     if !is_large(context, api, frame.len()) {
-        return timed(broker, context, api, header, frame, handle);
+        return meter.measure(broker, || handle(broker, context, header, frame));
     }
     let (owned, context) = (Arc::clone(broker), context.clone());
-    broker.heavy_work.carry_out(move || timed(&owned, &context, api, header, frame, handle))
+    broker.heavy_work.carry_out(move || meter.measure(&owned, || handle(&owned, &context, header, frame)))
 }
 
 type Handle = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Reply;
-
-/// Handles a request, and counts the time that it takes where somebody has a limit of it. Requests of brokers are not
-/// counted.
-fn timed(
-    broker: &Arc<Broker>,
-    context: &RequestContext,
-    api: Api,
-    header: RequestHeader,
-    frame: BytesMut,
-    handle: Handle,
-) -> Reply {
-    let is_brokers = context.is_inter_broker_listener && matches!(api, Api::WriteTxnMarkers | Api::AddPartitionsToTxn);
-    let sender = broker.quotas.timed(context, header.client_id.as_deref()).filter(|_| !is_brokers);
-    let Some(sender) = sender else { return handle(broker, context, header, frame) };
-    let (began, version) = (Instant::now(), header.api_version);
-    let answer = handle(broker, context, header, frame);
-    throttled(answer, api, version, broker.quotas.took(&sender, began.elapsed()))
-}
 
 /// Whether a request is handled beside the workers. Requests of brokers do not queue behind those of clients.
 fn is_large(context: &RequestContext, api: Api, bytes: usize) -> bool {

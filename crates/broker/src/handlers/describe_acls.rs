@@ -13,6 +13,7 @@ use ottla_protocol::kafka_protocol::messages::{DescribeAclsRequest, DescribeAcls
 use crate::broker::Broker;
 use crate::request::acls::{self, NO_AUTHORIZER, WireFilter};
 use crate::request::budget::TOO_LARGE;
+use crate::request::meter::Meter;
 use crate::request::{RequestContext, ResponseBudget, wire};
 
 /// What a rule takes in a response beside its texts.
@@ -25,7 +26,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let is_allowed = broker.access(context).cluster(Operation::Describe);
     let is_long = is_allowed && broker.metadata.peek().acls().len() > INLINE_RULES_MAX;
     let owned = Arc::clone(broker);
-    broker.heavy_work.carry_out_if(is_long, body.len(), move || {
+    Meter::of(broker, context, &header).carry_out_if(broker, is_long, body.len(), move || {
         Reply::respond::<DescribeAclsRequest>(&header, body, |request| response(&owned, is_allowed, request))
     })
 }

@@ -23,6 +23,7 @@ use crate::broker::Broker;
 use crate::configs::resource_type::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::configs::{self, Entry};
 use crate::request::budget::TOO_LARGE;
+use crate::request::meter::Meter;
 use crate::request::{RequestContext, ResponseBudget, admin, wire};
 use crate::telemetry::logging;
 
@@ -38,7 +39,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     let (owned, access) = (Arc::clone(broker), broker.access(context));
     let is_long = request.resources.len() > INLINE_RESOURCES_MAX;
-    broker.heavy_work.carry_out_if(is_long, body_bytes, move || {
+    Meter::of(broker, context, &header).carry_out_if(broker, is_long, body_bytes, move || {
         Reply::encode::<DescribeConfigsRequest>(&header, &response(&owned, &access, &request))
     })
 }

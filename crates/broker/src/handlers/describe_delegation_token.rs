@@ -16,6 +16,7 @@ use ottla_protocol::kafka_protocol::messages::describe_delegation_token_response
 use ottla_protocol::kafka_protocol::messages::{DescribeDelegationTokenRequest, DescribeDelegationTokenResponse};
 
 use crate::broker::Broker;
+use crate::request::meter::Meter;
 use crate::request::{RequestContext, tokens, wire};
 
 /// What a token takes in a response beside its principals: its HMAC, its id, three times.
@@ -26,8 +27,9 @@ const INLINE_TOKENS_MAX: usize = 300;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let is_long = broker.metadata.peek().delegation_tokens().nth(INLINE_TOKENS_MAX).is_some();
+    let meter = Meter::of(broker, context, &header);
     let (owned, context) = (Arc::clone(broker), context.clone());
-    broker.heavy_work.carry_out_if(is_long, body.len(), move || {
+    meter.carry_out_if(broker, is_long, body.len(), move || {
         Reply::respond::<DescribeDelegationTokenRequest>(&header, body, |request| {
             match described(&owned, &context, request) {
                 Ok(described) => DescribeDelegationTokenResponse::default().with_tokens(described),

@@ -20,6 +20,7 @@ use ottla_transaction_coordinator::{Request, TransactionAnswer, TransactionState
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
+use crate::request::meter::Meter;
 use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
 
@@ -39,7 +40,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     let (owned, access) = (Arc::clone(broker), broker.access(context));
     let is_long = broker.transactions.held_bytes() > INLINE_HELD_BYTES_MAX;
-    broker.heavy_work.carry_out_if(is_long, body_bytes, move || {
+    Meter::of(broker, context, &header).carry_out_if(broker, is_long, body_bytes, move || {
         let list = Request::List(list);
         let pending = owned.transactions.submit_all(&list).map(|pending| ((), pending)).collect();
         transaction::respond_all::<ListTransactionsRequest, _>(header, pending, move |answers| {

@@ -13,6 +13,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::client_metrics::Pushed;
 use crate::request::RequestContext;
+use crate::request::meter::Meter;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Reply {
     let request = match decode_request::<PushTelemetryRequest>(header.api_version, body.freeze()) {
@@ -39,13 +40,15 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         let taken = clients.unpack(&unpacking, &request.metrics);
         return answer(broker, &header, client, peer, taken);
     }
-    let of_broker = Arc::clone(broker);
+    let (of_broker, meter) = (Arc::clone(broker), Meter::of(broker, context, &header));
     broker.heavy_work.unpack(move |in_time| {
-        let taken = match in_time {
-            true => of_broker.telemetry.clients.unpack(&unpacking, &request.metrics),
-            false => Err(Refused::Crowded),
-        };
-        answer(&of_broker, &header, client, peer, taken)
+        meter.measure(&of_broker, || {
+            let taken = match in_time {
+                true => of_broker.telemetry.clients.unpack(&unpacking, &request.metrics),
+                false => Err(Refused::Crowded),
+            };
+            answer(&of_broker, &header, client, peer, taken)
+        })
     })
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::budget::{ResponseBudget, group_answer_bytes};
 use super::heavy::LARGE_REQUEST_BYTES;
+use super::meter::Meter;
 use super::wire;
 use crate::broker::Broker;
 use crate::groups::PendingAnswer;
@@ -45,8 +46,9 @@ pub fn tell(
     if let Some(reply) = tell(broker, context, header.clone(), body.clone(), INLINE_BYTES_MAX) {
         return reply;
     }
+    let (meter, body_bytes) = (Meter::of(broker, context, &header), body.len());
     let (owned, context) = (Arc::clone(broker), context.clone());
-    broker.heavy_work.carry_out(move || of_any_size(tell(&owned, &context, header, body, usize::MAX)))
+    meter.carry_out_if(broker, true, body_bytes, move || of_any_size(tell(&owned, &context, header, body, usize::MAX)))
 }
 
 pub fn group_id(id: &messages::GroupId) -> GroupId {

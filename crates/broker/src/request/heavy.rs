@@ -19,6 +19,11 @@ use ottla_network::response::{Reply, Response};
 /// parsers and bounds.
 pub const LARGE_REQUEST_BYTES: usize = 16 * 1024;
 
+/// Whether a request goes beside the workers that takes long; a large one is there already.
+pub fn goes_beside(is_long: bool, body_bytes: usize) -> bool {
+    is_long && body_bytes < LARGE_REQUEST_BYTES
+}
+
 pub struct HeavyWork {
     turn: Arc<Semaphore>,
     /// Of large requests. They do not wait for responses that are being made.
@@ -73,16 +78,6 @@ impl HeavyWork {
             });
             handled.await.unwrap_or_else(|_| Reply::close(STOPPED))
         }))
-    }
-
-    /// Handles a request that may take long though it is small. A large one has its turn already.
-    pub fn carry_out_if(
-        &self,
-        is_long: bool,
-        body_bytes: usize,
-        handle: impl FnOnce() -> Reply + Send + 'static,
-    ) -> Reply {
-        if is_long && body_bytes < LARGE_REQUEST_BYTES { self.carry_out(handle) } else { handle() }
     }
 
     /// Handles a request that unpacks what a client has packed: a few KiB may be megabytes. It is told whether it has
@@ -181,10 +176,8 @@ mod tests {
 
     #[test]
     fn a_small_request_that_takes_long_leaves_the_worker() {
-        let work = HeavyWork::default();
-        let is_held = |is_long, bytes| matches!(work.carry_out_if(is_long, bytes, || Reply::None), Reply::Held(_));
-        assert!(is_held(true, 100) && !is_held(false, 100));
-        assert!(!is_held(true, LARGE_REQUEST_BYTES), "it has left");
+        assert!(goes_beside(true, 100) && !goes_beside(false, 100));
+        assert!(!goes_beside(true, LARGE_REQUEST_BYTES), "it has left");
     }
 
     /// A7: a large request that waited for a disk held up every other one, to whatever directory.

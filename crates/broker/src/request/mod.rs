@@ -8,6 +8,7 @@ pub mod group;
 pub mod heavy;
 pub mod held_answers;
 pub mod leader_hint;
+pub mod meter;
 pub mod shared_responses;
 pub mod slices;
 #[cfg(test)]

@@ -405,13 +405,14 @@ impl Group {
         })
     }
 
-    /// [`wait::until_ok`], for all crews. A failure ends with what the members' clients logged last.
+    /// [`wait::until_ok`], for all crews. A crew that ends by itself ends the wait, as nothing will come of it; any other
+    /// failure ends with what the members' clients logged last.
     fn until_ok(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        let result = wait::until_ok(what, || {
-            self.all_run()?;
-            attempt(self)
+        let result = wait::until_ok(what, || match self.all_run() {
+            Ok(()) => attempt(self).map(Ok),
+            Err(ended) => Ok(Err(ended)),
         });
-        result.map_err(|error| {
+        result.flatten().map_err(|error| {
             let crews = self.crews.iter();
             let logs =
                 crews.map(|crew| format!("\nthe log of crew {}:\n{}", crew.child.id(), crew.complaints.so_far()));

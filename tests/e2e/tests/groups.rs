@@ -123,6 +123,12 @@ fn kcat_members(bootstrap: &str, group: &str, topic: &str) -> Group {
         "auto.commit.interval.ms=500",
         "-X",
         "topic.metadata.refresh.interval.ms=1000",
+        // kcat ends when librdkafka says that all brokers are down: each was lost, and none has been connected to
+        // since. Brokers are killed one after the other here, and it must have come back to the former ones.
+        "-X",
+        "reconnect.backoff.max.ms=200",
+        "-X",
+        "enable.sparse.connections=false",
         topic,
     ]
     .map(str::to_owned)

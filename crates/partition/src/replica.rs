@@ -121,6 +121,14 @@ impl<E: Env, A: Ack> Replica<E, A> {
         if let Role::Follower(follower) = &self.role { Some(follower) } else { None }
     }
 
+    /// See [`Follower::is_awaited`].
+    pub fn is_awaited(&mut self, now: MonotonicMs, lag_max: Duration) -> bool {
+        match &mut self.role {
+            Role::Follower(follower) => follower.is_awaited(now, lag_max),
+            _ => false,
+        }
+    }
+
     /// The leader that this replica follows, and the next step; none if it does not follow.
     pub fn following(&self) -> Option<Following> {
         self.follower().map(Follower::following)

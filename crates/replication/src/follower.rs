@@ -78,6 +78,10 @@ pub struct Follower {
     high_watermark: HighWatermark,
     /// As the leader has told it last; this log may not reach it.
     leader_high_watermark: Offset,
+    /// As the leader had told it before that.
+    former_leader_high_watermark: Offset,
+    /// Until when the leader's HW may wait for this follower, which is not in the ISR.
+    awaited_until: MonotonicMs,
     state: State,
     /// The leader has answered a fetch of this log without a divergence.
     is_confirmed: bool,
@@ -103,6 +107,8 @@ impl Follower {
             log,
             high_watermark,
             leader_high_watermark: Offset::UNKNOWN,
+            former_leader_high_watermark: Offset::UNKNOWN,
+            awaited_until: MonotonicMs(0),
             state: State::Fetching,
             is_confirmed: false,
             readers_until: None,
@@ -268,7 +274,7 @@ impl Follower {
     pub fn appended(&mut self, log: LocalLog, answer: &FetchAnswer) -> Option<Offset> {
         self.log = log;
         self.high_watermark.clamp(log.start, log.end);
-        self.leader_high_watermark = answer.high_watermark;
+        self.former_leader_high_watermark = std::mem::replace(&mut self.leader_high_watermark, answer.high_watermark);
         let moved = self.high_watermark.advance(answer.high_watermark, log.end);
         let was_confirmed = std::mem::replace(&mut self.is_confirmed, true);
         moved.or_else(|| (!was_confirmed).then(|| self.high_watermark.get()))
@@ -306,10 +312,18 @@ impl Follower {
         self.high_watermark.get()
     }
 
-    /// Whether it has all that was committed when the leader answered: it joins the ISR with its next fetch. The
-    /// leader's HW may wait for that fetch already ([`crate::Leader::is_about_to_join`]).
-    pub fn is_about_to_join(&self) -> bool {
-        self.leader_high_watermark != Offset::UNKNOWN && self.log.end >= self.leader_high_watermark
+    /// Whether the leader's HW may wait for this follower while it is not in the ISR
+    /// ([`crate::Leader::is_about_to_join`]): it must not be held back.
+    ///
+    /// The leader counts a follower as caught up for `lag_max` whose fetch begins where the leader's log ended at the
+    /// fetch before. The HW of the answer before the last one is not above that end; the last HW may be: other
+    /// partitions may have taken all room of the last answer, and this one got no record of it.
+    pub fn is_awaited(&mut self, now: MonotonicMs, lag_max: Duration) -> bool {
+        let has_reached = |told: Offset| told != Offset::UNKNOWN && self.log.end >= told;
+        if has_reached(self.leader_high_watermark) || has_reached(self.former_leader_high_watermark) {
+            self.awaited_until = now + lag_max;
+        }
+        now < self.awaited_until
     }
 
     /// The end of this replica's log as last reported.

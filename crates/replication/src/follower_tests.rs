@@ -394,14 +394,23 @@ fn consumers_read_what_the_leader_has_confirmed_and_the_high_watermark_is_asked_
 }
 
 #[test]
-fn a_follower_that_has_all_that_is_committed_is_about_to_join() {
+fn a_follower_for_which_writes_may_wait_knows_it() {
+    const LAG_MAX: Duration = Duration::from_secs(30);
     let log = |end| Log::new(&[(9, 0)], end).local();
     let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), log(0), Offset(0), BrokenRules::default());
-    assert!(!follower.is_about_to_join(), "its leader has told nothing yet");
-    let _ = follower.appended(log(54), &answer(ErrorCode::None, None, 57));
-    assert!(!follower.is_about_to_join());
-    let _ = follower.appended(log(57), &answer(ErrorCode::None, None, 57));
-    assert!(follower.is_about_to_join());
+    let mut after = |end, told: Option<i64>, ms| {
+        if let Some(told) = told {
+            let _ = follower.appended(log(end), &answer(ErrorCode::None, None, told));
+        }
+        follower.is_awaited(MonotonicMs(ms), LAG_MAX)
+    };
+    assert!(!after(0, None, 1_000), "its leader has told nothing yet");
+    assert!(!after(54, Some(57), 1_000));
+    // It is where the leader's log ended at the fetch before; the answer had no room for what came since.
+    assert!(after(57, Some(60), 1_010));
+    assert!(after(57, Some(90), 1_020), "the leader waits for it for the time of a lag");
+    assert!(after(57, None, 31_009) && !after(57, None, 31_010));
+    assert!(after(90, Some(90), 40_000));
 }
 
 #[test]

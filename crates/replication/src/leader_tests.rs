@@ -6,7 +6,11 @@ mod isr_tests;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
+use crate::follower::{FetchAnswer, Follower, LocalLog};
 
 const LAG_MAX_MS: u64 = 30_000;
 const LOCAL: BrokerId = BrokerId(1);
@@ -489,6 +493,38 @@ fn a_leader_rests_while_the_isr_has_everything_and_nobody_may_join_it() {
     assert_eq!(story.tick(LAG_MAX_MS * 4), LeaderEffects::default());
     story.image.set(3, 103);
     assert!(!rests(&story), "its broker is there again");
+}
+
+proptest! {
+    /// A follower whose last answer had no room for its records was held back while every write waited for it, ten
+    /// seconds long: it lacked what was committed since the fetch by which its leader counted it as caught up.
+    #[test]
+    fn a_follower_knows_when_writes_may_wait_for_it(
+        steps in vec((0..4_i64, any::<bool>(), 0..3_i64, 0..40_i64), 1..60),
+    ) {
+        let mut story = Story::new(&[1, 2], 1, 100);
+        let log = |end| LocalLog { start: Offset(0), end: Offset(end), latest_epoch: LeaderEpoch(5) };
+        let (mut follower, _) = Follower::new(LOCAL, LeaderEpoch(5), log(0), Offset(0), BrokenRules::default());
+        let (mut leader_end, mut end) = (100, 0);
+        for (ms, (written, is_acknowledged, has_room, records)) in (1..).zip(steps) {
+            let _ = story.fetch(ms, 3, end);
+            leader_end += written;
+            let _ = story.append(ms, leader_end);
+            if is_acknowledged {
+                let _ = story.fetch(ms, 2, leader_end);
+            }
+            end = leader_end.min(end + has_room * records);
+            let answer = FetchAnswer {
+                error: ErrorCode::None,
+                diverging: None,
+                high_watermark: Offset(story.hw()),
+                log_start: Offset(0),
+            };
+            let _ = follower.appended(log(end), &answer);
+            let is_awaited = follower.is_awaited(at(ms), Duration::from_millis(LAG_MAX_MS));
+            prop_assert!(is_awaited || !story.leader.is_about_to_join(BrokerId(3), at(ms)), "in step {ms}");
+        }
+    }
 }
 
 /// A throttled follower was held back while every write waited for it, ten seconds long.

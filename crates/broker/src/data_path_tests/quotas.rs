@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use ottla_metadata::{ConfigEntity, ConfigKind, nodes};
-use ottla_model::{ErrorCode, PartitionId};
+use ottla_model::{ErrorCode, PartitionId, TopicId};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
-use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, DescribeClientQuotasRequest, TopicName};
+use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use ottla_protocol::kafka_protocol::messages::{
+    CreateTopicsRequest, DescribeClientQuotasRequest, DescribeConfigsRequest, TopicName,
+};
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{self, ProduceCall};
@@ -84,6 +87,29 @@ fn changes_above_their_limit_are_refused_to_new_clients() {
     let old = answer(&broker, 5, &create("c"));
     assert_ne!(old.topics[0].error_code, ErrorCode::ThrottlingQuotaExceeded.code());
     assert!(old.throttle_time_ms > 29_000, "{}", old.throttle_time_ms);
+}
+
+/// What takes long is handled beside the workers, which nobody was charged for.
+#[test]
+fn time_beside_the_workers_is_charged_too() {
+    const TOPIC: i8 = 2;
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let names: Vec<String> = (0..300).map(|number| format!("t{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let id = TopicId((1 + number as u128).to_be_bytes());
+        cluster.quorum.create_topic(name, id, 1, &[2], &[]);
+    }
+    let of_topic = |name: &String| {
+        let name = StrBytes::from_string(name.clone());
+        DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(name)
+    };
+    let request = DescribeConfigsRequest::default().with_resources(names.iter().map(of_topic).collect());
+    assert_eq!(answer(&broker, 4, &request).throttle_time_ms, 0, "no limit");
+    // Some milliseconds are there at once: more than the worker takes to read the request.
+    set(&cluster, &users(), &[("request_percentage", "0.05")]);
+    let told = answer(&broker, 4, &request);
+    assert!(told.throttle_time_ms > 0 && told.results.iter().all(|result| result.error_code == 0), "{told:?}");
 }
 
 /// Whoever had a network of IPv6 filled the accounts of addresses, and used up what all others had together.

@@ -2,7 +2,7 @@
 
 use ottla_model::{BrokerId, MonotonicMs};
 use ottla_partition::Errand;
-use ottla_replication::{Follower, Leader};
+use ottla_replication::Leader;
 
 use super::Partition;
 
@@ -46,18 +46,17 @@ impl Partition {
         }
     }
 
-    /// Until when this follower does not fetch: it is throttled, and not in sync.
+    /// Until when this follower does not fetch: it is throttled, and writes do not wait for it.
     pub fn held_until(&self, now: MonotonicMs) -> Option<MonotonicMs> {
         if !self.is_follower_throttled() {
             return None;
         }
-        let until = self.context.throttles.follower_held_until(now)?;
         let me = self.context.identity.id();
-        let state = self.lock_for(Errand::Fetch)?;
+        let mut state = self.lock_for(Errand::Fetch)?;
         let assigned = state.replica.assigned()?;
         let is_in_sync = assigned.isr.iter().any(|member| member.broker == me);
-        // Writes wait for this one too, until the fetch with which it joins.
-        let is_about_to_join = state.replica.follower().is_some_and(Follower::is_about_to_join);
-        (!is_in_sync && !is_about_to_join).then_some(until)
+        // Asked each time: it remembers when it had caught up.
+        let is_awaited = state.replica.is_awaited(now, self.context.replica_lag_time_max);
+        if is_in_sync || is_awaited { None } else { self.context.throttles.follower_held_until(now) }
     }
 }

@@ -64,7 +64,9 @@ def member(number):
 
 
 def end_of(consumer, at):
-    """This call of librdkafka does not try again when a leader has just changed; it may wait for one broker only."""
+    """This call of librdkafka does not try again when a leader has just changed; it may wait for one broker only. Nor
+    does it ask for metadata when a leader that it has heard of is a broker that it has been told is gone: a consumer
+    without an assignment asks for none by itself for minutes."""
     deadline = time.monotonic() + 90
     while True:
         try:
@@ -73,6 +75,11 @@ def end_of(consumer, at):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+        try:
+            consumer.list_topics(at[0], timeout=5)
+        except KafkaException:
+            # The broker that was asked has just gone.
+            pass
 
 
 outside = Consumer(CONFIG | {"enable.auto.commit": False})

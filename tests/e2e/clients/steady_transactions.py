@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 BOOTSTRAP, TOPIC, PARTITIONS = sys.argv[1], sys.argv[2], range(int(sys.argv[3]))
 SETTINGS = {"bootstrap.servers": BOOTSTRAP, "log_level": 0} | json.loads(os.environ.get("OTTLA_CLIENT_SETTINGS", "{}"))
@@ -125,7 +125,11 @@ deadline = time.monotonic() + 90
 while len(ends) < len(PARTITIONS) and time.monotonic() < deadline:
     for message in consumer.consume(1000, 0.5):
         if message.error():
-            ends.add(message.partition())
+            # Any other error passes, or shows as an end that is not reached.
+            if message.error().code() == KafkaError._PARTITION_EOF:
+                ends.add(message.partition())
+            else:
+                errors.append(message.error().name())
         else:
             ends.discard(message.partition())
             seen[message.partition()].append(int(message.value()))

@@ -30,7 +30,8 @@ import org.apache.kafka.common.serialization.StringSerializer;
 /** LoginCases FILE: as login_cases.py, with Kafka's own client. */
 public class LoginCases {
     static final int AT_A_TIME = 16;
-    static final int PATIENCE_S = 20;
+    /** Reached only where something is wrong: a client that is refused learns of it. */
+    static final int PATIENCE_S = 40;
     /** The client connects again in the background after an error: for so long its connections are counted. */
     static final int OBSERVED_MS = 3_000;
     static final String MODULES = "org.apache.kafka.common.security.";
@@ -88,7 +89,7 @@ public class LoginCases {
         settings.put("security.protocol", one.get("protocol").asText());
         settings.put("ssl.truststore.type", "PEM");
         settings.put("ssl.truststore.location", one.get("ca").asText());
-        settings.put("max.block.ms", 5_000);
+        settings.put("max.block.ms", 1_000 * PATIENCE_S);
         if (one.hasNonNull("store")) {
             settings.put("ssl.keystore.type", "PEM");
             settings.put("ssl.keystore.location", one.get("store").asText());

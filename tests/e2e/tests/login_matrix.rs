@@ -317,6 +317,7 @@ fn run_client(client: &Client, target: &Target, ways: &[Way], files: &Files) -> 
             let id = format!("{}-{version}-{at}", client.name);
             let mut case = way.settings.clone();
             case["id"] = json!(id);
+            case["right"] = json!(way.right);
             case["topic"] = json!(TOPIC);
             case["bootstrap"] = json!(proxy.address().to_string());
             case["protocol"] = json!(if case.get("mechanism").is_some() { "SASL_SSL" } else { "SSL" });

@@ -183,6 +183,14 @@ pub fn python_script(name: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// kcat. By itself it ends where it has no metadata after 5 s, which a busy machine or a broker that was just killed
+/// may take.
+pub fn kcat(arguments: &[&str]) -> Command {
+    let mut command = Command::new("kcat");
+    command.args(["-m", "60"]).args(arguments);
+    command
+}
+
 /// Whether a program is on the path.
 pub fn have(program: &str) -> bool {
     Command::new("sh").args(["-c", &format!("command -v {program}")]).output().is_ok_and(|o| o.status.success())

@@ -38,7 +38,7 @@ fn produce(bootstrap: &str, topic: &str) -> Result<String> {
 }
 
 fn consume(bootstrap: &str, arguments: &[&str]) -> Result<String> {
-    clients::run(Command::new("timeout").args(["60", "kcat", "-b", bootstrap, "-q"]).args(arguments))
+    clients::run(Command::new("timeout").args(["60", "kcat", "-m", "50", "-b", bootstrap, "-q"]).args(arguments))
 }
 
 fn lines(text: &str) -> BTreeSet<&str> {

@@ -149,7 +149,7 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
 
     ensure!(writer.wait()?.success(), "a record was not acknowledged");
     let read = ["-b", &at, "-C", "-t", "shared", "-e", "-q", "-f", "%p %o %s\\n"];
-    check(&numbers(&clients::run(Command::new("kcat").args(read))?)?)?;
+    check(&numbers(&clients::run(&mut clients::kcat(&read))?)?)?;
     wait::until_ok("the group has read all", || {
         let text = std::fs::read_to_string(&path)?;
         // A line may be half written.

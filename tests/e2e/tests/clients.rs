@@ -41,7 +41,7 @@ fn kcat_round_trips_with_every_codec() -> Result<()> {
     let bootstrap = cluster.bootstrap();
     clients::run_script("create_topic.py", &[&bootstrap, "kcat-topic", "2"])?;
     cluster.settle()?;
-    let listing = clients::run(Command::new("kcat").args(["-b", &bootstrap, "-L", "-t", "kcat-topic"]))?;
+    let listing = clients::run(&mut clients::kcat(&["-b", &bootstrap, "-L", "-t", "kcat-topic"]))?;
     ensure!(listing.contains("3 brokers:") && listing.contains("topic \"kcat-topic\" with 2 partitions"), "{listing}");
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let send = format!(
@@ -49,7 +49,7 @@ fn kcat_round_trips_with_every_codec() -> Result<()> {
         );
         clients::run(Command::new("sh").args(["-c", &send]))?;
     }
-    let read = clients::run(Command::new("kcat").args([
+    let read = clients::run(&mut clients::kcat(&[
         "-b",
         &bootstrap,
         "-C",
@@ -81,7 +81,7 @@ fn the_first_consumer_of_ten_fresh_clusters_reads() -> Result<()> {
         clients::run(Command::new("sh").args(["-c", &send]))?;
         let group = ["-X", "group.id=first", "-X", "auto.offset.reset=earliest"];
         let partition = ["-b", &at, "-C", "-t", "fresh", "-p", "0", "-o", "stored", "-c", "1", "-q"];
-        let read = clients::run(Command::new("kcat").args(partition).args(group))?;
+        let read = clients::run(clients::kcat(&partition).args(group))?;
         ensure!(read == "hello\n", "{read}");
     }
     Ok(())
@@ -138,7 +138,7 @@ fn kafkas_own_tools_round_trip() -> Result<()> {
     let ends = java("org.apache.kafka.tools.GetOffsetShell", &[&server[..], &["--topic", "java-topic"]].concat())?;
     let total: i64 = ends.lines().filter_map(|line| line.rsplit(':').next()?.parse::<i64>().ok()).sum();
     ensure!(total == 5000, "{ends}");
-    let read = clients::run(Command::new("kcat").args([
+    let read = clients::run(&mut clients::kcat(&[
         "-b",
         &bootstrap,
         "-C",

@@ -18,7 +18,7 @@ fn write(bootstrap: &str, topic: &str, from: u32, to: u32, acks: &str) -> Result
 }
 
 fn read(bootstrap: &str, topic: &str) -> Result<BTreeSet<u32>> {
-    let out = clients::run(Command::new("kcat").args(["-b", bootstrap, "-C", "-t", topic, "-e", "-q"]))?;
+    let out = clients::run(&mut clients::kcat(&["-b", bootstrap, "-C", "-t", topic, "-e", "-q"]))?;
     out.lines().map(|line| line.parse().with_context(|| line.to_owned())).collect()
 }
 

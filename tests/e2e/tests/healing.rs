@@ -27,7 +27,7 @@ fn write(bootstrap: &str, topic: &str, from: u32, to: u32) -> Result<()> {
 
 fn wait_to_read(bootstrap: &str, topic: &str, to: u32) -> Result<()> {
     wait::until_ok("everything is read", || {
-        let out = clients::run(Command::new("kcat").args(["-b", bootstrap, "-C", "-t", topic, "-e", "-q"]))?;
+        let out = clients::run(&mut clients::kcat(&["-b", bootstrap, "-C", "-t", topic, "-e", "-q"]))?;
         let read: BTreeSet<u32> = out.lines().map(str::parse).collect::<Result<_, _>>()?;
         ensure!(read == (1..=to).collect(), "{} of {to}", read.len());
         Ok(())

@@ -113,8 +113,8 @@ impl Reader {
     fn kcat(cluster: &Cluster, rack: i32) -> Result<Self> {
         let bootstrap = cluster.bootstrap();
         let rack = format!("client.rack=rack-{rack}");
-        let mut command = Command::new("kcat");
-        command.args(["-b", &bootstrap, "-C", "-u", "-q", "-t", TOPIC, "-p", "0", "-o", "beginning", "-X", &rack]);
+        let topic = ["-b", &bootstrap, "-C", "-u", "-q", "-t", TOPIC, "-p", "0", "-o", "beginning", "-X", &rack];
+        let mut command = clients::kcat(&topic);
         command.args(["-X", "topic.metadata.refresh.interval.ms=1000", "-X", "check.crcs=true"]);
         Self::start(cluster, "kcat", &mut command)
     }

@@ -169,7 +169,7 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
     }
     let write = |topic: &str, text: &str| {
         // A retry is no second record, also where leaders change meanwhile.
-        let once = "-X enable.idempotence=true -X message.timeout.ms=30000";
+        let once = "-X enable.idempotence=true -X message.timeout.ms=60000";
         let send = format!("echo {text} | kcat -b {at} -P -t {topic} {once}");
         clients::run(Command::new("sh").args(["-c", &send])).map(drop)
     };
@@ -240,7 +240,7 @@ fn a_quorum_that_is_restored_from_an_old_snapshot_leads_and_deletes_no_log() -> 
         Ok(())
     })?;
     write("stays", "restored")?;
-    let read = clients::run(Command::new("kcat").args(["-b", &at, "-C", "-t", "stays", "-e", "-q"]))?;
+    let read = clients::run(&mut clients::kcat(&["-b", &at, "-C", "-t", "stays", "-e", "-q"]))?;
     ensure!(read == format!("{}restored\n", "without\nwith\n".repeat(3)), "{read}");
     for (topic, broker) in [("moved", 2), ("moved-too", 3)] {
         let kept = wait::until_ok("the log is set aside", || {

@@ -37,7 +37,7 @@ fn writer(bootstrap: &str, topic: &str) -> Result<Child> {
 /// The numbers of each partition, in order.
 fn read(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, Vec<u32>>> {
     let arguments = ["-b", bootstrap, "-C", "-t", topic, "-e", "-q", "-f", "%p %s\\n"];
-    let out = clients::run(Command::new("kcat").args(arguments))?;
+    let out = clients::run(&mut clients::kcat(&arguments))?;
     let mut partitions: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
     for line in out.lines() {
         let (partition, number) = line.split_once(' ').with_context(|| line.to_owned())?;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -122,21 +122,20 @@ pub fn run(command: &mut Command) -> Result<String> {
     let pid = child.id();
     let (done, finished) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        let deadline = Instant::now() + SCRIPT_PATIENCE;
-        if finished
-            .recv_timeout(deadline - Instant::now())
-            .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
-            && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
-        {
+        let is_late =
+            finished.recv_timeout(SCRIPT_PATIENCE).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout);
+        if is_late && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+        is_late
     });
     let output = child.wait_with_output()?;
     drop(done);
-    let _ = watchdog.join();
+    let is_late = watchdog.join().unwrap_or_default();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
-        bail!("{shown}: {}\n{out}\n{err}", output.status);
+        let why = if is_late { format!(", it was ended after {SCRIPT_PATIENCE:?}") } else { String::new() };
+        bail!("{shown}: {}{why}\n{out}\n{err}", output.status);
     }
     Ok(out.into_owned())
 }

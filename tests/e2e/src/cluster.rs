@@ -541,17 +541,24 @@ impl Cluster {
         self.wait_ready()
     }
 
-    /// Waits until every broker accepts connections and reports all brokers of the cluster.
+    /// Waits until every broker accepts connections and reports all brokers of the cluster. One that has ended ends the
+    /// wait.
     pub fn wait_ready(&mut self) -> Result<()> {
         let running = self.running_brokers();
         for &id in &running {
             let address = self.broker_address(id);
             let ready = wait::until_ok(&format!("broker {id} is ready"), || {
+                let child = self.member_mut(Node::Broker(id))?.child.as_mut();
+                if let Some(status) = child.map(Child::try_wait).transpose()?.flatten() {
+                    return Ok(Err(anyhow::anyhow!("broker {id} ended with {status}")));
+                }
                 let ids = crate::clients::broker_ids(address)?;
                 ensure!(ids.len() >= running.len(), "it knows the brokers {ids:?}");
-                Ok(())
+                Ok(Ok(()))
             });
-            ready.with_context(|| format!("its log:\n{}", self.log_text(Node::Broker(id)).unwrap_or_default()))?;
+            ready
+                .flatten()
+                .with_context(|| format!("its log:\n{}", self.log_text(Node::Broker(id)).unwrap_or_default()))?;
         }
         Ok(())
     }

@@ -100,9 +100,10 @@ fn processes_with_certificates_are_a_cluster() -> Result<()> {
     secure.cluster.bounce(Node::Broker(1))?;
     secure.roundtrip("second")?;
     let admin = secure.properties("admin", Some(&secure.authority.sign("admin")?.store), "ours")?;
-    wait::until("all three vote", || {
+    wait::until_ok("all three vote", || {
         let (done, text) = secure.ottla(&["quorum", "members"], Some(&admin))?;
-        Ok(done && (1..=3).all(|id| text.contains(&secure.cluster.coordinator_address(id))))
+        ensure!(done && (1..=3).all(|id| text.contains(&secure.cluster.coordinator_address(id))), "{text}");
+        Ok(())
     })
 }
 

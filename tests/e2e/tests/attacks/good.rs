@@ -1,5 +1,6 @@
 //! Clients that harm nobody, and must not be harmed.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchRequest, FetchTopic};
 use ottla_protocol::record_batch::Batches;
 
-use crate::wire::{call, connect, fetched, frame, produce_frame, produced, text};
+use crate::wire::{call, connect, fetched, frame, produce_frame, refusals, text};
 
 /// The topic of the good clients, with one partition.
 pub const GOOD: &str = "good";
@@ -33,6 +34,8 @@ pub struct Good {
     name: &'static str,
     done: Arc<AtomicU64>,
     times: Arc<Mutex<Vec<Duration>>>,
+    /// The last one of each broker.
+    failures: Arc<Mutex<BTreeMap<SocketAddr, String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -46,7 +49,9 @@ impl Good {
     ) -> Result<Self> {
         let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let times = Arc::new(Mutex::new(Vec::new()));
+        let failures = Arc::new(Mutex::new(BTreeMap::new()));
         let (counted, stopped, measured) = (Arc::clone(&done), Arc::clone(&stop), Arc::clone(&times));
+        let failed = Arc::clone(&failures);
         let brokers = brokers.to_vec();
         let thread = std::thread::spawn(move || {
             let goes_on = || !stopped.load(Ordering::Relaxed);
@@ -55,8 +60,14 @@ impl Good {
                 let Ok(mut stream) = connect(*broker) else { continue };
                 while goes_on() {
                     let begun = Instant::now();
-                    if !work(&mut stream).unwrap_or(false) {
-                        break;
+                    match work(&mut stream) {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(error) => {
+                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                            failed.insert(*broker, format!("{error:#}"));
+                            break;
+                        }
                     }
                     counted.fetch_add(1, Ordering::Relaxed);
                     measured.lock().unwrap_or_else(PoisonError::into_inner).push(begun.elapsed());
@@ -64,7 +75,7 @@ impl Good {
                 }
             }
         });
-        let client = Self { name, done, times, stop, thread: Some(thread) };
+        let client = Self { name, done, times, failures, stop, thread: Some(thread) };
         client.goes_on("before the attack")?;
         Ok(client)
     }
@@ -72,7 +83,11 @@ impl Good {
     /// Writes one record after the other with acks=all.
     pub fn writer(brokers: &[SocketAddr]) -> Result<Self> {
         let record = produce_frame(GOOD, 0..1)?;
-        Self::start("the writer", brokers, move |stream| produced(stream, &record))
+        Self::start("the writer", brokers, move |stream| {
+            let refusals = refusals(stream, &record)?;
+            ensure!(refusals.is_empty(), "{refusals:?}");
+            Ok(true)
+        })
     }
 
     /// Reads what the writer writes, without a gap.
@@ -104,14 +119,21 @@ impl Good {
             let response = call(stream, &commit)?;
             let (_, response) =
                 ottla_protocol::decode_response::<OffsetCommitRequest>(COMMIT_VERSION, response.into())?;
-            Ok(response.topics.iter().flat_map(|topic| &topic.partitions).all(|partition| partition.error_code == 0))
+            let mut partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            ensure!(partitions.all(|partition| partition.error_code == 0), "{response:?}");
+            Ok(true)
         })
     }
 
     /// Waits until the client has done more.
     pub fn goes_on(&self, when: &str) -> Result<()> {
         let enough = self.done.load(Ordering::Relaxed) + MORE;
-        wait::until(&format!("{} goes on {when}", self.name), || Ok(self.done.load(Ordering::Relaxed) >= enough))
+        wait::until_ok(&format!("{} goes on {when}", self.name), || {
+            let done = self.done.load(Ordering::Relaxed);
+            let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            ensure!(done >= enough, "{done} of {enough}; its last failures: {failures:?}");
+            Ok(())
+        })
     }
 
     /// How long it took since the last call, for people: the machine may be busy with other things.

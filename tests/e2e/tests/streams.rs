@@ -1,7 +1,8 @@
 //! Kafka Streams with exactly-once processing: a count by word, through a repartition topic and a state store with its
 //! changelog, is exact while brokers, coordinators and the application itself are killed.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,6 +41,11 @@ impl Counts {
         command
     }
 
+    /// Where an instance tells what it replaced a thread for.
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
     fn run(&self, arguments: &[&str]) -> Result<()> {
         let out = clients::run(&mut self.command(arguments))?;
         ensure!(out.trim().ends_with("ok"), "{out}");
@@ -52,10 +58,10 @@ struct Instance(Child);
 
 impl Instance {
     fn start(counts: &Counts, bootstrap: &str, name: &str) -> Result<Self> {
-        let folder: &Path = counts.folder.path();
-        let state = folder.join(name).to_string_lossy().into_owned();
+        let state = counts.folder.path().join(name).to_string_lossy().into_owned();
+        let log = File::options().create(true).append(true).open(counts.log(name))?;
         let mut command = counts.command(&["app", bootstrap, &state]);
-        Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+        Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?))
     }
 }
 
@@ -109,6 +115,8 @@ fn streams_counts_exactly_once_while_everything_is_killed() -> Result<()> {
                 cluster.bounce(node)?;
             }
         }
-        proving.join().ok().context("the thread of the producer and the check")?
+        let proved = proving.join().ok().context("the thread of the producer and the check")?;
+        let logs = || ["first", "second"].map(|name| fs::read_to_string(counts.log(name)).unwrap_or_default());
+        proved.with_context(|| format!("the instances told:\n{}", logs().join("\n")))
     })
 }

@@ -23,8 +23,9 @@ def main():
         for future in futures:
             future.get(timeout=30)
         producer.close()
+        # A busy machine may take seconds to the first record; after the last one nothing waits.
         consumer = KafkaConsumer(
-            bootstrap_servers=BOOTSTRAP, group_id=None, auto_offset_reset="earliest", consumer_timeout_ms=10000
+            bootstrap_servers=BOOTSTRAP, group_id=None, auto_offset_reset="earliest", consumer_timeout_ms=60000
         )
         partitions = [TopicPartition(topic, p) for p in range(2)]
         consumer.assign(partitions)

@@ -8,7 +8,8 @@ import time
 
 LIBRARY, TOPIC, SETTINGS = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 TOKEN = SETTINGS.pop("oauth.token", None)
-PATIENCE_S = 30
+# Reached only where something is wrong: a busy machine takes seconds for a handshake.
+PATIENCE_S = 60
 
 
 def confluent():
@@ -27,7 +28,11 @@ def confluent():
     while not delivered and not told and time.time() < deadline:
         producer.poll(0.1)
     if told:
-        return told[0].name()
+        # That no broker is left is told by another thread, before or after the reason.
+        is_reason = lambda error: error.code() != KafkaError._ALL_BROKERS_DOWN
+        if not any(map(is_reason, told)):
+            producer.poll(3)
+        return next(filter(is_reason, told), told[0]).name()
     if not delivered or delivered[0]:
         return None
     consumer = Consumer({**SETTINGS, "group.id": "secure-" + TOPIC, "auto.offset.reset": "earliest"})

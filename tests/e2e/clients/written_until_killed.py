@@ -6,8 +6,9 @@ the end one JSON object of offset and number of the acknowledged records."""
 import json
 import sys
 import threading
+import time
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 bootstrap, topic, codec = sys.argv[1:4]
@@ -16,14 +17,18 @@ stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
 
 admin = AdminClient({"bootstrap.servers": bootstrap})
-while True:
+for attempt in range(60):
     try:
         admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1, config=config)])[topic].result(30)
         break
     except KafkaException as error:
-        # A broker that has only just started.
-        if stop.is_set() or not error.args[0].retriable():
+        # A Kafka that has only just started may know no broker for a replica yet; the client sets `retriable` for
+        # errors of transactions alone. A topic that is there by now was made by the attempt before.
+        if attempt > 0 and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            break
+        if attempt == 59:
             raise
+        time.sleep(0.5)
 
 producer = Producer(
     {

@@ -174,6 +174,17 @@ fn random_faults_of_disks_lose_nothing() {
     seeded(3, random_faults);
 }
 
+/// Starts what has ended again: the one whose disk was at fault.
+fn restart_ended(cluster: &mut Cluster, at_fault: Option<Node>) -> Result<()> {
+    for ended in cluster.ended()? {
+        ensure!(Some(ended) == at_fault, "{ended} ended, whose disk was good");
+        cluster.wait(ended)?;
+        report(&format!("{ended} ended and is started again"));
+        cluster.spawn(ended)?;
+    }
+    Ok(())
+}
+
 fn random_faults(seed: u64) -> Result<()> {
     const FAULTS: usize = 5;
     report(&format!("disks, seed {seed}"));
@@ -186,6 +197,7 @@ fn random_faults(seed: u64) -> Result<()> {
     }
     cluster.spawn_all()?;
     let mut load = Load::start(&cluster, &clients)?;
+    let mut last = None;
     for number in 0..FAULTS {
         let Some((node, disk)) = disks.get(random.random_range(0..disks.len())) else { continue };
         let state = match random.random_range(0..4) {
@@ -196,16 +208,13 @@ fn random_faults(seed: u64) -> Result<()> {
         };
         let time = Duration::from_millis(random.random_range(100..8_000));
         load.step(&format!("seed {seed}: {node}, {state:?} for {time:?}"), || {
+            // It may have come to its end only after the last look.
+            restart_ended(&mut cluster, last.replace(*node))?;
             disk.set(state);
             create_topic(&clients, &format!("during-{number}"))?;
             sleep(time);
             disk.set(DiskState::Works);
-            for ended in cluster.ended()? {
-                ensure!(ended == *node, "{ended} ended, whose disk was good");
-                cluster.wait(ended)?;
-                report(&format!("{ended} ended and is started again"));
-                cluster.spawn(ended)?;
-            }
+            restart_ended(&mut cluster, Some(*node))?;
             // A directory that failed is out of use until a restart.
             if matches!((node, state), (Node::Broker(_), DiskState::Failed)) {
                 cluster.bounce(*node)?;

@@ -113,6 +113,8 @@ producer = Producer(
         "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 200,
         "delivery.timeout.ms": 90000,
+        # What is written until a delivery times out fits: a stall shows as one, not as a queue that is full.
+        "queue.buffering.max.messages": 1000000,
     }
 )
 number = 0

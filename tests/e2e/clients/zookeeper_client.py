@@ -21,7 +21,8 @@ def tell(**what):
         print(json.dumps(what), flush=True)
 
 
-client = KazooClient(hosts=sys.argv[1], timeout=10, randomize_hosts=False)
+# A session that outlives an election of coordinators on a busy machine: a test wants to see it move.
+client = KazooClient(hosts=sys.argv[1], timeout=30, randomize_hosts=False)
 
 
 @client.add_listener

@@ -126,7 +126,9 @@ fn kafkas_own_copier_bounces_and_copies_each_record_once() -> Result<()> {
         let mut found: Vec<String> = String::from_utf8(out.stdout)?.lines().map(str::to_owned).collect();
         found.sort();
         let first = found.iter().zip(&lines).find(|(found, expected)| found != expected);
-        ensure!(found == lines, "{} of {RECORDS} lines are in {topic}; first difference: {first:?}", found.len());
+        let err = String::from_utf8_lossy(&out.stderr);
+        let count = found.len();
+        ensure!(found == lines, "{count} of {RECORDS} lines are in {topic}; first difference: {first:?}; {err}");
     }
     Ok(())
 }

@@ -14,6 +14,12 @@ const END: u16 = 32_700;
 /// More are tried only where nearly all are taken.
 const TRIES_MAX: usize = 10_000;
 
+/// Where `ottla local` has its first three brokers and coordinators for clients, each other and metrics
+/// (crates/cli/src/local/layout.rs): its tests start them beside other tests.
+fn is_of_local(port: u16) -> bool {
+    matches!(port, 19_091..=19_093 | 20_001..=20_003 | 21_001..=21_003 | 22_181 | 29_092 | 32_181)
+}
+
 /// Names of the ports that this process has chosen. The kernel frees them with the process, also when it is killed.
 static CHOSEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
 
@@ -31,6 +37,9 @@ pub fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
         }
         let random = RandomState::new().build_hasher().finish();
         let port = FIRST + (random % u64::from(END - FIRST)) as u16;
+        if is_of_local(port) {
+            continue;
+        }
         let name = SocketAddr::from_abstract_name(format!("ottla-test-port-{port}"))?;
         let Ok(chosen) = UnixListener::bind_addr(&name) else { continue };
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
@@ -51,6 +60,7 @@ mod tests {
         for port in &ports {
             TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).expect("nothing listens");
         }
+        assert!(!ports.iter().any(|port| is_of_local(*port)));
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 500);

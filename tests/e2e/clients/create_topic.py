@@ -13,8 +13,8 @@ replicas = int(sys.argv[4]) if len(sys.argv) > 4 else 3
 settings = json.loads(os.environ.get("OTTLA_CLIENT_SETTINGS", "{}"))
 admin = AdminClient({"bootstrap.servers": bootstrap} | settings)
 new_topic = NewTopic(topic, partitions, replicas, config={"min.insync.replicas": str(min(2, replicas))})
-admin.create_topics([new_topic])[topic].result(30)
-deadline = time.monotonic() + 30
+admin.create_topics([new_topic])[topic].result(60)
+deadline = time.monotonic() + 60
 while time.monotonic() < deadline:
     found = admin.list_topics(topic, timeout=10).topics[topic].partitions
     if len(found) == partitions and all(len(p.isrs) == replicas and p.leader >= 0 for p in found.values()):

@@ -58,7 +58,10 @@ def member(number):
         messages = consumer.consume(1000, 0.02)
         with lock:
             for message in messages:
-                if not message.error():
+                if message.error():
+                    # Records that are missing at the end may have this reason.
+                    print(f"{GROUP}: {message.error()}", file=sys.stderr)
+                else:
                     take(message)
     consumer.close()
 
@@ -91,7 +94,11 @@ delivered = {at: set() for at in partitions}
 members = [threading.Thread(target=member, args=[number]) for number in range(MEMBERS)]
 for thread in members:
     thread.start()
+deadline = time.monotonic() + 170
 while sum(owned) < len(partitions):
+    if time.monotonic() > deadline:
+        is_ended.set()
+        sys.exit(f"{GROUP}: members own {owned} of {len(partitions)} partitions")
     time.sleep(0.05)
 print("ready", flush=True)
 while sys.stdin.readline() == "mark\n":

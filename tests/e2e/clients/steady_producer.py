@@ -134,6 +134,9 @@ while not stop.is_set():
     number += 1
     if marks.acquire(blocking=False):
         end_period(number)
+    if not ready and errors:
+        # Whoever waits for `ready` would wait for ever.
+        sys.exit(f"{TOPIC}: the first records were not acknowledged: {sorted(set(errors))}")
     if not ready and all(acknowledged.values()):
         ready = True
         print("ready", flush=True)

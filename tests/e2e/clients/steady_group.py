@@ -86,7 +86,14 @@ def end_of(consumer, at):
 
 
 outside = Consumer(CONFIG | {"enable.auto.commit": False})
-found = outside.list_topics(timeout=30).topics
+found = {}
+deadline = time.monotonic() + 60
+# The broker that is asked may not have heard of a topic that was made at another one.
+while missing := [topic for topic in TOPICS if topic not in found or not found[topic].partitions]:
+    if time.monotonic() > deadline:
+        sys.exit(f"{GROUP}: no partitions of {missing}")
+    found = outside.list_topics(timeout=30).topics
+    time.sleep(0.05)
 partitions = [(topic, p) for topic in TOPICS for p in found[topic].partitions]
 begins = {at: end_of(outside, at) for at in partitions}
 outside.commit(offsets=[TopicPartition(*at, begins[at]) for at in partitions], asynchronous=False)

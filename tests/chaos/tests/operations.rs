@@ -329,10 +329,10 @@ fn an_operators_work_costs_clients_nothing() -> Result<()> {
         let (is_stopped, made) = (AtomicBool::new(false), AtomicU32::new(0));
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| create_topics(&at.bootstrap, &is_stopped, &made));
-            let story = change_members(&mut cluster, &made);
+            let story = change_members(&mut cluster, &is_stopped, &made);
             is_stopped.store(true, Ordering::Relaxed);
             let longest = writer.join().map_err(|_| anyhow::anyhow!("the admin client panicked"))?;
-            story.and(longest).map(Some)
+            longest.and_then(|longest| story.map(|()| Some(longest)))
         })
     })?;
     load.finish()

@@ -37,11 +37,11 @@ pub fn leader(at: &str) -> Result<u64> {
     members.iter().find(|(_, said)| said.contains("quorum leader")).map(|(id, _)| *id).context("no leader")
 }
 
-/// Creates twenty topics a second until it is stopped. No call may fail; returns how many it made, and the longest one.
+/// Creates twenty topics a second until it is stopped. No call may fail, or it stops itself. Returns the longest one.
 pub fn create_topics(bootstrap: &str, is_stopped: &AtomicBool, made: &AtomicU32) -> Result<Duration> {
     const INTERVAL: Duration = Duration::from_millis(50);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let longest: Result<Duration> = runtime.block_on(async {
         let client = Client::new(ClientConfig::new(bootstrap));
         let mut longest = Duration::ZERO;
         while !is_stopped.load(Ordering::Relaxed) {
@@ -59,17 +59,19 @@ pub fn create_topics(bootstrap: &str, is_stopped: &AtomicBool, made: &AtomicU32)
             tokio::time::sleep(INTERVAL.saturating_sub(began.elapsed())).await;
         }
         Ok(longest)
-    })
+    });
+    is_stopped.store(true, Ordering::Relaxed);
+    longest
 }
 
 /// From three to four and back, and a member whose disk is gone is replaced, while [`create_topics`] makes topics.
-pub fn change_members(cluster: &mut Cluster, made: &AtomicU32) -> Result<()> {
+pub fn change_members(cluster: &mut Cluster, is_stopped: &AtomicBool, made: &AtomicU32) -> Result<()> {
     // Some topics before and after each step.
     let some = || {
         let before = made.load(Ordering::Relaxed);
-        wait::until_ok("the writer goes on", || {
-            ensure!(made.load(Ordering::Relaxed) > before + 20, "still {before}");
-            Ok(())
+        wait::until(&format!("the writer goes on after {before} topics"), || {
+            ensure!(!is_stopped.load(Ordering::Relaxed), "the writer has ended");
+            Ok(made.load(Ordering::Relaxed) > before + 20)
         })
     };
     some()?;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, wait};
 use rustix::process::Signal;
 
@@ -27,7 +28,7 @@ fn writer(bootstrap: &str, topic: &str) -> Result<Child> {
 }
 
 /// A member of a group; what it reads goes to a file.
-fn member(cluster: &Cluster, topic: &str) -> Result<(Child, std::path::PathBuf)> {
+fn member(cluster: &Cluster, topic: &str) -> Result<(Child, PathBuf)> {
     let path = cluster.folder().join("read");
     let at = cluster.bootstrap();
     let child = Command::new("kcat")
@@ -45,9 +46,18 @@ fn member(cluster: &Cluster, topic: &str) -> Result<(Child, std::path::PathBuf)>
             topic,
         ])
         .stdout(std::fs::File::create(&path)?)
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(path.with_extension("err"))?)
         .spawn()?;
     Ok((child, path))
+}
+
+/// What the member has read. One that has ended will not read more.
+fn read_so_far(member: &mut Child, path: &Path) -> Result<String> {
+    if let Some(status) = member.try_wait()? {
+        let told = std::fs::read_to_string(path.with_extension("err"))?;
+        bail!("the member ended with {status}: {told}");
+    }
+    Ok(std::fs::read_to_string(path)?)
 }
 
 /// The numbers of each partition by offset. A member reads an offset again if a commit of it was lost: never another
@@ -109,10 +119,7 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
     let mut writer = writer(&at, "shared")?;
     let (mut member, path) = member(&cluster, "shared")?;
     // The topic of the group's offsets is made with the group: none of its replicas is to be on the next broker.
-    wait::until_ok("the group reads", || {
-        ensure!(!std::fs::read(&path)?.is_empty(), "nothing yet");
-        Ok(())
-    })?;
+    wait::until("the group reads", || Ok(!read_so_far(&mut member, &path)?.is_empty()))?;
     cluster.settle()?;
 
     cluster.spawn(Node::Broker(4))?;
@@ -150,11 +157,16 @@ fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> 
     ensure!(writer.wait()?.success(), "a record was not acknowledged");
     let read = ["-b", &at, "-C", "-t", "shared", "-e", "-q", "-f", "%p %o %s\\n"];
     check(&numbers(&clients::run(&mut clients::kcat(&read))?)?)?;
-    wait::until_ok("the group has read all", || {
-        let text = std::fs::read_to_string(&path)?;
+    let has_read = wait::until_ok("the group has read all", || {
+        let text = match read_so_far(&mut member, &path) {
+            Ok(text) => text,
+            Err(ended) => return Ok(Err(ended)),
+        };
         // A line may be half written.
-        check(&numbers(text.rsplit_once('\n').map_or("", |(whole, _)| whole))?)
-    })?;
+        check(&numbers(text.rsplit_once('\n').map_or("", |(whole, _)| whole))?)?;
+        Ok(Ok(()))
+    });
+    has_read.flatten()?;
     member.kill()?;
     member.wait()?;
     Ok(())

@@ -17,10 +17,10 @@ fn the_quorum_grows_shrinks_and_replaces_a_lost_disk_under_a_writer() -> Result<
     let (is_stopped, made) = (AtomicBool::new(false), AtomicU32::new(0));
     let longest = std::thread::scope(|scope| {
         let writer = scope.spawn(|| create_topics(&bootstrap, &is_stopped, &made));
-        let story = change_members(&mut cluster, &made);
+        let story = change_members(&mut cluster, &is_stopped, &made);
         is_stopped.store(true, Ordering::Relaxed);
         let longest = writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
-        story.and(longest)
+        longest.and_then(|longest| story.map(|()| longest))
     })?;
     let count = made.load(Ordering::Relaxed);
     println!("{count} topics, the longest call took {} ms", longest.as_millis());

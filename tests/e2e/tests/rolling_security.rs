@@ -183,13 +183,19 @@ impl Rolling {
     }
 
     /// The writer gets acknowledgements.
-    fn goes_on(&self, step: &str) -> Result<()> {
+    fn goes_on(&mut self, step: &str) -> Result<()> {
         let before = self.writer.events("producer_send_success")?.len();
-        wait::until_ok("the writer goes on", || {
-            let now = self.writer.events("producer_send_success")?.len();
+        let writer = &mut self.writer;
+        let goes_on = wait::until_ok("the writer goes on", || {
+            if let Some(status) = writer.child.try_wait()? {
+                return Ok(Err(anyhow::anyhow!("{step}: the writer ended with {status}")));
+            }
+            let now = writer.events("producer_send_success")?.len();
             ensure!(now >= before + MESSAGES_OF_A_STEP, "{step}: {before} acknowledged messages, then {now}");
-            Ok(())
-        })
+            Ok(Ok(()))
+        });
+        let told = || fs::read_to_string(self.files.path().join("writer.err")).unwrap_or_default();
+        goes_on.flatten().with_context(|| format!("the writer told:\n{}", told()))
     }
 
     /// The stores of each process, which have no effect yet.

@@ -420,6 +420,15 @@ impl Group {
         })
     }
 
+    /// Waits until these crews own such partitions of the topic.
+    pub fn wait_owned(&mut self, what: &str, are_right: impl Fn(&[i32]) -> bool) -> Result<()> {
+        self.until_ok(&format!("{}: {what}", self.name), |group| {
+            let owned: Vec<i32> = group.owners().into_keys().collect();
+            ensure!(are_right(&owned), "{owned:?}");
+            Ok(())
+        })
+    }
+
     /// As [`Self::wait_settled`], and every member owns as many partitions as the others, or one more: on the way there
     /// every partition may be owned while some have not moved yet.
     pub fn wait_balanced(&mut self, partitions: i32, members: usize) -> Result<()> {

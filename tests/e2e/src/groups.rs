@@ -405,8 +405,8 @@ impl Group {
         })
     }
 
-    /// [`wait::until_ok`], for all crews. A crew that ends by itself ends the wait, as nothing will come of it; any other
-    /// failure ends with what the members' clients logged last.
+    /// [`wait::until_ok`], for all crews. A crew that ends by itself ends the wait, as nothing will come of it; any
+    /// other failure ends with what the members' clients logged last.
     fn until_ok(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         let result = wait::until_ok(what, || match self.all_run() {
             Ok(()) => attempt(self).map(Ok),

@@ -78,8 +78,11 @@ pub struct Follower {
     high_watermark: HighWatermark,
     /// As the leader has told it last; this log may not reach it.
     leader_high_watermark: Offset,
-    /// As the leader had told it before that.
-    former_leader_high_watermark: Offset,
+    /// As the leader had told it when this log got its present end. The next answers may tell more and bring no record:
+    /// the leader is asked once from there.
+    told_at_end: Offset,
+    /// The same of the end before; unknown once it has been compared with the present one.
+    told_at_former_end: Offset,
     /// Until when the leader's HW may wait for this follower, which is not in the ISR.
     awaited_until: MonotonicMs,
     state: State,
@@ -107,7 +110,8 @@ impl Follower {
             log,
             high_watermark,
             leader_high_watermark: Offset::UNKNOWN,
-            former_leader_high_watermark: Offset::UNKNOWN,
+            told_at_end: Offset::UNKNOWN,
+            told_at_former_end: Offset::UNKNOWN,
             awaited_until: MonotonicMs(0),
             state: State::Fetching,
             is_confirmed: false,
@@ -272,9 +276,14 @@ impl Follower {
     /// the HW if it moved, or may be read up to from now on: the leader's HW from the response, but at most this log's
     /// end.
     pub fn appended(&mut self, log: LocalLog, answer: &FetchAnswer) -> Option<Offset> {
+        if log.end != self.log.end {
+            self.told_at_former_end = std::mem::replace(&mut self.told_at_end, answer.high_watermark);
+        } else if self.told_at_end == Offset::UNKNOWN {
+            self.told_at_end = answer.high_watermark;
+        }
         self.log = log;
         self.high_watermark.clamp(log.start, log.end);
-        self.former_leader_high_watermark = std::mem::replace(&mut self.leader_high_watermark, answer.high_watermark);
+        self.leader_high_watermark = answer.high_watermark;
         let moved = self.high_watermark.advance(answer.high_watermark, log.end);
         let was_confirmed = std::mem::replace(&mut self.is_confirmed, true);
         moved.or_else(|| (!was_confirmed).then(|| self.high_watermark.get()))
@@ -316,11 +325,13 @@ impl Follower {
     /// ([`crate::Leader::is_about_to_join`]): it must not be held back.
     ///
     /// The leader counts a follower as caught up for `lag_max` whose fetch begins where the leader's log ended at the
-    /// fetch before. The HW of the answer before the last one is not above that end; the last HW may be: other
-    /// partitions may have taken all room of the last answer, and this one got no record of it.
+    /// fetch before. The HW that was known at that fetch is not above that end; later ones may be: other partitions may
+    /// have taken the room of any number of answers, which told the HW and brought no record.
     pub fn is_awaited(&mut self, now: MonotonicMs, lag_max: Duration) -> bool {
-        let has_reached = |told: Offset| told != Offset::UNKNOWN && self.log.end >= told;
-        if has_reached(self.leader_high_watermark) || has_reached(self.former_leader_high_watermark) {
+        let end = self.log.end;
+        let has_reached = |told: Offset| told != Offset::UNKNOWN && end >= told;
+        let has_caught_up = has_reached(std::mem::replace(&mut self.told_at_former_end, Offset::UNKNOWN));
+        if has_caught_up || has_reached(self.leader_high_watermark) {
             self.awaited_until = now + lag_max;
         }
         now < self.awaited_until

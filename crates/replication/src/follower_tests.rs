@@ -411,6 +411,22 @@ fn a_follower_for_which_writes_may_wait_knows_it() {
     assert!(after(57, Some(90), 1_020), "the leader waits for it for the time of a lag");
     assert!(after(57, None, 31_009) && !after(57, None, 31_010));
     assert!(after(90, Some(90), 40_000));
+
+    // The leader is asked once from each end, however many answers have no room for records.
+    let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), log(0), Offset(0), BrokenRules::default());
+    let mut after = |end, told| {
+        let _ = follower.appended(log(end), &answer(ErrorCode::None, None, told));
+        follower.is_awaited(MonotonicMs(1_000), LAG_MAX)
+    };
+    assert!(!after(0, 57) && !after(54, 58) && !after(54, 60) && !after(54, 90));
+    assert!(after(59, 95), "it has passed what the leader had when it asked from 54");
+    // Nor is one that stands still taken for one that has caught up.
+    let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), log(0), Offset(0), BrokenRules::default());
+    let mut after = |end, told| {
+        let _ = follower.appended(log(end), &answer(ErrorCode::None, None, told));
+        follower.is_awaited(MonotonicMs(1_000), LAG_MAX)
+    };
+    assert!(!after(10, 1_000) && !after(20, 1_000) && !after(20, 1_010) && !after(300, 1_020) && !after(999, 1_030));
 }
 
 #[test]

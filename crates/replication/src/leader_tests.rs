@@ -500,14 +500,17 @@ proptest! {
     /// seconds long: it lacked what was committed since the fetch by which its leader counted it as caught up.
     #[test]
     fn a_follower_knows_when_writes_may_wait_for_it(
-        steps in vec((0..4_i64, any::<bool>(), 0..3_i64, 0..40_i64), 1..60),
+        steps in vec((0..4_i64, any::<bool>(), 0..3_i64, 0..12_i64), 1..100),
     ) {
         let mut story = Story::new(&[1, 2], 1, 100);
         let log = |end| LocalLog { start: Offset(0), end: Offset(end), latest_epoch: LeaderEpoch(5) };
         let (mut follower, _) = Follower::new(LOCAL, LeaderEpoch(5), log(0), Offset(0), BrokenRules::default());
-        let (mut leader_end, mut end) = (100, 0);
+        let (mut leader_end, mut end, mut asked_from) = (100, 0, None);
         for (ms, (written, is_acknowledged, has_room, records)) in (1..).zip(steps) {
-            let _ = story.fetch(ms, 3, end);
+            // In a fetch session a position is named once: an answer may tell the HW without records.
+            if asked_from.replace(end) != Some(end) {
+                let _ = story.fetch(ms, 3, end);
+            }
             leader_end += written;
             let _ = story.append(ms, leader_end);
             if is_acknowledged {

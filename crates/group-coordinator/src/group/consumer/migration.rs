@@ -241,7 +241,8 @@ fn converted_member(
     }
     let is_known =
         |(name, partitions): &(String, Vec<PartitionId>)| partitions.is_empty() || cx.topics.by_name(name).is_some();
-    if is_recent && !assignment.partitions.iter().all(is_known) {
+    // What a cooperative member said that it reads was assigned before that.
+    if is_recent && !assignment.partitions.iter().chain(&subscription.owned).all(is_known) {
         return Err(Unconvertible::UnknownTopic);
     }
     let owned = |partitions: &NamedPartitions| {

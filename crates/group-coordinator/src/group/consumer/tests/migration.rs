@@ -187,6 +187,28 @@ fn an_assignment_of_a_topic_that_is_not_known_yet_is_awaited() {
     world.check_replay();
 }
 
+/// A cooperative member reads what its next assignment takes from it until it has that one.
+#[test]
+fn what_cooperative_members_read_of_a_topic_that_is_not_known_yet_is_awaited() {
+    let mut world = World::new(&[("t", 3)]);
+    world.change(|cluster| cluster.delete("t"));
+    let ([a, b], generation) = two_classic(&mut world);
+    let joins = [(&a, vec![0, 1]), (&b, vec![2])]
+        .map(|(member, owned)| world.host.ask(Request::JoinGroup(classic_join(member, &owned))));
+    let mut leader = String::new();
+    for id in joins {
+        let Some(GroupAnswer::JoinGroup(joined)) = world.host.answer(id) else { panic!("all have joined") };
+        leader = joined.leader.to_string();
+    }
+    // Nobody is assigned anything of the topic before its reader has let go of it.
+    let assignments = vec![(MemberId::new(leader.as_str()), given(&[]))];
+    world.host.call(Request::SyncGroup(SyncGroup { assignments, ..sync(&leader, generation + 1) }));
+    assert_eq!(world.refused(join("new", &["t"])).0, ErrorCode::CoordinatorLoadInProgress);
+    world.change(|cluster| cluster.set("t", 3));
+    assert_eq!(world.beat(join("new", &["t"])).assignment, Some(vec![]), "all of it is read");
+    world.check_replay();
+}
+
 #[test]
 fn other_protocols_and_user_data_are_not_converted() {
     let mut world = World::new(&[("t", 3)]);

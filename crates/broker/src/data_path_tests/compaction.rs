@@ -241,3 +241,20 @@ fn a_disk_that_does_not_answer_keeps_no_other_log_from_being_cleaned() {
     writer.join().unwrap();
     eventually("it is clean too", || read(&broker, silent).0.len() < 20);
 }
+
+/// A look reads the first record of a segment for `max.compaction.lag.ms`. Its file stayed open until the next pass over
+/// all logs that looks for old segments.
+#[test]
+fn files_that_a_look_has_opened_are_closed_again() {
+    let cluster = Cluster::new(&[("log.flush.offset.checkpoint.interval.ms", "1000")]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    produce_keys(&broker, id, 1);
+    let partition = broker.partition(id, 0);
+    let are_closed = || partition.look_in_passing(|log| log.open_files()) == Ok(Some(0));
+    eventually("its files are closed", are_closed);
+    drop(partition.look_in_passing(|log| log.read(Offset::ZERO, 1, Offset(1), true).unwrap()));
+    assert!(!are_closed());
+    eventually("they are closed again", are_closed);
+}

@@ -122,7 +122,11 @@ impl LogCleaner {
 
     /// The log is there, is configured anew, or has begun a segment: it may be worth cleaning.
     pub fn may_be_dirty(&self, partition: &Arc<Partition>) {
-        let at = self.in_a_while();
+        self.look_at(partition, self.in_a_while());
+    }
+
+    /// Also the thread that chooses says so: it may go on to clean for hours, and the others wait for a later time.
+    fn look_at(&self, partition: &Arc<Partition>, at: MonotonicMs) {
         if self.queue.lock().offer(partition.id(), Arc::downgrade(partition), at) {
             self.wake.notify_one();
         }
@@ -200,7 +204,13 @@ impl LogCleaner {
         let now = clock::monotonic();
         // What is nearly due is looked at with it, or every log would wake a thread of its own.
         let soon = MonotonicMs(now.0.saturating_add(millis(self.config().backoff) / 8));
-        let due = self.queue.lock().take_due(now, soon);
+        let mut queue = self.queue.lock();
+        let (due, is_cleaning) = (queue.take_due(now, soon), queue.is_cleaning());
+        drop(queue);
+        if due.is_empty() && is_cleaning {
+            // What another thread has found, and cleans, still holds.
+            return None;
+        }
         let mut best: Option<Choice> = None;
         let mut filthiest = 0.0_f64;
         for weak in due {
@@ -263,8 +273,7 @@ impl LogCleaner {
                 None
             }
             Err(PassedBy) => {
-                let at = self.in_a_while().max(clock::monotonic() + STALLED_PAUSE);
-                self.queue.lock().offer(partition.id(), Arc::downgrade(partition), at);
+                self.look_at(partition, self.in_a_while().max(clock::monotonic() + STALLED_PAUSE));
                 None
             }
             // It has moved meanwhile.
@@ -288,7 +297,7 @@ impl LogCleaner {
                 MonotonicMs(clock::monotonic().0.saturating_add(wait).saturating_add(1)).max(self.in_a_while())
             }
         };
-        self.queue.lock().offer(partition.id(), Arc::downgrade(partition), at);
+        self.look_at(partition, at);
     }
 
     fn clean(self: &Arc<Self>, choice: &Choice) {

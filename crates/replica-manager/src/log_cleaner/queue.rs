@@ -43,6 +43,10 @@ impl<C: Clone> Queue<C> {
         self.in_progress.insert(id);
     }
 
+    pub fn is_cleaning(&self) -> bool {
+        !self.in_progress.is_empty()
+    }
+
     pub fn finish(&mut self, id: TopicIdPartition) {
         self.in_progress.remove(&id);
     }

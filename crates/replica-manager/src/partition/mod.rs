@@ -627,7 +627,8 @@ impl Partition {
     /// # Errors
     /// Somebody holds the lock, who seems to wait for a disk.
     pub fn look_in_passing<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Result<Option<T>, PassedBy> {
-        let mut state = self.lock_quietly_for(Errand::Tick).ok_or(PassedBy)?;
+        // Not quietly: a look may open files, which a timer closes.
+        let mut state = self.lock_for(Errand::Tick).ok_or(PassedBy)?;
         Ok(state.replica.log_mut().map(look))
     }
 

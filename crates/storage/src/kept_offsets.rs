@@ -5,6 +5,8 @@
 //! again (a topic of the same name must start without checkpoints); a recovery point on disk is never above the end
 //! that a truncation left.
 
+use std::time::Duration;
+
 use ottla_model::{Offset, TopicPartition};
 use parking_lot::Mutex;
 
@@ -15,6 +17,10 @@ use crate::error::DiskFault;
 
 /// The offset of a partition; none if its log cannot be read now: then the value on disk stays.
 pub type Collected = Vec<(TopicPartition, Option<Offset>)>;
+
+/// One of the files is being written: perhaps its disk does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BeingWritten;
 
 /// The content of the files, and the right to replace them.
 #[derive(Default)]
@@ -102,6 +108,20 @@ impl Checkpoints {
     /// The offset on disk of one partition.
     pub fn find(&self, kind: CheckpointKind, partition: &TopicPartition) -> Option<Offset> {
         self.0.lock().of(kind).get(partition).copied()
+    }
+
+    /// As [`Self::find`], for somebody who does not wait for the disk.
+    ///
+    /// # Errors
+    /// The files could not be looked at within `patience`.
+    pub fn find_within(
+        &self,
+        patience: Duration,
+        kind: CheckpointKind,
+        partition: &TopicPartition,
+    ) -> Result<Option<Offset>, BeingWritten> {
+        let mut state = self.0.try_lock_for(patience).ok_or(BeingWritten)?;
+        Ok(state.of(kind).get(partition).copied())
     }
 
     /// Replaces the offset on disk of one partition, unless it is equal. Waits for the disk.

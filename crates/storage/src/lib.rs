@@ -40,7 +40,7 @@ pub use directory_health::{DirectoryHealth, FaultEffect, SLOW_LOOK_INTERVAL, Slo
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
 pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full, is_out_of_descriptors};
 pub use index_file::Entry;
-pub use kept_offsets::{Checkpoints, Collected, LogCut};
+pub use kept_offsets::{BeingWritten, Checkpoints, Collected, LogCut};
 pub use last_run::{LastRun, LeftBy, has_replaced};
 pub use log::{
     AbortedSearch, AgeSearch, Appended, ColdRead, CutWatch, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened,

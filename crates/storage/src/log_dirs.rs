@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, TopicPartition};
 use parking_lot::{Mutex, RecursiveRwLock};
@@ -22,7 +23,7 @@ use crate::checkpoint::registration::Registration;
 use crate::directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory, PartitionDirectoryKind};
 use crate::directory_health::DirectoryHealth;
 use crate::env::Env;
-use crate::kept_offsets::{Checkpoints, Collected, LogCut};
+use crate::kept_offsets::{BeingWritten, Checkpoints, Collected, LogCut};
 use crate::last_run::{LastRun, LeftBy, has_replaced};
 use crate::rules::BrokenRules;
 
@@ -225,6 +226,15 @@ impl<E: Env> LogDir<E> {
     /// How far a log has been cleaned; none if it never was.
     pub fn clean_offset(&self, partition: &TopicPartition) -> Option<Offset> {
         self.checkpoints.find(CheckpointKind::Cleaner, partition)
+    }
+
+    /// As [`Self::clean_offset`]: see [`Checkpoints::find_within`].
+    pub fn clean_offset_within(
+        &self,
+        patience: Duration,
+        partition: &TopicPartition,
+    ) -> Result<Option<Offset>, BeingWritten> {
+        self.checkpoints.find_within(patience, CheckpointKind::Cleaner, partition)
     }
 
     /// Sets how far a log has been cleaned. Waits for the disk.

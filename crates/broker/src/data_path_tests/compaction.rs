@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::mpsc;
 
 use bytes::Bytes;
-use ottla_model::{ErrorCode, Offset, TopicId};
+use ottla_model::{ErrorCode, Offset, PartitionId, TopicId, TopicPartition};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::record_batch::{BatchBuilder, Batches, Records};
 use ottla_replica_manager::{clock, log_io};
 
 use super::disks::move_to;
-use super::harness::{Cluster, SECOND_DIRECTORY, TestBroker, eventually, topic_id};
+use super::harness::{Cluster, SECOND_DIRECTORY, TestBroker, eventually, name, topic_id};
 
 const NEVER_MS: i32 = 60_000;
 /// Segments have at least 1 MiB: so many records of this size fill a few of them.
@@ -237,6 +237,40 @@ fn a_disk_that_does_not_answer_keeps_no_other_log_from_being_cleaned() {
     cluster.quorum.configure_topic("other", CONFIG);
     eventually("the other log is clean", || read(&broker, other).0.len() < 20);
     assert!(health.is_stalled());
+    drop(disk_answers);
+    writer.join().unwrap();
+    eventually("it is clean too", || read(&broker, silent).0.len() < 20);
+}
+
+/// The files of offsets of a directory are written one at a time, high watermarks every five seconds. The look asked how
+/// far the log is clean before it asked whether the disk answers, and waited for such a file.
+#[test]
+fn a_file_of_offsets_that_is_not_written_keeps_no_other_log_from_being_cleaned() {
+    let cluster = Cluster::new(&[FLAGS, &[(SECOND_DIRECTORY, "")]].concat());
+    let broker = cluster.start(1);
+    let (silent, other) = (topic_id(1), topic_id(2));
+    let later = [CONFIG, &[("min.compaction.lag.ms", "600000")]].concat();
+    for (name, id) in [("silent", silent), ("other", other)] {
+        cluster.quorum.create_topic(name, id, 1, &[1], &later);
+    }
+    produce_keys(&broker, silent, 30);
+    let directory = broker.partition(silent, 0).directory();
+    assert!(!broker.partition(other, 0).is_in(&directory));
+    let ((disk_answers, answer), (begins, begun)) = (mpsc::channel::<()>(), mpsc::channel());
+    let writer = std::thread::spawn(move || {
+        let gone = TopicPartition::new(name("gone"), PartitionId(0));
+        let stalls = std::iter::once(&gone).inspect(|_| {
+            let _ = begins.send(());
+            let _ = answer.recv();
+        });
+        directory.with_storage(|storage| directory.checkpoints().forget(storage, stalls)).unwrap();
+    });
+    begun.recv().unwrap();
+    cluster.quorum.configure_topic("silent", CONFIG);
+    // The cleaner looks at the first one meanwhile.
+    produce_keys(&broker, other, 30);
+    cluster.quorum.configure_topic("other", CONFIG);
+    eventually("the other log is clean", || read(&broker, other).0.len() < 20);
     drop(disk_answers);
     writer.join().unwrap();
     eventually("it is clean too", || read(&broker, silent).0.len() < 20);

@@ -28,8 +28,8 @@ use std::time::Duration;
 
 use ottla_config::CleanerConfig;
 use ottla_model::{MonotonicMs, TopicIdPartition};
-use ottla_storage::DiskFault;
 use ottla_storage::compaction::{CleanError, CleanerLimits, CleaningStats, Dirt, NextLook};
+use ottla_storage::{BeingWritten, DiskFault};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 
@@ -43,6 +43,8 @@ use throttle::Throttle;
 
 /// The least time until a log is looked at again whose disk does not answer: `log.cleaner.backoff.ms` may be 0.
 const STALLED_PAUSE: Duration = Duration::from_millis(100);
+/// How long a look waits while its directory's file of clean offsets is written.
+const FILE_PATIENCE: Duration = Duration::from_millis(100);
 
 pub struct LogCleaner {
     live: Arc<LiveConfig>,
@@ -255,15 +257,19 @@ impl LogCleaner {
     }
 
     fn look(&self, partition: &Arc<Partition>, directory: &Arc<LogDir>) -> Option<Dirt> {
-        let checkpoint = directory.clean_offset(&partition.topic_partition());
         let high_watermark = partition.high_watermark();
         let looked = match directory.health().is_stalled() {
             true => Err(PassedBy),
-            false => partition.look_in_passing(|log| {
-                // Records of a transaction that is not decided must not be cleaned.
-                let stable = log.last_stable_offset(high_watermark);
-                partition.is_in(directory).then(|| log.dirt(checkpoint, stable, clock::wall()))
-            }),
+            false => directory
+                .clean_offset_within(FILE_PATIENCE, &partition.topic_partition())
+                .map_err(|BeingWritten| PassedBy)
+                .and_then(|checkpoint| {
+                    partition.look_in_passing(|log| {
+                        // Records of a transaction that is not decided must not be cleaned.
+                        let stable = log.last_stable_offset(high_watermark);
+                        partition.is_in(directory).then(|| log.dirt(checkpoint, stable, clock::wall()))
+                    })
+                }),
         };
         match looked {
             Ok(None) => None,

@@ -8,7 +8,7 @@ use ottla_model::{ErrorCode, PartitionId, TopicId};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::{
-    CreateTopicsRequest, DescribeClientQuotasRequest, DescribeConfigsRequest, TopicName,
+    CreateTopicsRequest, DescribeClientQuotasRequest, DescribeConfigsRequest, MetadataRequest, TopicName,
 };
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
@@ -110,6 +110,20 @@ fn time_beside_the_workers_is_charged_too() {
     set(&cluster, &users(), &[("request_percentage", "0.05")]);
     let told = answer(&broker, 4, &request);
     assert!(told.throttle_time_ms > 0 && told.results.iter().all(|result| result.error_code == 0), "{told:?}");
+}
+
+/// The largest responses are made there, of Metadata.
+#[test]
+fn responses_that_are_made_beside_the_workers_are_charged_too() {
+    const PARTITIONS: i32 = 10_000;
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), PARTITIONS, &[2], &[]);
+    // A millisecond is there at once: more than the worker takes to read the request.
+    set(&cluster, &users(), &[("request_percentage", "0.01")]);
+    let told = answer(&broker, 12, &MetadataRequest::default().with_topics(None));
+    assert!(told.throttle_time_ms > 0, "{}", told.throttle_time_ms);
+    assert_eq!(told.topics[0].partitions.len(), PARTITIONS as usize);
 }
 
 /// Whoever had a network of IPv6 filled the accounts of addresses, and used up what all others had together.

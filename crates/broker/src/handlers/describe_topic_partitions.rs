@@ -18,6 +18,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
+use crate::request::meter::Meter;
 use crate::request::{held_answers, topology, wire};
 
 /// Topics that are looked through beside the workers, for a client that may see a few of them: more take more than a
@@ -37,7 +38,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         let is_long = request.topics.is_empty() && !access.is_unlimited();
         if is_long && broker.metadata.peek().topic_count() > INLINE_CHECKS_MAX {
             let (for_later, listener) = (Arc::clone(broker), context.listener.clone());
-            return broker.heavy_work.answer(move || {
+            return Meter::of(broker, context, &header).answer(broker, move || {
                 let response = respond(&for_later, &access, &listener, &request);
                 Response::encode_or_close::<DescribeTopicPartitionsRequest>(&header, &response)
             });

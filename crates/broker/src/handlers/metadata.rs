@@ -17,6 +17,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
+use crate::request::meter::Meter;
 use crate::request::shared_responses::Form;
 use crate::request::{held_answers, topology, wire};
 
@@ -72,7 +73,8 @@ fn answer_now(
         return Reply::Ready(respond(broker, &access, &context.listener, &header, &request));
     }
     let (for_later, listener) = (Arc::clone(broker), context.listener.clone());
-    broker.heavy_work.answer(move || respond(&for_later, &access, &listener, &header, &request))
+    Meter::of(broker, context, &header)
+        .answer(broker, move || respond(&for_later, &access, &listener, &header, &request))
 }
 
 /// Whether the request is for all topics.

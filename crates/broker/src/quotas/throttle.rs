@@ -26,7 +26,8 @@ pub fn millis(wait: Duration) -> i32 {
     i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
 }
 
-fn tell(mut response: Response, api: Api, version: i16, wait: Duration) -> Response {
+/// As [`throttled`], of a response that is there.
+pub fn tell(mut response: Response, api: Api, version: i16, wait: Duration) -> Response {
     if let (Some(at), Some(Part::Bytes(frame))) = (throttle_at(api, version), response.parts.first()) {
         let told = frame.get(at..at + 4).and_then(|told| told.try_into().ok()).map_or(0, i32::from_be_bytes);
         let end = at + 4;

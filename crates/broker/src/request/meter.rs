@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ottla_network::response::Response;
 use ottla_network::{Reply, RequestContext};
 use ottla_protocol::{Api, RequestHeader};
 
 use super::heavy;
 use crate::broker::Broker;
 use crate::quotas::Sender;
-use crate::quotas::throttle::throttled;
+use crate::quotas::throttle::{tell, throttled};
 
 /// Who is charged for a request; nobody if there is no limit, or if a broker sent it.
 pub struct Meter(Option<Charged>);
@@ -54,5 +55,16 @@ impl Meter {
         }
         let owned = Arc::clone(broker);
         broker.heavy_work.carry_out(move || self.measure(&owned, handle))
+    }
+
+    /// A response that is made beside the workers, where its time is counted.
+    pub fn answer(self, broker: &Arc<Broker>, make: impl FnOnce() -> Response + Send + 'static) -> Reply {
+        let owned = Arc::clone(broker);
+        broker.heavy_work.answer(move || {
+            let Some(Charged { sender, api, version }) = &self.0 else { return make() };
+            let began = Instant::now();
+            let response = make();
+            tell(response, *api, *version, owned.quotas.took(sender, began.elapsed()))
+        })
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ottla_network::response::Response;
-use ottla_network::{Reply, RequestContext};
+use ottla_network::{Reply, RequestContext, Response};
 use ottla_protocol::{Api, RequestHeader};
 
 use super::heavy;

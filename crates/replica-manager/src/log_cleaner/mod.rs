@@ -43,8 +43,8 @@ use throttle::Throttle;
 
 /// The least time until a log is looked at again whose disk does not answer: `log.cleaner.backoff.ms` may be 0.
 const STALLED_PAUSE: Duration = Duration::from_millis(100);
-/// How long a look waits while its directory's file of clean offsets is written.
-const FILE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a look waits while a file of its directory's offsets is written: a round may look at thousands of logs.
+const FILE_PATIENCE: Duration = Duration::from_millis(5);
 
 pub struct LogCleaner {
     live: Arc<LiveConfig>,

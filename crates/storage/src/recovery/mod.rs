@@ -285,12 +285,14 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         if !listing.has_epochs {
             return Ok(may_have_none);
         }
-        match leader_epochs::decode(&self.log.env.read_file(&path)?) {
+        let content = self.log.env.read_file(&path)?;
+        match leader_epochs::decode(&content) {
             Ok(history) => {
                 self.log.epochs = history;
                 // A file that was cut to nothing reads as one without entries. Without them a follower would never see
-                // that its log is not its leader's.
-                Ok(may_have_none || !self.log.epochs.is_empty())
+                // that its log is not its leader's. One that has both lines of its head says so: all was deleted.
+                let is_whole = content.iter().filter(|byte| **byte == b'\n').count() >= 2;
+                Ok(may_have_none || is_whole)
             }
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "reading the leader epochs from the whole log instead");

@@ -242,8 +242,8 @@ fn a_disk_that_does_not_answer_keeps_no_other_log_from_being_cleaned() {
     eventually("it is clean too", || read(&broker, silent).0.len() < 20);
 }
 
-/// The files of offsets of a directory are written one at a time, high watermarks every five seconds. The look asked how
-/// far the log is clean before it asked whether the disk answers, and waited for such a file.
+/// The files of offsets of a directory are written one at a time, high watermarks every five seconds. The look asked
+/// how far the log is clean before it asked whether the disk answers, and waited for such a file.
 #[test]
 fn a_file_of_offsets_that_is_not_written_keeps_no_other_log_from_being_cleaned() {
     let cluster = Cluster::new(&[FLAGS, &[(SECOND_DIRECTORY, "")]].concat());
@@ -276,8 +276,8 @@ fn a_file_of_offsets_that_is_not_written_keeps_no_other_log_from_being_cleaned()
     eventually("it is clean too", || read(&broker, silent).0.len() < 20);
 }
 
-/// A look reads the first record of a segment for `max.compaction.lag.ms`. Its file stayed open until the next pass over
-/// all logs that looks for old segments.
+/// A look reads the first record of a segment for `max.compaction.lag.ms`. Its file stayed open until the next pass
+/// over all logs that looks for old segments.
 #[test]
 fn files_that_a_look_has_opened_are_closed_again() {
     let cluster = Cluster::new(&[("log.flush.offset.checkpoint.interval.ms", "1000")]);

@@ -42,3 +42,20 @@ impl<S: CoordinatorShard> PendingAnswer<S> {
         }
     }
 }
+
+/// Of several that were asked: whom, and what there is of it.
+type Each<T, A> = Vec<(T, A)>;
+
+/// The answers, if none is waited for; else what was given.
+pub fn all_ready<S: CoordinatorShard, T>(
+    asked: Each<T, PendingAnswer<S>>,
+) -> Result<Each<T, S::Answer>, Each<T, PendingAnswer<S>>> {
+    if asked.iter().any(|(_, pending)| matches!(pending, PendingAnswer::Waiting(_))) {
+        return Err(asked);
+    }
+    let ready = asked.into_iter().filter_map(|(of, pending)| match pending {
+        PendingAnswer::Ready(answer) => Some((of, answer)),
+        PendingAnswer::Waiting(_) => None,
+    });
+    Ok(ready.collect())
+}

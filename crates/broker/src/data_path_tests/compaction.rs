@@ -8,9 +8,9 @@ use bytes::Bytes;
 use ottla_model::{ErrorCode, Offset, PartitionId, TopicId, TopicPartition};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::record_batch::{BatchBuilder, Batches, Records};
-use ottla_replica_manager::{clock, log_io};
+use ottla_replica_manager::clock;
 
-use super::disks::move_to;
+use super::disks::{move_to, stalled_writer};
 use super::harness::{Cluster, SECOND_DIRECTORY, TestBroker, eventually, name, topic_id};
 
 const NEVER_MS: i32 = 60_000;
@@ -222,15 +222,7 @@ fn a_disk_that_does_not_answer_keeps_no_other_log_from_being_cleaned() {
     let partition = broker.partition(silent, 0);
     assert!(!partition.is_in(&broker.partition(other, 0).directory()));
     let health = partition.directory().health().clone();
-    let (disk_answers, answer) = mpsc::channel::<()>();
-    let writer = {
-        let (partition, health) = (partition.clone(), health.clone());
-        std::thread::spawn(move || {
-            partition.with_log(|_| {
-                let _ = log_io::writing(&health, || answer.recv());
-            });
-        })
-    };
+    let (disk_answers, writer) = stalled_writer(&partition);
     eventually("it is seen", || health.is_stalled());
     cluster.quorum.configure_topic("silent", CONFIG);
     partition.may_be_cleaned();

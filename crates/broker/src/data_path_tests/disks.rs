@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
@@ -409,6 +410,19 @@ fn the_newest_description_of_directories_says_which_are_cordoned() {
     }
 }
 
+/// Somebody writes to the partition's log until the sender goes: its disk does not answer.
+pub(super) fn stalled_writer(partition: &Arc<Partition>) -> (mpsc::Sender<()>, JoinHandle<()>) {
+    let (disk_answers, answer) = mpsc::channel();
+    let partition = partition.clone();
+    let writer = std::thread::spawn(move || {
+        let health = partition.directory().health().clone();
+        partition.with_log(|_| {
+            let _ = log_io::writing(&health, || answer.recv());
+        });
+    });
+    (disk_answers, writer)
+}
+
 /// The error of one partition's move.
 pub(super) fn move_to(broker: &TestBroker, topic: &str, partition: i32, path: &Path) -> i16 {
     use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
@@ -442,15 +456,7 @@ fn directories_are_described_while_the_one_that_a_replica_leaves_does_not_answer
     assert_eq!(move_to(&broker, "t", 0, to.path()), 0);
     eventually("it moves", || partition.is_moving());
     let health = partition.directory().health().clone();
-    let (disk_answers, answer) = mpsc::channel::<()>();
-    let writer = {
-        let (partition, health) = (partition.clone(), health.clone());
-        std::thread::spawn(move || {
-            partition.with_log(|_| {
-                let _ = log_io::writing(&health, || answer.recv());
-            });
-        })
-    };
+    let (disk_answers, writer) = stalled_writer(&partition);
     eventually("it is seen", || health.is_stalled());
     let described = std::thread::scope(|scope| {
         // Also where this fails: nobody waits for the disk for ever.

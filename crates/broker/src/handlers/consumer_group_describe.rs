@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::{ConsumerGroupDescribed, ConsumerGroupMember};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
@@ -38,11 +38,11 @@ fn tell(
     broker: &Arc<Broker>,
     context: &RequestContext,
     header: RequestHeader,
-    body: BytesMut,
+    body: Bytes,
     max_bytes: usize,
 ) -> Option<Reply> {
     let version = header.api_version;
-    let request = match decode_request::<ConsumerGroupDescribeRequest>(version, body.freeze()) {
+    let request = match decode_request::<ConsumerGroupDescribeRequest>(version, body) {
         Ok(request) => request,
         Err(error) => return Some(Reply::close(error)),
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_group_coordinator::request::ListGroups;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
@@ -30,11 +30,11 @@ fn tell(
     broker: &Arc<Broker>,
     context: &RequestContext,
     header: RequestHeader,
-    body: BytesMut,
+    body: Bytes,
     max_bytes: usize,
 ) -> Option<Reply> {
     let version = header.api_version;
-    let request = match decode_request::<ListGroupsRequest>(version, body.freeze()) {
+    let request = match decode_request::<ListGroupsRequest>(version, body) {
         Ok(request) => request,
         Err(error) => return Some(Reply::close(error)),
     };

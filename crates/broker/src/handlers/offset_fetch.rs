@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::{FetchedOffset, FetchedOffsets};
 use ottla_group_coordinator::request::{FetchOffsets, GroupTopic};
@@ -54,7 +54,7 @@ fn tell(
     broker: &Arc<Broker>,
     context: &RequestContext,
     header: RequestHeader,
-    body: BytesMut,
+    body: Bytes,
     max_bytes: usize,
 ) -> Option<Reply> {
     let version = header.api_version;

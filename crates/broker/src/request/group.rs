@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use ottla_group_coordinator::request::{ClientInfo, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
@@ -20,6 +20,7 @@ use super::heavy::LARGE_REQUEST_BYTES;
 use super::meter::Meter;
 use super::wire;
 use crate::broker::Broker;
+use crate::coordinators::pending_answer::all_ready;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 
@@ -27,7 +28,7 @@ use crate::request::RequestContext;
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// How an API tells of groups, with so many bytes of them at most; none if there are more.
-pub type Tell = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut, usize) -> Option<Reply>;
+pub type Tell = fn(&Arc<Broker>, &RequestContext, RequestHeader, Bytes, usize) -> Option<Reply>;
 
 /// Answers a request that asks for groups and changes none. If there is much to tell, what was found is dropped and the
 /// request handled again beside the workers, one at a time: what waits for its turn holds nothing.
@@ -38,7 +39,7 @@ pub fn tell(
     body: BytesMut,
     tell: Tell,
 ) -> Reply {
-    let of_any_size = |reply: Option<Reply>| reply.unwrap_or_else(|| Reply::close("an answer without a bound"));
+    let body = body.freeze();
     if body.len() >= LARGE_REQUEST_BYTES {
         // It is beside the workers already.
         return of_any_size(tell(broker, context, header, body, usize::MAX));
@@ -49,6 +50,11 @@ pub fn tell(
     let (meter, body_bytes) = (Meter::of(broker, context, &header), body.len());
     let (owned, context) = (Arc::clone(broker), context.clone());
     meter.carry_out_if(broker, true, body_bytes, move || of_any_size(tell(&owned, &context, header, body, usize::MAX)))
+}
+
+/// What was asked for without a bound: there is always an answer.
+pub fn of_any_size(reply: Option<Reply>) -> Reply {
+    reply.unwrap_or_else(|| Reply::close("an answer without a bound"))
 }
 
 pub fn group_id(id: &messages::GroupId) -> GroupId {
@@ -131,13 +137,10 @@ pub fn respond_all<R: Request, T: Send + 'static>(
         }
         asked.push((of, answer));
     }
-    if asked.iter().all(|(_, asked)| matches!(asked, PendingAnswer::Ready(_))) {
-        let answers = asked.into_iter().filter_map(|(of, asked)| match asked {
-            PendingAnswer::Ready(answer) => Some((of, answer)),
-            PendingAnswer::Waiting(_) => None,
-        });
-        return Some(Reply::encode::<R>(&header, &make(answers.collect())));
-    }
+    let asked = match all_ready(asked) {
+        Ok(answers) => return Some(Reply::encode::<R>(&header, &make(answers))),
+        Err(asked) => asked,
+    };
     let broker = Arc::clone(broker);
     Some(Reply::later(async move {
         let deadline = Instant::now() + broker.groups.commit_timeout();

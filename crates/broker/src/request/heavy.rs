@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use ottla_network::response::{Reply, Response};
 
@@ -72,11 +72,7 @@ impl HeavyWork {
                 } => turn,
             };
             let Ok(turn) = turn else { return Reply::close(STOPPED) };
-            let handled = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                handle()
-            });
-            handled.await.unwrap_or_else(|_| Reply::close(STOPPED))
+            beside(turn, handle).await.unwrap_or_else(|| Reply::close(STOPPED))
         }))
     }
 
@@ -88,11 +84,7 @@ impl HeavyWork {
             let Ok(Ok(turn)) = tokio::time::timeout(UNPACKING_PATIENCE, turn.acquire_owned()).await else {
                 return handle(false);
             };
-            let handled = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                handle(true)
-            });
-            handled.await.unwrap_or_else(|_| Reply::close(STOPPED))
+            beside(turn, || handle(true)).await.unwrap_or_else(|| Reply::close(STOPPED))
         }))
     }
 
@@ -111,12 +103,17 @@ impl HeavyWork {
 
 async fn made(turn: Arc<Semaphore>, make: impl FnOnce() -> Response + Send + 'static) -> Response {
     let Ok(turn) = turn.acquire_owned().await else { return Response::closing() };
-    let made = tokio::task::spawn_blocking(move || {
+    beside(turn, make).await.unwrap_or_else(Response::closing)
+}
+
+/// What `work` gives on a thread of its own; none if the broker stops.
+async fn beside<T: Send + 'static>(turn: OwnedSemaphorePermit, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let worked = tokio::task::spawn_blocking(move || {
         // Held to the end of the work, also where the connection has ended.
         let _turn = turn;
-        make()
+        work()
     });
-    made.await.unwrap_or_else(|_| Response::closing())
+    worked.await.ok()
 }
 
 #[cfg(test)]

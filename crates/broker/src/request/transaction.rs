@@ -11,6 +11,7 @@ use ottla_transaction_coordinator::{Producer, Request as TransactionRequest, Tra
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::coordinators::pending_answer::all_ready;
 use crate::transactions::{PendingAnswer, REPLICATION_TIMEOUT};
 
 pub fn transactional_id(id: &messages::TransactionalId) -> TransactionalId {
@@ -57,14 +58,11 @@ pub fn respond_all<R: Request, T: Send + 'static>(
     pending: Vec<(T, PendingAnswer)>,
     make: impl FnOnce(Vec<(T, TransactionAnswer)>) -> R::Response + Send + 'static,
 ) -> Reply {
-    if pending.iter().all(|(_, pending)| matches!(pending, PendingAnswer::Ready(_))) {
+    let pending = match all_ready(pending) {
         // Here, not in the connection's task: the request may be handled beside the workers.
-        let answers = pending.into_iter().filter_map(|(of, pending)| match pending {
-            PendingAnswer::Ready(answer) => Some((of, answer)),
-            PendingAnswer::Waiting(_) => None,
-        });
-        return Reply::encode::<R>(&header, &make(answers.collect()));
-    }
+        Ok(answers) => return Reply::encode::<R>(&header, &make(answers)),
+        Err(pending) => pending,
+    };
     Reply::later(async move {
         let deadline = Instant::now() + REPLICATION_TIMEOUT;
         let mut answers = Vec::with_capacity(pending.len());
